@@ -1,0 +1,207 @@
+#include "core/args.h"
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "core/status.h"
+#include "core/versioned.h"
+
+namespace fnce {
+namespace {
+
+constexpr size_t kFirstArgsSize = 424;
+static_assert(sizeof(fnce_args) == kFirstArgsSize, "the first version's size is pinned");
+
+// A value, or what the pointer beside it points to.
+template <class T>
+void resolve(T& value, const T*& pointer, const char* pointer_field, bool host_memory) {
+  check_alignment(pointer, alignof(T), pointer_field);
+  if (pointer == nullptr || !host_memory) return;
+  value = *pointer;
+  pointer = nullptr;
+}
+
+void check_positive(float value, const std::string& field) {
+  if (!(value > 0) || !std::isfinite(value)) invalid(field, to_text(double{value}), "finite numbers > 0");
+}
+
+void check_finite(float value, const std::string& field) {
+  if (!std::isfinite(value)) invalid(field, to_text(double{value}), "finite numbers");
+}
+
+void check_multiple_of_4(uint64_t value, const std::string& field) {
+  if (value % 4 != 0) invalid(field, to_text(value), "multiples of 4");
+}
+
+// The name under which a number is reported: the field it was read from.
+std::string source(const char* field, const void* pointer) {
+  return std::string("args.") + (pointer ? "*" : "") + field + (pointer ? "_pointer" : "");
+}
+
+struct Uses {
+  bool features, negatives, lambda_pos, lambda_neg, outputs, temperature;
+};
+
+Uses uses_of(CallKind kind) {
+  switch (kind) {
+    case CallKind::kLoss: return {true, true, true, true, true, true};
+    case CallKind::kPrep: return {true, false, true, false, false, true};
+    case CallKind::kPartial: return {false, true, false, true, false, true};
+    case CallKind::kFinish: return {true, false, true, false, true, true};
+    case CallKind::kScores: return {true, true, false, false, false, true};
+    case CallKind::kDraws: break;
+  }
+  return {false, false, true, true, false, false};
+}
+
+void resolve_numbers(fnce_args& a, const Problem& problem, const Uses& uses, bool host_memory) {
+  const fnce_args given = a;
+  resolve(a.temperature, a.temperature_pointer, "args.temperature_pointer", host_memory);
+  resolve(a.alpha_pos, a.alpha_pos_pointer, "args.alpha_pos_pointer", host_memory);
+  resolve(a.shift_pos, a.shift_pos_pointer, "args.shift_pos_pointer", host_memory);
+  resolve(a.alpha_neg, a.alpha_neg_pointer, "args.alpha_neg_pointer", host_memory);
+  resolve(a.shift_neg, a.shift_neg_pointer, "args.shift_neg_pointer", host_memory);
+  resolve(a.seed, a.seed_pointer, "args.seed_pointer", host_memory);
+  resolve(a.offset, a.offset_pointer, "args.offset_pointer", host_memory);
+  if (uses.temperature && !a.temperature_pointer) check_positive(a.temperature, source("temperature", given.temperature_pointer));
+  if (uses.lambda_pos && problem.samples_lambda_pos()) {
+    if (!a.alpha_pos_pointer) check_positive(a.alpha_pos, source("alpha_pos", given.alpha_pos_pointer));
+    if (!a.shift_pos_pointer) check_finite(a.shift_pos, source("shift_pos", given.shift_pos_pointer));
+  }
+  if (uses.lambda_neg && problem.samples_lambda_neg()) {
+    if (!a.alpha_neg_pointer) check_positive(a.alpha_neg, source("alpha_neg", given.alpha_neg_pointer));
+    if (!a.shift_neg_pointer) check_finite(a.shift_neg, source("shift_neg", given.shift_neg_pointer));
+  }
+  check_epsilon(a.epsilon, "args.epsilon");
+  if (!a.offset_pointer) check_multiple_of_4(a.offset, source("offset", given.offset_pointer));
+  check_multiple_of_4(a.offset_increment, "args.offset_increment");
+}
+
+// An array that is there exactly if its source is FNCE_GIVEN.
+void check_given(const void* pointer, bool mixes, int32_t lambda_source, const char* field, const char* shape) {
+  if (mixes && lambda_source == FNCE_GIVEN) return require_pointer(pointer, 4, field, shape);
+  if (pointer != nullptr) invalid(field, "not NULL", "NULL, since the problem does not declare it FNCE_GIVEN");
+}
+
+void check_inputs(const fnce_args& a, const Problem& problem, const Uses& uses) {
+  const fnce_problem& p = problem.raw();
+  if (uses.features) {
+    require_pointer(a.x_q, 4, "args.x_q", "device memory of [n,d] features");
+    require_pointer(a.x_k, 4, "args.x_k", "device memory of [n,d] features");
+    check_alignment(a.weight, 4, "args.weight");
+  }
+  if (uses.negatives && p.k > 0) require_pointer(a.queue, 4, "args.queue", "device memory of [k,d] negatives");
+  if (uses.lambda_pos)
+    check_given(a.lambda_pos, problem.mixes_positives(), p.lambda_pos_source, "args.lambda_pos",
+                "device memory of the granularity's shape, as problem.lambda_pos_source is FNCE_GIVEN");
+  if (uses.lambda_neg) {
+    check_given(p.k > 0 ? a.lambda_neg : nullptr, problem.mixes_negatives() && p.k > 0, p.lambda_neg_source,
+                "args.lambda_neg", "device memory of the granularity's shape, as problem.lambda_neg_source is FNCE_GIVEN");
+    check_given(p.k > 0 ? a.permutation : nullptr, problem.mixes_negatives() && p.k > 0, p.permutation_source,
+                "args.permutation", "device memory of [k] indices, as problem.permutation_source is FNCE_GIVEN");
+  }
+}
+
+void check_outputs(const fnce_args& a, const Problem& problem) {
+  check_alignment(a.loss, 4, "args.loss");
+  check_alignment(a.dq, 4, "args.dq");
+  check_alignment(a.dk, 4, "args.dk");
+  check_alignment(a.dtemperature_rows, 4, "args.dtemperature_rows");
+  check_alignment(a.dtemperature, 4, "args.dtemperature");
+  check_score_buffers(a.mixed, true, "args.mixed");
+  check_score_buffers(a.unmixed, false, "args.unmixed");
+  if (any_buffer(a.mixed) && !problem.gathers_mixed())
+    invalid("args.mixed", "a set of buffers", "NULLs, since problem.scores lacks FNCE_SCORES_MIXED");
+  if (any_buffer(a.unmixed) && !problem.gathers_unmixed())
+    invalid("args.unmixed", "a set of buffers", "NULLs, since problem.scores lacks FNCE_SCORES_UNMIXED");
+}
+
+void check_reserved(const fnce_args& a) {
+  if (a.checks & ~FNCE_CHECK_PERMUTATION)
+    invalid("args.checks", to_text(int64_t{a.checks}), "bits FNCE_CHECK_PERMUTATION (1)");
+  if (a.reserved != 0) unsupported("args.reserved", to_text(int64_t{a.reserved}), "0");
+  const struct {
+    const char* field;
+    const void* pointer;
+  } reserved[] = {{"args.target_columns", a.target_columns},
+                  {"args.query_ids", a.query_ids},
+                  {"args.column_ids", a.column_ids},
+                  {"args.valid_columns", a.valid_columns}};
+  for (const auto& r : reserved)
+    if (r.pointer != nullptr) unsupported(r.field, "not NULL", "NULL");
+}
+
+}  // namespace
+
+fnce_args default_args() {
+  fnce_args a = {};
+  a.struct_size = sizeof a;
+  a.temperature = 0.07f;
+  a.alpha_pos = 2.0f;
+  a.shift_pos = 1.0f;
+  a.alpha_neg = 1.6f;
+  a.epsilon = 1e-12f;
+  return a;
+}
+
+Args::Args(const fnce_args* args, const Problem& problem, CallKind kind, bool host_memory)
+    : raw_(read_versioned(args, default_args(), kFirstArgsSize, "args")) {
+  const Uses uses = uses_of(kind);
+  check_reserved(raw_);
+  resolve_numbers(raw_, problem, uses, host_memory);
+  if (kind == CallKind::kDraws) return;
+  check_inputs(raw_, problem, uses);
+  if (uses.outputs) check_outputs(raw_, problem);
+}
+
+bool Args::needs_gradient() const {
+  return raw_.dq || raw_.dk || raw_.dtemperature_rows || raw_.dtemperature || raw_.mixed.entropy || raw_.mixed.dq_norm;
+}
+
+void check_epsilon(float value, const char* field) {
+  if (!(value >= std::numeric_limits<float>::min()) || !std::isfinite(value))
+    invalid(field, to_text(double{value}), "finite numbers >= 1.17549435e-38");
+}
+
+void check_score_buffers(const fnce_score_buffers& b, bool loss_statistics, const char* name) {
+  const std::string prefix = std::string(name) + ".";
+  const struct {
+    const char* field;
+    const void* pointer;
+    size_t alignment;
+  } all[] = {{"pos", b.pos, 4},
+             {"neg_count", b.neg_count, 8},
+             {"neg_mean", b.neg_mean, 4},
+             {"neg_variance", b.neg_variance, 4},
+             {"neg_min", b.neg_min, 4},
+             {"neg_max", b.neg_max, 4},
+             {"neg_log_mean_exp", b.neg_log_mean_exp, 4},
+             {"n_greater", b.n_greater, 8},
+             {"n_greater_equal", b.n_greater_equal, 8},
+             {"entropy", b.entropy, 4},
+             {"dq_norm", b.dq_norm, 4}};
+  for (const auto& entry : all) check_alignment(entry.pointer, entry.alignment, (prefix + entry.field).c_str());
+  if (loss_statistics) return;
+  const char* allowed = "NULL: it is a statistic of the loss (args.mixed)";
+  if (b.entropy) invalid(prefix + "entropy", "not NULL", allowed);
+  if (b.dq_norm) invalid(prefix + "dq_norm", "not NULL", allowed);
+}
+
+bool any_buffer(const fnce_score_buffers& b) {
+  return b.pos || b.neg_count || b.neg_mean || b.neg_variance || b.neg_min || b.neg_max || b.neg_log_mean_exp ||
+         b.n_greater || b.n_greater_equal || b.entropy || b.dq_norm;
+}
+
+void check_anchors(const fnce_anchors* anchors, const Problem& problem) {
+  if (anchors == nullptr) invalid("anchors", "NULL", "a pointer to a fnce_anchors");
+  require_pointer(anchors->anchor, 4, "anchors.anchor", "device memory of [n,d] anchors");
+  check_alignment(anchors->pos, 4, "anchors.pos");
+  check_alignment(anchors->unmixed_pos, 4, "anchors.unmixed_pos");
+  if (problem.gathers_mixed() && !anchors->pos)
+    invalid("anchors.pos", "NULL", "device memory of [n] scores, as problem.scores has FNCE_SCORES_MIXED");
+  if (problem.gathers_unmixed() && !anchors->unmixed_pos)
+    invalid("anchors.unmixed_pos", "NULL", "device memory of [n] scores, as problem.scores has FNCE_SCORES_UNMIXED");
+}
+
+}  // namespace fnce

@@ -1,0 +1,62 @@
+// What a backend is to the rest of the library. A backend receives checked problems and arguments only; it knows core and
+// math, and no other backend. src/registry.cpp alone names them.
+#pragma once
+#include <flashnce/flashnce.h>
+
+#include <memory>
+#include <string>
+
+#include "core/args.h"
+#include "core/problem.h"
+
+namespace fnce {
+
+// A checked fnce_push and fnce_scale.
+struct ScaleCall {
+  int32_t device_index;
+  const float* gradient;
+  int64_t rows, columns;
+  const float* upstream;
+  bool per_row;
+  int32_t out_type;
+  void* out;
+};
+
+// One call's arguments and its workspace.
+struct Call {
+  const Args& args;
+  void* workspace;
+  fnce_stream stream;
+};
+
+// A backend's part of a plan: immutable, used from many threads at once.
+class BackendPlan {
+ public:
+  virtual ~BackendPlan() = default;
+  virtual uint64_t workspace_bytes() const = 0;
+  virtual std::string describe() const = 0;
+  // fnce_loss = prep, partial, finish on a partial inside the workspace.
+  virtual void loss(const Call& call) const = 0;
+  virtual void prep(const Call& call, const fnce_anchors& anchors) const = 0;
+  virtual void partial(const Call& call, const fnce_anchors& anchors, void* partial) const = 0;
+  virtual void merge(const void* const* partials, int32_t count, void* out, fnce_stream stream) const = 0;
+  virtual void finish(const Call& call, const void* partial) const = 0;
+  virtual void scores(const Call& call, const fnce_score_buffers& out) const = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual const char* name() const = 0;
+  virtual int32_t device() const = 0;
+  virtual int32_t device_count() const = 0;
+  // The host can read this device's memory, so numbers behind pointers are checked before anything runs.
+  virtual bool host_memory() const = 0;
+  virtual std::string build_info() const = 0;
+  // Null if another backend should take the problem.
+  virtual std::unique_ptr<BackendPlan> plan(const Problem& problem) const = 0;
+  virtual void scale(const ScaleCall& call, fnce_stream stream) const = 0;
+  virtual void queue_push(const fnce_push& push, fnce_stream stream) const = 0;
+};
+
+}  // namespace fnce

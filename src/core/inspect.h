@@ -1,0 +1,15 @@
+// What a seed draws, on the host: lambda in row order and the permutation, by the scalar formulas of src/math, which are the
+// norm that every backend's own form must equal bit for bit.
+#pragma once
+#include <cstdint>
+
+#include "core/args.h"
+#include "core/problem.h"
+
+namespace fnce {
+
+void sample_lambda_pos(const Problem& problem, const Args& args, float* out, int64_t count);
+void sample_lambda_neg(const Problem& problem, const Args& args, float* out, int64_t count);
+void sample_permutation(const Problem& problem, const Args& args, int32_t* out, int64_t count);
+
+}  // namespace fnce

@@ -1,0 +1,46 @@
+// A fnce_problem that has been checked: valid by construction, with the questions the rest of the library asks of it.
+#pragma once
+#include <flashnce/flashnce.h>
+
+#include <cstdint>
+
+namespace fnce {
+
+fnce_problem preset_problem(int32_t preset);
+
+class Problem {
+ public:
+  // Throws StatusError: the argument checks of everything that is fixed per plan.
+  explicit Problem(const fnce_problem* problem);
+
+  const fnce_problem& raw() const { return raw_; }
+  int64_t n() const { return raw_.n; }
+  int64_t k() const { return raw_.k; }
+  int64_t d() const { return raw_.d; }
+  // Negatives over all shards.
+  int64_t k_global() const { return raw_.k_global; }
+
+  bool mixes_positives() const { return raw_.lambda_pos != FNCE_LAMBDA_NONE; }
+  bool mixes_negatives() const { return raw_.lambda_neg != FNCE_LAMBDA_NONE; }
+  bool samples_lambda_pos() const { return mixes_positives() && raw_.lambda_pos_source == FNCE_SAMPLED; }
+  bool samples_lambda_neg() const { return mixes_negatives() && raw_.lambda_neg_source == FNCE_SAMPLED; }
+  bool samples_permutation() const { return mixes_negatives() && raw_.permutation_source == FNCE_SAMPLED; }
+  bool gathers_mixed() const { return (raw_.scores & FNCE_SCORES_MIXED) != 0; }
+  bool gathers_unmixed() const { return (raw_.scores & FNCE_SCORES_UNMIXED) != 0; }
+  bool is_union() const { return raw_.columns == FNCE_COLUMNS_UNION; }
+  // Negatives can be mixed as scores: partners lie in one thread's registers and no row is changed but by lambda.
+  bool can_mix_scores() const {
+    return samples_permutation() && raw_.renormalize_neg == 0 &&
+           (raw_.lambda_neg == FNCE_LAMBDA_CALL || raw_.lambda_neg == FNCE_LAMBDA_ROW);
+  }
+
+  // Number of lambdas of a granularity over `rows` rows.
+  int64_t lambda_count(int32_t granularity, int64_t rows) const;
+  int64_t lambda_pos_count() const { return lambda_count(raw_.lambda_pos, n()); }
+  int64_t lambda_neg_count() const { return lambda_count(raw_.lambda_neg, k()); }
+
+ private:
+  fnce_problem raw_;
+};
+
+}  // namespace fnce

@@ -1,0 +1,137 @@
+// The order of a call's steps on the CPU.
+#include "cpu/backend.h"
+
+#include <sstream>
+
+#include "core/layout.h"
+#include "core/threads.h"
+#include "cpu/kernels.h"
+#include "cpu/merge.h"
+#include "cpu/pass.h"
+#include "cpu/queue.h"
+#include "cpu/rows.h"
+#include "cpu/tiling.h"
+#include "cpu/workspace.h"
+
+namespace fnce {
+namespace cpu {
+namespace {
+
+class CpuPlan : public BackendPlan {
+ public:
+  explicit CpuPlan(const Problem& problem)
+      : problem_(problem),
+        kernels_(kernels()),
+        threads_(problem.raw().threads ? problem.raw().threads : default_threads()),
+        tiling_(problem.n(), problem.k(), problem.d(), kernels_.lanes),
+        workspace_bytes_(Workspace(nullptr, problem_, tiling_, threads_).bytes()) {}
+
+  uint64_t workspace_bytes() const override { return workspace_bytes_; }
+  std::string describe() const override;
+
+  void loss(const Call& call) const override {
+    const Workspace workspace = carve(call);
+    const CallContext context = this->context(call, workspace);
+    check_permutation(context);
+    const fnce_anchors anchors = {workspace.anchors, workspace.pos, workspace.unmixed_pos};
+    const fnce_problem& p = problem_.raw();
+    const PartialView partial(workspace.partial, partial_layout(p.n, p.d, p.scores));
+    prep_rows(context, RowMixing::kAsProblem, anchors);
+    run_pass(context, {true, call.args.needs_gradient(), any_buffer(call.args.raw().mixed), any_buffer(call.args.raw().unmixed)},
+             anchors, partial);
+    finish_rows(context, partial);
+  }
+
+  void prep(const Call& call, const fnce_anchors& anchors) const override {
+    const Workspace workspace = carve(call);
+    prep_rows(context(call, workspace), RowMixing::kAsProblem, anchors);
+  }
+
+  void partial(const Call& call, const fnce_anchors& anchors, void* partial) const override {
+    const Workspace workspace = carve(call);
+    const CallContext context = this->context(call, workspace);
+    check_permutation(context);
+    run_pass(context, {true, true, problem_.gathers_mixed(), problem_.gathers_unmixed()}, anchors, view(partial));
+  }
+
+  void merge(const void* const* partials, int32_t count, void* out, fnce_stream) const override {
+    merge_partials(problem_, partials, count, out);
+  }
+
+  void finish(const Call& call, const void* partial) const override {
+    const Workspace workspace = carve(call);
+    finish_rows(context(call, workspace), view(const_cast<void*>(partial)));
+  }
+
+  void scores(const Call& call, const fnce_score_buffers& out) const override {
+    const Workspace workspace = carve(call);
+    const CallContext context = this->context(call, workspace);
+    const fnce_anchors anchors = {workspace.anchors, workspace.pos, nullptr};
+    const PartialView partial(workspace.partial, partial_layout(problem_.n(), problem_.d(), FNCE_SCORES_MIXED));
+    prep_rows(context, RowMixing::kNone, anchors);
+    run_pass(context, {false, false, true, false}, anchors, partial);
+    finish_scores(context, partial, workspace.pos, out);
+  }
+
+ private:
+  Workspace carve(const Call& call) const { return Workspace(call.workspace, problem_, tiling_, threads_); }
+  CallContext context(const Call& call, const Workspace& workspace) const {
+    return {problem_, call.args, kernels_, tiling_, workspace, threads_};
+  }
+  PartialView view(void* partial) const {
+    const fnce_problem& p = problem_.raw();
+    return PartialView(partial, partial_layout(p.n, p.d, p.scores));
+  }
+
+  const Problem problem_;
+  const Kernels& kernels_;
+  const int threads_;
+  const Tiling tiling_;
+  const uint64_t workspace_bytes_;
+};
+
+const char* mixing_in_words(const Problem& problem) {
+  if (!problem.mixes_negatives()) return "negatives as they are, in the order of the queue";
+  if (problem.can_mix_scores())
+    return "negatives mixed as scores (lambda per call or row and a sampled permutation: partners share registers, rows are "
+           "read once)";
+  if (problem.raw().renormalize_neg) return "negatives mixed while packed (renormalised rows cannot be mixed as scores)";
+  if (!problem.samples_permutation()) return "negatives mixed while packed (a given permutation has partners anywhere)";
+  return "negatives mixed while packed (lambda per dimension or element cannot be mixed as scores)";
+}
+
+std::string CpuPlan::describe() const {
+  const Tiling& t = tiling_;
+  std::ostringstream text;
+  text << "cpu backend, " << kernels_.name << " (" << t.lanes << " queries per vector, the best of this processor unless "
+       << "FNCE_CPU_ISA says otherwise), up to " << threads_ << (threads_ == 1 ? " thread" : " threads") << "; " << t.n
+       << " queries x " << t.k << " negatives x " << t.d << " features in float32; " << mixing_in_words(problem_)
+       << (problem_.is_union() ? ", raw negatives beside them from the same pass" : "") << "; " << t.row_blocks
+       << " row block" << (t.row_blocks == 1 ? "" : "s") << " of up to " << t.row_block << " queries x " << t.chunks
+       << " chunk" << (t.chunks == 1 ? "" : "s") << " of up to "
+       << (t.chunks ? divide_up(t.key_tiles, t.chunks) * kKeyTile : 0) << " negatives = " << t.tasks()
+       << " tasks, tiles of " << kKeyTile << " negatives; workspace " << workspace_bytes_ << " bytes";
+  return text.str();
+}
+
+class CpuBackend : public Backend {
+ public:
+  const char* name() const override { return "cpu"; }
+  int32_t device() const override { return FNCE_CPU; }
+  int32_t device_count() const override { return 1; }
+  bool host_memory() const override { return true; }
+  std::string build_info() const override { return std::string("cpu (") + kernels().name + ")"; }
+  std::unique_ptr<BackendPlan> plan(const Problem& problem) const override { return std::make_unique<CpuPlan>(problem); }
+  void scale(const ScaleCall& call, fnce_stream) const override { cpu::scale(call); }
+  void queue_push(const fnce_push& push, fnce_stream) const override { cpu::queue_push(push); }
+};
+
+}  // namespace
+}  // namespace cpu
+
+const Backend& cpu_backend() {
+  static const cpu::CpuBackend backend;
+  return backend;
+}
+
+}  // namespace fnce

@@ -1,0 +1,59 @@
+// Merging the chunks of one panel, in order: M = max m_c, l = sum l_c 2^(m_c - M), O likewise; from panels to rows, from base 2
+// to natural logarithms.
+#include "cpu/isa/simd.h"
+#include "math/lse.h"
+
+namespace fnce::cpu::FNCE_ISA {
+namespace {
+
+constexpr double kLn2 = 0.69314718055994530942;
+
+// factors[chunk][width] = 2^(m_c - M), corrected for the rounding of M to a natural logarithm.
+void merge_maxima(const MergeJob& job) {
+  const int64_t width = int64_t{job.vectors} * kLanes;
+  for (int64_t i = 0; i < width; i += kLanes) {
+    V top = hn::Load(df, job.m[0] + i);
+    for (int c = 1; c < job.chunks; ++c) {
+      // A NaN marks a chunk that is not finite: it must survive the maximum.
+      const V m = hn::Load(df, job.m[c] + i);
+      top = hn::IfThenElse(hn::IsNaN(top), top, hn::IfThenElse(hn::IsNaN(m), m, hn::Max(top, m)));
+    }
+    HWY_ALIGN float tops[kLanes], corrections[kLanes];
+    hn::Store(top, df, tops);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const double exact = static_cast<double>(tops[lane]) * kLn2;
+      const float rounded = static_cast<float>(exact);
+      corrections[lane] = static_cast<float>(exp_of(exact - static_cast<double>(rounded)));
+      if (job.out_m && i + lane < job.rows) job.out_m[i + lane] = rounded;
+    }
+    V l = hn::Zero(df);
+    for (int c = 0; c < job.chunks; ++c) {
+      const V f = hn::Mul(exp2_clamped(hn::Sub(hn::Load(df, job.m[c] + i), top)), hn::Load(df, corrections));
+      hn::Store(f, df, job.factors + c * width + i);
+      l = hn::MulAdd(f, hn::Load(df, job.l[c] + i), l);
+    }
+    HWY_ALIGN float sums[kLanes];
+    hn::Store(l, df, sums);
+    for (int lane = 0; lane < kLanes && job.out_l && i + lane < job.rows; ++lane) job.out_l[i + lane] = sums[lane];
+  }
+}
+
+}  // namespace
+
+void merge_panel(const MergeJob& job) {
+  merge_maxima(job);
+  if (!job.out_o) return;
+  const int64_t width = int64_t{job.vectors} * kLanes;
+  HWY_ALIGN float row[3 * kLanes];
+  for (int64_t c = job.first_dim; c < job.first_dim + job.dims; ++c) {
+    for (int64_t i = 0; i < width; i += kLanes) {
+      V sum = hn::Zero(df);
+      for (int chunk = 0; chunk < job.chunks; ++chunk)
+        sum = hn::MulAdd(hn::Load(df, job.factors + chunk * width + i), hn::Load(df, job.o[chunk] + c * width + i), sum);
+      hn::Store(sum, df, row + i);
+    }
+    for (int i = 0; i < job.rows; ++i) job.out_o[i * job.d + c] = row[i];
+  }
+}
+
+}  // namespace fnce::cpu::FNCE_ISA

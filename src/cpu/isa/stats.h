@@ -1,0 +1,95 @@
+// Score statistics of one key tile, equation (9), from the raw scores that the first GEMM left behind. Lane-wise, like all
+// the rest: a lane is a query. A tile's own mean and sum of squares come first and are merged by Chan's formula.
+#pragma once
+#include "cpu/isa/simd.h"
+
+namespace fnce::cpu::FNCE_ISA {
+namespace {
+
+// The raw scores A_j of one vector of queries, and the mixed ones.
+struct RawScores {
+  const float* a;
+  int64_t stride;
+  HWY_INLINE V operator()(int j) const { return hn::Load(df, a + j * stride); }
+};
+
+struct MixedScores {
+  RawScores raw;
+  const float* lambda;
+  HWY_INLINE V operator()(int j) const {
+    const V lam = constant(lambda[j]);
+    return hn::MulAdd(lam, raw(j), hn::Mul(hn::Sub(constant(1.0f), lam), raw((j & ~3) | ((j + 1) & 3))));
+  }
+};
+
+template <class Scores>
+HWY_INLINE void add_moments(const Scores& score, int keys, int64_t count, float* mean_out, float* m2_out, V sum) {
+  const V mean = hn::Mul(sum, constant(1.0f / static_cast<float>(keys)));
+  V m2 = hn::Zero(df);
+  for (int j = 0; j < keys; ++j) {
+    const V deviation = hn::Sub(score(j), mean);
+    m2 = hn::MulAdd(deviation, deviation, m2);
+  }
+  if (count > 0) {
+    const float share = static_cast<float>(keys) / static_cast<float>(count + keys);
+    const V old_mean = hn::Load(df, mean_out), delta = hn::Sub(mean, old_mean);
+    m2 = hn::MulAdd(hn::Mul(delta, delta), constant(static_cast<float>(count) * share),
+                    hn::Add(m2, hn::Load(df, m2_out)));
+    hn::Store(hn::MulAdd(delta, constant(share), old_mean), df, mean_out);
+  } else {
+    hn::Store(mean, df, mean_out);
+  }
+  hn::Store(m2, df, m2_out);
+}
+
+template <class Scores>
+HWY_INLINE void add_log_sum(const Scores& score, int keys, float scale, V top, float* m_out, float* l_out) {
+  const V old_m = hn::Load(df, m_out), m = hn::Max(old_m, hn::Mul(top, constant(scale)));
+  V l = hn::Mul(hn::Load(df, l_out), exp2_clamped(hn::Sub(old_m, m)));
+  for (int j = 0; j < keys; ++j) l = hn::Add(l, exp2_clamped(hn::MulSub(score(j), constant(scale), m)));
+  hn::Store(m, df, m_out);
+  hn::Store(l, df, l_out);
+}
+
+// Adds `keys` scores of one vector of queries at `lane` to statistics that hold `count` so far.
+template <class Scores>
+HWY_INLINE void add_scores(const Scores& score, int keys, StatsLanes& s, int64_t lane, int64_t count, float scale) {
+  const V upper = hn::LoadU(df, s.upper + lane), lower = hn::LoadU(df, s.lower + lane);
+  const auto one = hn::Set(di, 1);
+  V sum = hn::Zero(df), low = hn::Load(df, s.min + lane), high = hn::Load(df, s.max + lane), top = score(0);
+  auto greater = hn::Load(di, s.n_greater + lane), greater_equal = hn::Load(di, s.n_greater_equal + lane);
+  for (int j = 0; j < keys; ++j) {
+    const V x = score(j);
+    sum = hn::Add(sum, x);
+    low = hn::Min(low, x);
+    top = hn::Max(top, x);
+    greater = hn::Add(greater, hn::IfThenElseZero(hn::RebindMask(di, hn::Gt(x, upper)), one));
+    // Not below: a NaN must not count as a hit of the positive.
+    greater_equal = hn::Add(greater_equal, hn::IfThenZeroElse(hn::RebindMask(di, hn::Lt(x, lower)), one));
+  }
+  hn::Store(low, df, s.min + lane);
+  hn::Store(hn::Max(high, top), df, s.max + lane);
+  hn::Store(greater, di, s.n_greater + lane);
+  hn::Store(greater_equal, di, s.n_greater_equal + lane);
+  add_moments(score, keys, count, s.mean + lane, s.m2 + lane, sum);
+  if (s.m) add_log_sum(score, keys, scale, top, s.m + lane, s.l + lane);
+}
+
+HWY_NOINLINE void gather_statistics(const TileJob& job, int panel) {
+  const int vectors = job.panels.width(panel);
+  for (int v = 0; v < vectors; ++v) {
+    const int64_t lane = (int64_t{job.panels.first_vector(panel)} + v) * kLanes;
+    const RawScores raw{job.raw_scores + v * kLanes, int64_t{vectors} * kLanes};
+    if (job.unmixed) add_scores(raw, job.keys, *job.unmixed, lane, job.unmixed->count, job.scale);
+    if (!job.mixed) continue;
+    int64_t count = job.mixed->count;
+    if (job.mode != TileMode::kPlain) {
+      add_scores(MixedScores{raw, job.lambda}, job.keys, *job.mixed, lane, count, job.scale);
+      count += job.keys;
+    }
+    if (job.mode != TileMode::kMixed) add_scores(raw, job.keys, *job.mixed, lane, count, job.scale);
+  }
+}
+
+}  // namespace
+}  // namespace fnce::cpu::FNCE_ISA

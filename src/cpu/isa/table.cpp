@@ -1,0 +1,29 @@
+// The function table of this object's instruction set.
+#include "cpu/isa/simd.h"
+
+#define FNCE_TEXT_OF(x) #x
+#define FNCE_TEXT(x) FNCE_TEXT_OF(x)
+#define FNCE_JOIN_OF(x, y) x##y
+#define FNCE_JOIN(x, y) FNCE_JOIN_OF(x, y)
+
+namespace fnce::cpu {
+
+const Kernels& FNCE_JOIN(kernels_, FNCE_ISA)() {
+  static constexpr Kernels kTable = {FNCE_TEXT(FNCE_ISA),
+                                     FNCE_ISA::kLanes,
+                                     FNCE_ISA::sigma_table,
+                                     FNCE_ISA::lambda_rows,
+                                     FNCE_ISA::lambda_dimensions,
+                                     FNCE_ISA::lambda_elements,
+                                     FNCE_ISA::pack_keys,
+                                     FNCE_ISA::run_tile,
+                                     FNCE_ISA::prepare_row,
+                                     FNCE_ISA::pack_queries,
+                                     FNCE_ISA::row_gradient,
+                                     FNCE_ISA::merge_panel,
+                                     FNCE_ISA::norm,
+                                     FNCE_ISA::scale_row};
+  return kTable;
+}
+
+}  // namespace fnce::cpu

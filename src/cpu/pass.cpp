@@ -1,0 +1,263 @@
+#include "cpu/pass.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "core/status.h"
+#include "cpu/pool.h"
+#include "cpu/tiles.h"
+#include "math/lse.h"
+#include "math/stats.h"
+
+namespace fnce::cpu {
+namespace {
+
+constexpr int64_t kDimsPerMerge = 64;  // features of a panel merged by one parallel task
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+struct Pass {
+  const CallContext& call;
+  const PassOptions& options;
+  const fnce_anchors& anchors;
+  const PartialView& partial;
+  Negatives negatives;
+
+  const Tiling& tiling() const { return call.tiling; }
+  // Rows before a row block, padded and not.
+  int64_t first_row(int64_t block) const { return block * tiling().row_block; }
+  int64_t first_padded(int64_t block) const { return block * tiling().padded_rows(0); }
+  // Statistics are merged against these positives.
+  const float* positives(int set) const {
+    return set == 0 && options.mixing ? anchors.pos : options.mixing ? anchors.unmixed_pos : anchors.pos;
+  }
+  bool gathers(int set) const { return set == 0 ? options.mixed : options.unmixed; }
+};
+
+// The anchors of a panel in packed form, and the thresholds of its ranks.
+void pack_panel(const Pass& pass, int64_t block, int panel) {
+  const CallContext& call = pass.call;
+  const Tiling& t = pass.tiling();
+  const Panels panels = t.panels(block);
+  const int64_t lane = int64_t{panels.first_vector(panel)} * t.lanes, width = int64_t{panels.width(panel)} * t.lanes;
+  const int64_t row = pass.first_row(block) + lane, padded = pass.first_padded(block) + lane;
+  const int64_t rows = t.rows_of(block) - lane < width ? t.rows_of(block) - lane : width;
+  const float* anchors = static_cast<const float*>(pass.anchors.anchor) + row * t.d;
+  call.kernels.pack_queries(anchors, t.d, static_cast<int>(rows), panels.width(panel), t.d_padded,
+                            call.workspace.queries + padded * t.d_padded);
+  for (int set = 0; set < 2; ++set) {
+    if (!pass.gathers(set)) continue;
+    for (int64_t i = 0; i < width; ++i) {
+      const float pos = i < rows ? pass.positives(set)[row + i] : 0.0f;
+      const float tie = i < rows ? tie_tolerance(call.kernels.norm(anchors + i * t.d, t.d), pos) : 0.0f;
+      call.workspace.upper[set][padded + i] = pos + tie;
+      call.workspace.lower[set][padded + i] = pos - tie;
+    }
+  }
+}
+
+void pack_all_queries(const Pass& pass) {
+  const int64_t panels = pass.tiling().panels(0).count();
+  parallel_for(pass.call.threads, pass.tiling().row_blocks * panels, [&](int64_t task, int) {
+    const int64_t block = task / panels;
+    const int panel = static_cast<int>(task % panels);
+    if (panel < pass.tiling().panels(block).count()) pack_panel(pass, block, panel);
+  });
+}
+
+void start_statistics(StatsLanes& s, int64_t padded) {
+  for (int64_t i = 0; i < padded; ++i) {
+    s.mean[i] = s.m2[i] = 0;
+    s.min[i] = kInfinity;
+    s.max[i] = -kInfinity;
+    s.n_greater[i] = s.n_greater_equal[i] = 0;
+    if (s.m) s.m[i] = kMinusInfinity;
+    if (s.l) s.l[i] = 0;
+  }
+  s.count = 0;
+}
+
+// One task: a row block against a chunk of keys.
+void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
+  const CallContext& call = pass.call;
+  const Tiling& t = pass.tiling();
+  const ThreadScratch scratch = call.workspace.thread(worker);
+  TaskState state = call.workspace.task(block, chunk);
+  const int64_t padded = t.padded_rows(block);
+  if (pass.options.sums) std::memset(state.o, 0, static_cast<size_t>(padded * t.d_padded) * sizeof(float));
+  for (int64_t i = 0; i < padded; ++i) {
+    state.m[i] = kMinusInfinity;
+    state.l[i] = 0;
+  }
+  for (int set = 0; set < 2; ++set) {
+    StatsLanes& s = state.stats[set];
+    if (!pass.gathers(set)) continue;
+    if (set == 0) s.m = s.l = nullptr;  // the columns' log-sum-exp is the loss's own
+    s.upper = call.workspace.upper[set] + pass.first_padded(block);
+    s.lower = call.workspace.lower[set] + pass.first_padded(block);
+    start_statistics(s, padded);
+  }
+  // Features beyond D are read by the kernels and must be zero.
+  if (t.d % kDimBlock != 0)
+    std::memset(scratch.packed + t.d / kDimBlock * t.tile_stride(), 0, static_cast<size_t>(t.tile_stride()) * sizeof(float));
+
+  TileJob job = {};
+  job.packed = scratch.packed;
+  job.stride = t.tile_stride();
+  job.d_padded = t.d_padded;
+  job.scale = call.scale();
+  job.in_loss = true;
+  job.sums = pass.options.sums;
+  job.mixed = pass.options.mixed ? &state.stats[0] : nullptr;
+  job.unmixed = pass.options.unmixed ? &state.stats[1] : nullptr;
+  job.panels = t.panels(block);
+  job.queries = call.workspace.queries + pass.first_padded(block) * t.d_padded;
+  job.sums_o = state.o;
+  job.m = state.m;
+  job.l = state.l;
+  job.weights = scratch.weights;
+  job.raw_scores = job.mixed || job.unmixed ? scratch.raw_scores : nullptr;
+  job.queue = static_cast<const float*>(call.args.raw().queue);
+  job.d = t.d;
+
+  const int64_t end = t.first_tile(chunk + 1) * kKeyTile < t.k ? t.first_tile(chunk + 1) * kKeyTile : t.k;
+  const auto range_at = [&](int64_t first) {
+    const int64_t keys = end - first < kKeyTile ? end - first : kKeyTile;
+    return TileRange{first, static_cast<int>(keys > 0 ? keys : 0)};
+  };
+  bool finite = true;
+  for (int64_t first = t.first_tile(chunk) * kKeyTile; first < end; first += kKeyTile)
+    finite = run_keys(call, pass.negatives, range_at(first), range_at(first + kKeyTile), scratch, job) && finite;
+  if (finite) return;
+  // Every row meets every key: none of them has a finite result. The vector code may have lost the NaN on the way.
+  for (int64_t i = 0; i < padded; ++i) state.m[i] = state.l[i] = kNan;
+}
+
+int64_t columns_of_chunk(const Pass& pass, int64_t chunk, int set) {
+  const Tiling& t = pass.tiling();
+  const int64_t end = t.first_tile(chunk + 1) * kKeyTile;
+  const int64_t keys = (end < t.k ? end : t.k) - t.first_tile(chunk) * kKeyTile;
+  return set == 0 && pass.negatives.is_union ? 2 * keys : keys;
+}
+
+// Statistics of one row over the chunks, in order, into the partial.
+void merge_statistics(const Pass& pass, int64_t block, int64_t lane, int64_t row, int set) {
+  const StatsView& out = pass.partial.stats[set];
+  Moments<double> moments;
+  float low = kInfinity, high = -kInfinity;
+  int64_t greater = 0, greater_equal = 0;
+  LogSum<double> sum;
+  for (int64_t c = 0; c < pass.tiling().chunks; ++c) {
+    const StatsLanes s = pass.call.workspace.task(block, c).stats[set];
+    moments = merge(moments, Moments<double>{columns_of_chunk(pass, c, set), static_cast<double>(s.mean[lane]),
+                                             static_cast<double>(s.m2[lane])});
+    low = s.min[lane] < low ? s.min[lane] : low;
+    high = s.max[lane] > high ? s.max[lane] : high;
+    greater += s.n_greater[lane];
+    greater_equal += s.n_greater_equal[lane];
+    if (set == 1)
+      sum = merge(sum, LogSum<double>{static_cast<double>(s.m[lane]) * 0.69314718055994530942, static_cast<double>(s.l[lane])});
+  }
+  out.count[row] = moments.count;
+  out.mean[row] = static_cast<float>(moments.mean);
+  out.m2[row] = static_cast<float>(moments.m2);
+  out.min[row] = low;
+  out.max[row] = high;
+  out.n_greater[row] = greater;
+  out.n_greater_equal[row] = greater_equal;
+  if (set == 0) return;
+  const float m = static_cast<float>(sum.m);
+  pass.partial.unmixed_m[row] = m;
+  pass.partial.unmixed_l[row] = static_cast<float>(sum.l * exp_of(sum.m - static_cast<double>(m)));
+}
+
+// One slice of features of one panel; the first slice also does what exists once per row.
+void merge_panel(const Pass& pass, int64_t block, int panel, int64_t slice, int worker) {
+  const CallContext& call = pass.call;
+  const Tiling& t = pass.tiling();
+  const Panels panels = t.panels(block);
+  const int64_t lane = int64_t{panels.first_vector(panel)} * t.lanes;
+  const int64_t row = pass.first_row(block) + lane, width = int64_t{panels.width(panel)} * t.lanes;
+  const int64_t rows = t.rows_of(block) - lane < width ? t.rows_of(block) - lane : width;
+  const float *o[kMaxChunks], *m[kMaxChunks], *l[kMaxChunks];
+  for (int64_t c = 0; c < t.chunks; ++c) {
+    const TaskState s = call.workspace.task(block, c);
+    o[c] = s.o + lane * t.d_padded;
+    m[c] = s.m + lane;
+    l[c] = s.l + lane;
+  }
+  MergeJob job = {};
+  job.o = o;
+  job.m = m;
+  job.l = l;
+  job.chunks = static_cast<int>(t.chunks);
+  job.vectors = panels.width(panel);
+  job.rows = static_cast<int>(rows);
+  job.first_dim = slice * kDimsPerMerge;
+  job.dims = t.d - job.first_dim < kDimsPerMerge ? t.d - job.first_dim : kDimsPerMerge;
+  job.d = t.d;
+  job.out_o = pass.options.sums ? pass.partial.o + row * t.d : nullptr;
+  if (slice == 0) {
+    job.out_m = pass.partial.m + row;
+    job.out_l = pass.partial.l + row;
+  }
+  job.factors = call.workspace.thread(worker).factors;
+  call.kernels.merge_panel(job);
+  if (slice != 0) return;
+  for (int set = 0; set < 2; ++set)
+    for (int64_t i = 0; pass.gathers(set) && i < rows; ++i) merge_statistics(pass, block, lane + i, row + i, set);
+}
+
+void merge_chunks(const Pass& pass) {
+  const Tiling& t = pass.tiling();
+  const int64_t panels = t.panels(0).count(), slices = pass.options.sums ? divide_up(t.d, kDimsPerMerge) : 1;
+  parallel_for(pass.call.threads, t.row_blocks * panels * slices, [&](int64_t task, int worker) {
+    const int64_t block = task / slices / panels;
+    const int panel = static_cast<int>(task / slices % panels);
+    if (panel < t.panels(block).count()) merge_panel(pass, block, panel, task % slices, worker);
+  });
+}
+
+// No columns: the start values.
+void write_empty(const Pass& pass) {
+  const Tiling& t = pass.tiling();
+  for (int64_t i = 0; i < t.n; ++i) {
+    pass.partial.m[i] = kMinusInfinity;
+    pass.partial.l[i] = 0;
+    for (int64_t c = 0; pass.options.sums && c < t.d; ++c) pass.partial.o[i * t.d + c] = 0;
+    for (int set = 0; set < 2; ++set)
+      if (pass.gathers(set)) merge_statistics(pass, 0, 0, i, set);
+  }
+}
+
+}  // namespace
+
+void check_permutation(const CallContext& call) {
+  const fnce_args& a = call.args.raw();
+  uint32_t* seen = call.workspace.seen;
+  if (!(a.checks & FNCE_CHECK_PERMUTATION) || !a.permutation || !seen) return;
+  const int64_t k = call.problem.k();
+  std::memset(seen, 0, static_cast<size_t>((k + 31) / 32) * sizeof(uint32_t));
+  for (int64_t j = 0; j < k; ++j) {
+    const int32_t to = a.permutation[j];
+    const std::string field = "args.permutation[" + to_text(j) + "]";
+    if (to < 0 || to >= k) invalid(field, to_text(int64_t{to}), "0 .. " + to_text(k - 1) + ", each once");
+    if (seen[to / 32] >> (to % 32) & 1) invalid(field, to_text(int64_t{to}) + " a second time", "each of 0 .. k-1 once");
+    seen[to / 32] |= 1u << (to % 32);
+  }
+}
+
+void run_pass(const CallContext& call, const PassOptions& options, const fnce_anchors& anchors, const PartialView& partial) {
+  Pass pass = {call, options, anchors, partial, draw_negatives(call, options.mixing)};
+  if (call.problem.k() == 0) return write_empty(pass);
+  pack_all_queries(pass);
+  const Tiling& t = call.tiling;
+  // Row blocks of one chunk follow one another: they share its keys in the cache.
+  parallel_for(call.threads, t.tasks(), [&](int64_t task, int worker) {
+    run_task(pass, task % t.row_blocks, task / t.row_blocks, worker);
+  });
+  merge_chunks(pass);
+}
+
+}  // namespace fnce::cpu

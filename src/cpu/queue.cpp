@@ -1,0 +1,49 @@
+#include "cpu/queue.h"
+
+#include "core/threads.h"
+#include "cpu/kernels.h"
+#include "cpu/pool.h"
+#include "math/norm.h"
+
+namespace fnce::cpu {
+namespace {
+
+// Floats worth a second thread: below, waking it costs more.
+constexpr int64_t kFloatsPerTask = 1 << 15;
+
+template <class RowBody>
+void for_rows(int64_t rows, int64_t columns, RowBody&& body) {
+  const int64_t per_task = kFloatsPerTask / (columns < kFloatsPerTask ? columns : kFloatsPerTask);
+  parallel_for(default_threads(), divide_up(rows, per_task), [&](int64_t task, int) {
+    const int64_t end = (task + 1) * per_task < rows ? (task + 1) * per_task : rows;
+    for (int64_t i = task * per_task; i < end; ++i) body(i);
+  });
+}
+
+}  // namespace
+
+void queue_push(const fnce_push& push) {
+  const Kernels& simd = kernels();
+  const int64_t position = *push.position_in;
+  // Of more keys than rows the last k stay, where they would have come to lie.
+  const int64_t skipped = push.n > push.k ? push.n - push.k : 0;
+  const auto* keys = static_cast<const float*>(push.keys);
+  auto* queue = static_cast<float*>(push.queue);
+  for_rows(push.n - skipped, push.d, [&](int64_t i) {
+    const float* key = keys + (skipped + i) * push.d;
+    const float factor = push.normalize ? inverse_norm(simd.norm(key, push.d), push.epsilon) : 1.0f;
+    simd.scale_row(key, factor, push.d, queue + (position + skipped + i) % push.k * push.d);
+  });
+  *push.position_out = (position + push.n) % push.k;
+}
+
+void scale(const ScaleCall& call) {
+  const Kernels& simd = kernels();
+  auto* out = static_cast<float*>(call.out);
+  for_rows(call.rows, call.columns, [&](int64_t i) {
+    simd.scale_row(call.gradient + i * call.columns, call.upstream[call.per_row ? i : 0], call.columns,
+                   out + i * call.columns);
+  });
+}
+
+}  // namespace fnce::cpu

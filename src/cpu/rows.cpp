@@ -1,0 +1,215 @@
+#include "cpu/rows.h"
+
+#include <cmath>
+#include <limits>
+
+#include "cpu/pool.h"
+#include "math/lambda.h"
+#include "math/lse.h"
+#include "math/stats.h"
+
+namespace fnce::cpu {
+namespace {
+
+constexpr int64_t kRowsPerTask = 16;
+constexpr double kLog2e = 1.44269504088896340736, kLn2 = 0.69314718055994530942;
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+LambdaDraw positive_draw(const Args& args) {
+  return {args.seed(), args.offset(), Stream::kLambdaPos, inverse_alpha(args.raw().alpha_pos), args.raw().shift_pos};
+}
+
+// The lambdas of row i: [1], or [D] for the granularities that have one per feature.
+const float* lambda_of_row(const CallContext& call, int64_t i, float* scratch) {
+  const fnce_problem& p = call.problem.raw();
+  const float* given = call.args.raw().lambda_pos;
+  const bool sampled = p.lambda_pos_source == FNCE_SAMPLED;
+  switch (p.lambda_pos) {
+    case FNCE_LAMBDA_CALL:
+    case FNCE_LAMBDA_ROW: {
+      const bool per_row = p.lambda_pos == FNCE_LAMBDA_ROW;
+      if (!sampled) return given + (per_row ? i : 0);
+      call.kernels.lambda_rows(positive_draw(call.args), per_row ? p.row_offset + i : 0, 1, scratch);
+      return scratch;
+    }
+    case FNCE_LAMBDA_DIMENSION: return sampled ? call.workspace.lambda_pos_dims : given;
+    case FNCE_LAMBDA_ELEMENT:
+      if (!sampled) return given + i * p.d;
+      call.kernels.lambda_elements(positive_draw(call.args), p.row_offset + i, p.d, scratch);
+      return scratch;
+    default: return nullptr;
+  }
+}
+
+RowInput row_input(const CallContext& call, RowMixing mixing, int64_t i, float* lambda_scratch) {
+  const fnce_problem& p = call.problem.raw();
+  RowInput input = {};
+  input.x_q = static_cast<const float*>(call.args.raw().x_q) + i * p.d;
+  input.x_k = static_cast<const float*>(call.args.raw().x_k) + i * p.d;
+  input.normalize = p.normalize != 0;
+  input.epsilon = call.args.raw().epsilon;
+  input.d = p.d;
+  if (mixing == RowMixing::kNone) return input;
+  input.lambda = lambda_of_row(call, i, lambda_scratch);
+  input.per_element = p.lambda_pos == FNCE_LAMBDA_DIMENSION || p.lambda_pos == FNCE_LAMBDA_ELEMENT;
+  input.renormalize = p.renormalize_pos != 0;
+  return input;
+}
+
+template <class RowBody>
+void for_rows(const CallContext& call, RowBody&& body) {
+  const int64_t n = call.problem.n();
+  parallel_for(call.threads, divide_up(n, kRowsPerTask), [&](int64_t task, int worker) {
+    const ThreadScratch scratch = call.workspace.thread(worker);
+    const int64_t end = (task + 1) * kRowsPerTask < n ? (task + 1) * kRowsPerTask : n;
+    for (int64_t i = task * kRowsPerTask; i < end; ++i) body(i, scratch);
+  });
+}
+
+void draw_dimensions(const CallContext& call) {
+  if (call.workspace.lambda_pos_dims)
+    call.kernels.lambda_dimensions(positive_draw(call.args), call.problem.d(), call.workspace.lambda_pos_dims);
+}
+
+// A row's loss before its weight: equation (7).
+struct RowResult {
+  double loss, w, pos, neg_mean_scale;
+  bool finite;
+};
+
+RowResult row_result(const CallContext& call, const PartialView& partial, int64_t i, const RowState& state) {
+  const double m = static_cast<double>(partial.m[i]), l = static_cast<double>(partial.l[i]);
+  const double pos = static_cast<double>(state.pos) * static_cast<double>(call.scale()) * kLn2;
+  const RowLoss<double> row = row_loss(log_sum_exp(LogSum<double>{m, l}), pos);
+  const bool finite = state.finite && std::isfinite(m) && std::isfinite(l) && std::isfinite(row.loss);
+  return {row.loss, row.w, pos, static_cast<double>(call.scale()) * kLn2, finite};
+}
+
+void write_statistics(const fnce_score_buffers& out, int64_t i, float pos, const StatsView& stats, double lse) {
+  const int64_t count = stats.count[i];
+  if (out.pos) out.pos[i] = pos;
+  if (out.neg_count) out.neg_count[i] = count;
+  if (out.neg_mean) out.neg_mean[i] = stats.mean[i];
+  if (out.neg_variance) out.neg_variance[i] = variance(Moments<float>{count, stats.mean[i], stats.m2[i]});
+  if (out.neg_min) out.neg_min[i] = stats.min[i];
+  if (out.neg_max) out.neg_max[i] = stats.max[i];
+  if (out.neg_log_mean_exp)
+    out.neg_log_mean_exp[i] = count > 0 ? static_cast<float>(lse - std::log(static_cast<double>(count))) : -kInfinity;
+  if (out.n_greater) out.n_greater[i] = stats.n_greater[i];
+  if (out.n_greater_equal) out.n_greater_equal[i] = stats.n_greater_equal[i];
+}
+
+double log_sum(float m, float l) { return log_sum_exp(LogSum<double>{static_cast<double>(m), static_cast<double>(l)}); }
+
+// The factor of the reduction on every row.
+float reduction_factor(const fnce_problem& p) {
+  return p.reduction == FNCE_REDUCTION_MEAN ? 1.0f / static_cast<float>(p.n) : 1.0f;
+}
+
+void fill(float* out, int64_t count, float value) {
+  for (int64_t c = 0; out && c < count; ++c) out[c] = value;
+}
+
+// Gradients of row i, and its statistics that follow from them.
+void write_gradients(const CallContext& call, const PartialView& partial, int64_t i, const ThreadScratch& scratch,
+                     const RowInput& input, const RowResult& row, float weight) {
+  const fnce_args& a = call.args.raw();
+  const fnce_problem& p = call.problem.raw();
+  float* dq = a.dq ? static_cast<float*>(a.dq) + i * p.d : nullptr;
+  float* dk = a.dk ? static_cast<float*>(a.dk) + i * p.d : nullptr;
+  float norm = 0, dtemperature = 0, entropy = kNan;
+  if (row.finite) {
+    RowGradient g = {};
+    g.o = partial.o + i * p.d;
+    g.inverse_l = partial.l[i] > 0 ? 1.0f / partial.l[i] : 0.0f;
+    g.anchor_mixed = p.anchor == FNCE_ANCHOR_MIXED;
+    g.w = static_cast<float>(row.w);
+    g.temperature = a.temperature;
+    g.up = weight * reduction_factor(p);
+    g.dq = dq;
+    g.dk = dk;
+    g.scratch = scratch.gradient;
+    g.wants_norm = a.mixed.dq_norm != nullptr;
+    call.kernels.row_gradient(input, scratch.row, g);
+    // d loss / d log(temperature), negated: w (s+ - a.O/temperature); loss plus it is the entropy.
+    const double spread = row.w * (row.pos - static_cast<double>(g.anchor_o) * row.neg_mean_scale);
+    entropy = static_cast<float>(row.loss + spread);
+    dtemperature = static_cast<float>(static_cast<double>(g.up) * spread / static_cast<double>(a.temperature));
+    norm = g.dq_norm;
+  }
+  const float bad = row.finite && std::isfinite(weight) ? 0.0f : kNan;
+  if (weight == 0 || bad != 0) {
+    const float value = weight == 0 ? 0.0f : kNan;
+    fill(dq, p.d, value);
+    fill(dk, p.d, value);
+    norm = dtemperature = value;
+  }
+  call.workspace.dtemperature_rows[i] = dtemperature;
+  if (a.mixed.entropy) a.mixed.entropy[i] = entropy;
+  if (a.mixed.dq_norm) a.mixed.dq_norm[i] = norm;
+}
+
+void write_reductions(const CallContext& call) {
+  const fnce_args& a = call.args.raw();
+  const fnce_problem& p = call.problem.raw();
+  const Workspace& w = call.workspace;
+  double loss = 0, dtemperature = 0;
+  for (int64_t i = 0; i < p.n; ++i) {
+    loss += static_cast<double>(w.loss_rows[i]);
+    if (call.args.needs_gradient()) dtemperature += static_cast<double>(w.dtemperature_rows[i]);
+    if (a.loss && p.reduction == FNCE_REDUCTION_NONE) a.loss[i] = w.loss_rows[i];
+    if (a.dtemperature_rows) a.dtemperature_rows[i] = w.dtemperature_rows[i];
+  }
+  if (p.reduction == FNCE_REDUCTION_MEAN) loss /= static_cast<double>(p.n);
+  if (a.loss && p.reduction != FNCE_REDUCTION_NONE) *a.loss = static_cast<float>(loss);
+  if (a.dtemperature) *a.dtemperature = static_cast<float>(dtemperature);
+}
+
+}  // namespace
+
+float CallContext::scale() const {
+  return static_cast<float>(kLog2e / static_cast<double>(args.raw().temperature));
+}
+
+void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& anchors) {
+  const fnce_problem& p = call.problem.raw();
+  const bool anchor_mixed = mixing == RowMixing::kAsProblem && p.anchor == FNCE_ANCHOR_MIXED;
+  if (mixing == RowMixing::kAsProblem) draw_dimensions(call);
+  for_rows(call, [&](int64_t i, const ThreadScratch& scratch) {
+    RowState state = scratch.row;
+    call.kernels.prepare_row(row_input(call, mixing, i, scratch.lambda_row), state);
+    const float* anchor = anchor_mixed ? state.q_mixed : state.q;
+    call.kernels.scale_row(anchor, 1.0f, p.d, static_cast<float*>(anchors.anchor) + i * p.d);
+    if (anchors.pos) anchors.pos[i] = state.pos;
+    if (anchors.unmixed_pos) anchors.unmixed_pos[i] = state.unmixed_pos;
+  });
+}
+
+void finish_rows(const CallContext& call, const PartialView& partial) {
+  const fnce_args& a = call.args.raw();
+  draw_dimensions(call);
+  for_rows(call, [&](int64_t i, const ThreadScratch& thread) {
+    ThreadScratch scratch = thread;
+    const RowInput input = row_input(call, RowMixing::kAsProblem, i, scratch.lambda_row);
+    call.kernels.prepare_row(input, scratch.row);
+    const RowResult row = row_result(call, partial, i, scratch.row);
+    const float weight = a.weight ? a.weight[i] : 1.0f;
+    const float loss = row.finite ? weight * static_cast<float>(row.loss) : kNan;
+    call.workspace.loss_rows[i] = weight == 0 ? 0.0f : loss;
+    if (call.args.needs_gradient()) write_gradients(call, partial, i, scratch, input, row, weight);
+    if (any_buffer(a.mixed))
+      write_statistics(a.mixed, i, scratch.row.pos, partial.stats[0], log_sum(partial.m[i], partial.l[i]));
+    if (any_buffer(a.unmixed))
+      write_statistics(a.unmixed, i, scratch.row.unmixed_pos, partial.stats[1],
+                       log_sum(partial.unmixed_m[i], partial.unmixed_l[i]));
+  });
+  write_reductions(call);
+}
+
+void finish_scores(const CallContext& call, const PartialView& partial, const float* pos, const fnce_score_buffers& out) {
+  for (int64_t i = 0; i < call.problem.n(); ++i)
+    write_statistics(out, i, pos[i], partial.stats[0], log_sum(partial.m[i], partial.l[i]));
+}
+
+}  // namespace fnce::cpu

@@ -1,0 +1,37 @@
+// The two ends of a call on the CPU: prep makes the anchors of the rows, finish adds the positives and writes what was asked
+// for. Between them, and between processes, lie only anchors and partials.
+#pragma once
+#include "core/args.h"
+#include "core/layout.h"
+#include "core/problem.h"
+#include "cpu/kernels.h"
+#include "cpu/workspace.h"
+
+namespace fnce::cpu {
+
+// What the steps of a call share.
+struct CallContext {
+  const Problem& problem;
+  const Args& args;
+  const Kernels& kernels;
+  const Tiling& tiling;
+  const Workspace& workspace;
+  int threads;
+
+  // log2(e) / temperature in float32. Positives use the same rounded number, so that no mismatch enters the loss.
+  float scale() const;
+};
+
+// What a call does with its rows; fnce_scores looks at them without mixing.
+enum class RowMixing { kAsProblem, kNone };
+
+// Equations (1), (2), (4), (6). anchors.pos and unmixed_pos may be null.
+void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& anchors);
+
+// Equations (7), (8), (9) from the merged negatives.
+void finish_rows(const CallContext& call, const PartialView& partial);
+
+// The statistics alone: fnce_scores.
+void finish_scores(const CallContext& call, const PartialView& partial, const float* pos, const fnce_score_buffers& out);
+
+}  // namespace fnce::cpu

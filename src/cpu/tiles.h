@@ -1,0 +1,33 @@
+// Which rows of the queue a key tile holds, in what order, and how they are mixed: the three ways of equation (3).
+#pragma once
+#include "cpu/rows.h"
+
+namespace fnce::cpu {
+
+enum class Mixing {
+  kNone,    // Z as it is
+  kScores,  // lambda per call or row, sampled permutation: raw rows in the order of sigma, scores are mixed
+  kRows     // everything else: rows are mixed while they are packed
+};
+
+// The random tables of a call and the way its negatives are mixed. The tables are in the workspace.
+struct Negatives {
+  Mixing mixing;
+  bool is_union;
+  float lambda_call;         // sampled per call
+  LambdaDraw draw;           // sampled per element
+};
+
+// Draws the tables, in parallel.
+Negatives draw_negatives(const CallContext& call, bool mixing);
+
+// Keys [first, first + keys) in the order of the pass. Runs their tile for one task; `next` are the keys of the tile that
+// follows, to be prefetched. False if a value is not finite.
+struct TileRange {
+  int64_t first;
+  int keys;
+};
+bool run_keys(const CallContext& call, const Negatives& negatives, const TileRange& range, const TileRange& next,
+              const ThreadScratch& scratch, TileJob job);
+
+}  // namespace fnce::cpu

@@ -1,0 +1,33 @@
+#include "cpu/tiling.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace fnce::cpu {
+namespace {
+
+constexpr int64_t kMinTilesPerChunk = 5;          // below, merging a chunk costs more than 3 % of computing it
+constexpr int64_t kMaxChunkBytes = 32 << 20;      // of sums per chunk x row, all chunks together
+constexpr int64_t kMaxChunksManyRows = 32, kFewRows = 64;
+
+int64_t choose_chunks(int64_t n, int64_t d_padded, int64_t key_tiles) {
+  if (key_tiles == 0) return 0;
+  const int64_t row_bytes = (d_padded + 16) * static_cast<int64_t>(sizeof(float));
+  int64_t most = n <= kFewRows ? kMaxChunks : kMaxChunksManyRows;
+  most = std::min({most, key_tiles / kMinTilesPerChunk, kMaxChunkBytes / (n * row_bytes)});
+  // Powers of two divide evenly among the usual numbers of threads.
+  return most < 2 ? 1 : static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(most)));
+}
+
+}  // namespace
+
+Tiling::Tiling(int64_t queries, int64_t keys, int64_t features, int lanes_of_isa)
+    : n(queries), k(keys), d(features), lanes(lanes_of_isa), d_padded(round_up(features, kDimBlock)) {
+  row_blocks = divide_up(n, kMaxRowBlock);
+  row_block = round_up(divide_up(n, row_blocks), lanes);
+  row_blocks = divide_up(n, row_block);
+  key_tiles = divide_up(k, kKeyTile);
+  chunks = choose_chunks(n, d_padded, key_tiles);
+}
+
+}  // namespace fnce::cpu

@@ -1,0 +1,65 @@
+// How the CPU backend cuts a problem into panels, tiles and tasks: a function of (N, K, D) and the instruction set, never of
+// the number of threads, so that the results are the same bits for any number of them.
+//
+//   row block   at most 1024 queries; its packed queries and sums stay in the caches while keys pass by
+//   panel       1 to 3 vectors of queries of a row block: the queries are the lanes of every vector operation
+//   key tile    96 keys, mixed and packed once per row block, then used by both GEMMs of every panel
+//   chunk       some key tiles; a task is one row block x one chunk, and chunks are merged in order
+#pragma once
+#include <cstdint>
+
+namespace fnce::cpu {
+
+constexpr int64_t kKeyTile = 96;        // multiple of 16 (a cycle of C) and of every kernel's keys per micro tile (8, 12, 4)
+constexpr int64_t kMaxRowBlock = 1024;  // 2 * 1024 * 128 floats = 1 MB, a common L2
+constexpr int64_t kDimBlock = 8;        // features per packed block: rows are read by scalar broadcast only
+
+constexpr int64_t kMaxChunks = 64;       // of keys per row block
+
+constexpr int64_t round_up(int64_t x, int64_t m) { return (x + m - 1) / m * m; }
+constexpr int64_t divide_up(int64_t x, int64_t m) { return (x + m - 1) / m; }
+
+// Panels of a row block, in order: `threes` panels of 3 vectors, then `twos` of 2, then `ones` of 1.
+struct Panels {
+  int threes = 0, twos = 0, ones = 0;
+  int count() const { return threes + twos + ones; }
+  int vectors() const { return 3 * threes + 2 * twos + ones; }
+  // Vectors of panel p, and the vectors before it.
+  int width(int p) const { return p < threes ? 3 : p < threes + twos ? 2 : 1; }
+  int first_vector(int p) const {
+    return p <= threes ? 3 * p : p <= threes + twos ? 3 * threes + 2 * (p - threes) : 3 * threes + 2 * twos + (p - threes - twos);
+  }
+};
+
+// As many 3-vector panels as possible, but never a lone 1-vector panel where two 2-vector ones do.
+constexpr Panels panels_of(int64_t vectors) {
+  if (vectors == 1) return Panels{0, 0, 1};
+  const int twos = static_cast<int>((3 - vectors % 3) % 3);
+  return Panels{static_cast<int>((vectors - 2 * twos) / 3), twos, 0};
+}
+
+struct Tiling {
+  Tiling(int64_t queries, int64_t keys, int64_t features, int lanes_of_isa);
+
+  int64_t n, k, d;
+  int lanes;
+  int64_t d_padded;     // D rounded up to whole dim blocks
+  int64_t row_block;    // rows of every row block but the last
+  int64_t row_blocks;
+  int64_t key_tiles;
+  int64_t chunks;
+
+  int64_t rows_of(int64_t block) const { return block + 1 < row_blocks ? row_block : n - block * row_block; }
+  Panels panels(int64_t block) const { return panels_of(divide_up(rows_of(block), lanes)); }
+  // Rows of a row block rounded up to whole vectors.
+  int64_t padded_rows(int64_t block) const { return int64_t{panels(block).vectors()} * lanes; }
+  int64_t max_padded_rows() const { return padded_rows(0); }
+  int64_t tasks() const { return row_blocks * chunks; }
+  // Key tiles of chunk c: first_tile(c) .. first_tile(c + 1) - 1.
+  int64_t first_tile(int64_t c) const { return c * key_tiles / chunks; }
+  // Floats between two dim blocks of a packed key tile: off the multiples of 4096 bytes that would share one L1 set.
+  int64_t tile_stride() const { return kKeyTile * kDimBlock + 16; }
+  int64_t tile_floats() const { return d_padded / kDimBlock * tile_stride(); }
+};
+
+}  // namespace fnce::cpu

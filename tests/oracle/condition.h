@@ -1,0 +1,28 @@
+// Conditions: by how much a relative error of one unit in every product and sum of equations (1)-(9) can move each
+// result. They are first-order bounds made of absolute values, per row; tests/support/tolerance.h multiplies them by the
+// epsilon of float32.
+#pragma once
+
+#include <vector>
+
+#include "oracle/oracle.h"
+
+namespace oracle {
+
+struct ScoreCondition {
+  std::vector<double> pos;             // [N] of q^.k^
+  std::vector<double> largest, mean;   // [N] of the negatives' scores: the largest and the average over columns
+  std::vector<double> log_mean_exp;    // [N]
+};
+
+struct Condition {
+  std::vector<double> loss;               // [N] of loss_rows
+  std::vector<double> dq, dk;             // [N,D]
+  std::vector<double> dtemperature_rows;  // [N]
+  std::vector<double> entropy;            // [N]
+  ScoreCondition mixed, unmixed, plain;
+};
+
+Condition condition_of(const Inputs& inputs, const Result<double>& result);
+
+}  // namespace oracle

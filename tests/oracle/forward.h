@@ -1,0 +1,39 @@
+// Steps of the oracle shared by its files: equations (1)-(6), each as the page states it.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "oracle/oracle.h"
+
+namespace oracle {
+
+// Fills q, k, their norms, the mixed pair, its norms and the anchor: equations (1), (2), (4), (6).
+template <class T>
+void embed(const Inputs& inputs, Result<T>& out);
+
+// Equations (3)-(5): the columns that the positive competes with.
+template <class T>
+std::vector<T> negative_columns(const Inputs& inputs);
+
+// All inner products of rows [N,D] and columns [C,D].
+template <class T>
+std::vector<T> inner_products(const std::vector<T>& rows, const std::vector<T>& columns, int64_t n, int64_t d);
+
+template <class T>
+T norm_of(const T* row, int64_t d) {
+  T sum = 0;
+  for (int64_t c = 0; c < d; ++c) sum += row[c] * row[c];
+  return std::sqrt(sum);
+}
+
+// y = v / max(|v|, epsilon); returns |v|.
+template <class T>
+T normalize_row(T* row, int64_t d, T epsilon) {
+  const T norm = norm_of(row, d);
+  const T divisor = norm > epsilon || std::isnan(norm) ? norm : epsilon;
+  for (int64_t c = 0; c < d; ++c) row[c] /= divisor;
+  return norm;
+}
+
+}  // namespace oracle

@@ -1,0 +1,88 @@
+// The oracle: equations (1)-(9) of docs/maths.md as naive loops, for tests only. It shares no code with the library:
+// the mixed queue, the logits and the softmax are materialised, gradients follow the chain rule through the softmax
+// probabilities, and lambda and the permutation are inputs. Result<double> is the truth that the library is compared
+// with; Result<float> is the same arithmetic in float32, an honest naive implementation whose error scales tolerances.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace oracle {
+
+enum class Granularity { kNone, kCall, kRow, kDimension, kElement };
+enum class Columns { kQueue, kMixed, kUnion };
+enum class Anchor { kMixed, kQuery };
+enum class Reduction { kNone, kMean, kSum };
+
+struct Inputs {
+  int64_t n = 0, k = 0, d = 0;
+  std::vector<double> x_q, x_k;           // [N,D]
+  std::vector<double> queue;              // [K,D]
+  std::vector<double> weight;             // [N], or empty: all 1
+  std::vector<double> lambda_pos;         // [1] | [N] | [D] | [N,D] by granularity_pos
+  std::vector<double> lambda_neg;         // [1] | [K] | [D] | [K,D] by granularity_neg
+  std::vector<int32_t> permutation;       // [K] where the negatives are mixed
+  double temperature = 0.07;
+  double epsilon = 1e-12;
+  bool normalize = true;
+  Granularity granularity_pos = Granularity::kNone;
+  Granularity granularity_neg = Granularity::kNone;
+  bool renormalize_pos = false, renormalize_neg = false;
+  Columns columns = Columns::kQueue;
+  Anchor anchor = Anchor::kMixed;
+  Reduction reduction = Reduction::kMean;
+
+  bool mixes_negatives() const { return granularity_neg != Granularity::kNone; }
+  int64_t column_count() const { return columns == Columns::kUnion ? 2 * k : k; }
+};
+
+// Lambda of row `row` and dimension `dim`; 1 (the row itself) where there is no mixing.
+double lambda_at(Granularity granularity, const std::vector<double>& lambda, int64_t row, int64_t dim, int64_t d);
+
+// Equation (9). The counts of negatives above the positive are taken from `score` by the caller's margin, because a
+// score within rounding of the threshold may fall on either side.
+template <class T>
+struct Scores {
+  int64_t columns = 0;
+  std::vector<T> score;      // [N, columns] before the division by the temperature
+  std::vector<T> pos;        // [N]
+  std::vector<T> tie;        // [N] 8*2^-23 * max(|anchor|, |pos|)
+  std::vector<T> mean, variance, min, max, log_mean_exp;  // [N]
+};
+
+// Negatives of row `row` above the positive plus its tie tolerance plus `margin`.
+template <class T>
+int64_t count_greater(const Scores<T>& scores, int64_t row, double margin);
+// Negatives not below the positive minus its tie tolerance plus `margin`.
+template <class T>
+int64_t count_greater_equal(const Scores<T>& scores, int64_t row, double margin);
+
+template <class T>
+struct Result {
+  // Equations (1), (2), (4), (6): [N,D] and [N].
+  std::vector<T> q, k, q_norm, k_norm, q_mixed, k_mixed, q_mixed_norm, k_mixed_norm, anchor;
+  std::vector<T> negatives;         // [columns,D]: Z, the mixed queue, or the mixed queue and then Z
+  std::vector<T> probability;       // [N,columns] softmax over the columns and the positive
+  std::vector<T> log_sum_exp;       // [N] over the negatives alone
+  std::vector<T> pushed;            // [N] 1 - probability of the positive
+  std::vector<T> row_loss;          // [N] equation (7), without weight
+  std::vector<T> loss_rows;         // [N] with weight
+  std::vector<T> loss;              // [N] without a reduction, else [1]
+  std::vector<T> dq, dk;            // [N,D] equation (8), of the reduced loss
+  std::vector<T> dtemperature_rows; // [N]
+  T dtemperature = 0;
+  std::vector<T> entropy, dq_norm;  // [N] equation (9)
+  Scores<T> mixed, unmixed, plain;  // of the loss; of q.k and a.z_j; of q.k and q.z_j
+  std::vector<T> partial_m, partial_l, partial_o;  // [N], [N], [N,D]: the running softmax over the negatives
+};
+
+template <class T>
+Result<T> evaluate(const Inputs& inputs);
+
+// The reduced loss alone (for finite differences); reduction kNone is summed.
+double total_loss(const Inputs& inputs);
+
+// The weight that row i's loss and gradients carry: weight, and 1/N for the mean.
+double row_scale(const Inputs& inputs, int64_t row);
+
+}  // namespace oracle

@@ -1,0 +1,89 @@
+"""The wheel as a stranger installs it: alone in an environment of its own, PyTorch and NumPy lent where a test needs them.
+
+`./dev test` builds the wheel into dist/ and installs it into build/wheel-venv before this runs.
+"""
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PYTHON = ROOT / "build" / "wheel-venv" / "bin" / "python"
+
+LOSS = """
+import numpy, flashnce
+q = numpy.array([[1, 0], [1, 0]], numpy.float32)
+loss = flashnce.info_nce(q, q, numpy.array([[0, 1]], numpy.float32), temperature=1.0)
+loss = loss[0] if isinstance(loss, tuple) else getattr(loss, "loss", loss)
+print(float(loss))
+"""
+
+TORCH_LOSS = """
+import torch
+from flashnce.torch import info_nce
+q = torch.tensor([[1.0, 0.0], [1.0, 0.0]], requires_grad=True)
+loss = info_nce(q, q.detach(), torch.tensor([[0.0, 1.0]]), temperature=1.0)
+loss.backward()
+print(float(loss.detach()))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel():
+    found = list((ROOT / "dist").glob("flashnce-*.whl"))
+    assert len(found) == 1, f"dist/ holds {len(found)} wheels; ./dev wheel builds one"
+    return found[0]
+
+
+def run_python(*arguments):
+    assert PYTHON.exists(), "build/wheel-venv is missing: ./dev test makes it"
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FLASHNCE_LIBRARY")}
+    result = subprocess.run([PYTHON, *arguments], env=environment, cwd=ROOT / "build", capture_output=True, text=True,
+                            timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def run_code(code, lend_packages):
+    """Runs `code` with the wheel; the packages of the developing environment come after the wheel's, if at all."""
+    if lend_packages:
+        places = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
+        code = f"import sys; sys.path.extend({places!r})\n{code}"
+    check = "import flashnce; assert 'wheel-venv' in flashnce.__file__, flashnce.__file__"
+    return run_python("-c", f"{code}\n{check}")
+
+
+def test_tag_and_content(wheel):
+    assert re.fullmatch(r"flashnce-\d+\.\d+\.\d+-py3-none-\w*linux\w*\.whl", wheel.name), wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "flashnce/__init__.py" in names
+    assert [name for name in names if ".so" in name] == ["flashnce/lib/libflashnce.so"]
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".a", ".cmake", ".pc", ".h"))], names
+
+
+def test_no_path_of_this_machine(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            assert str(ROOT).encode() not in archive.read(name), name
+
+
+def test_version_is_the_header_s(wheel):
+    header = (ROOT / "include/flashnce/flashnce.h").read_text()
+    version = ".".join(re.search(rf"FNCE_VERSION_{part} +(\d+)", header)[1] for part in ("MAJOR", "MINOR", "PATCH"))
+    assert wheel.name.split("-")[1] == version
+    assert run_code("import flashnce; print(flashnce.__version__)", False).strip() == version
+
+
+def test_info_without_numpy_and_torch():
+    assert run_python("-m", "flashnce", "info").strip()
+
+
+@pytest.mark.parametrize("code", [LOSS, TORCH_LOSS], ids=["numpy", "torch"])
+def test_known_loss(code):
+    # log(1 + exp(-1)), equation (7) with one orthogonal negative and temperature 1.
+    assert float(run_code(code, True)) == pytest.approx(0.3132617, abs=1e-6)

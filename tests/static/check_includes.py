@@ -1,0 +1,87 @@
+"""Include directions: a call walks api -> problem -> plan -> backend -> kernel, and no layer includes one above it.
+
+usage: check_includes.py ROOT      prints each include that breaks a rule; exit status 1 if there is one
+"""
+import pathlib
+import re
+import sys
+
+PUBLIC = "include/flashnce/"
+# The first rule whose folder holds a file applies to it: what it may include of this project, by path prefix.
+RULES = [
+    ("include/", ["include/"]),
+    ("src/math/", ["src/math/"]),
+    ("src/core/", ["src/core/", "src/math/", PUBLIC]),
+    ("src/api/", ["src/api/", "src/core/", "src/math/", "src/registry.h", PUBLIC]),
+    ("src/registry", ["src/registry.h", "src/core/", "src/cpu/", "kernels/", PUBLIC]),
+    ("src/cpu/", ["src/cpu/", "src/core/", "src/math/", PUBLIC]),
+    ("kernels/common/", ["kernels/common/", "src/core/", "src/math/", PUBLIC]),
+    ("kernels/sm80/", ["kernels/sm80/", "kernels/common/", "src/core/", "src/math/", PUBLIC]),
+    ("kernels/sm90a/", ["kernels/sm90a/", "kernels/common/", "src/core/", "src/math/", PUBLIC]),
+    ("kernels/plain/", ["kernels/plain/", "kernels/common/", "src/core/", "src/math/", PUBLIC]),
+    # The oracle must not share a mistake with the library; the API tests see what a user sees.
+    ("tests/oracle/", ["tests/oracle/"]),
+    ("tests/support/", ["tests/support/", "tests/oracle/", PUBLIC]),
+    ("tests/api/", ["tests/api/", "tests/support/", "tests/oracle/", PUBLIC]),
+    ("tests/math/", ["tests/math/", "tests/support/", "src/math/"]),
+    ("tests/core/", ["tests/core/", "tests/support/", "tests/oracle/", "src/core/", "src/math/", PUBLIC]),
+    ("tests/cpu/", ["tests/cpu/", "tests/support/", "tests/oracle/", "src/cpu/", "src/core/", "src/math/", PUBLIC]),
+    ("examples/", ["examples/", PUBLIC]),
+    ("bench/", ["bench/", PUBLIC]),
+]
+SEARCH = ["src", "include", "tests", "bench", ""]
+SUFFIXES = {".h", ".hpp", ".c", ".cc", ".cpp", ".cu", ".cuh", ".inc"}
+INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>|(\w+))')
+
+
+def rule_of(path):
+    return next((allowed for folder, allowed in RULES if path.startswith(folder)), None)
+
+
+def resolve(root, source, name, quoted):
+    """The included file relative to the root, or None for a header that is not of this project."""
+    folders = ([source.parent] if quoted else []) + [root / folder for folder in SEARCH]
+    for folder in folders:
+        candidate = (folder / name).resolve()
+        if candidate.is_file() and candidate.is_relative_to(root):
+            return candidate.relative_to(root).as_posix()
+    return None
+
+
+def problems_of(root, source):
+    path = source.relative_to(root).as_posix()
+    allowed = rule_of(path)
+    if allowed is None:
+        yield f"{path}: no rule of {pathlib.Path(__file__).name} covers this file"
+        return
+    for number, line in enumerate(source.read_text().splitlines(), 1):
+        match = INCLUDE.match(line)
+        if not match:
+            continue
+        quoted, angled, macro = match.groups()
+        if macro and macro.startswith(("HWY_", "FNCE_")) is False:
+            yield f"{path}:{number}: include of the macro {macro}"
+            continue
+        target = resolve(root, source, quoted or angled or "", bool(quoted))
+        if quoted and target is None:
+            yield f'{path}:{number}: "{quoted}" was not found in this project (other headers go in <>)'
+        elif target and not target.startswith(tuple(allowed)):
+            yield f"{path}:{number}: includes {target}; {path.rsplit('/', 1)[0]} may include {', '.join(allowed)}"
+
+
+def main():
+    root = pathlib.Path(sys.argv[1]).resolve()
+    folders = ["include", "src", "kernels", "tests", "examples", "bench"]
+    sources = [f for folder in folders for f in sorted((root / folder).rglob("*")) if f.suffix in SUFFIXES]
+    sources = [f for f in sources if not f.relative_to(root).as_posix().startswith("tests/package/")]
+    if not any(f.is_relative_to(root / "src" / "core") for f in sources):
+        sys.exit(f"no sources found under {root}/src/core: is this the project's root?")
+    problems = [p for source in sources for p in problems_of(root, source)]
+    for problem in problems:
+        print(problem)
+    print(f"{len(sources)} files, {len(problems)} forbidden includes")
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+// One call of the library as a test sees it: host arrays and options in, host arrays out. Everything in between (device
+// memory with guard zones, plan, workspace of exactly the queried size) and the checks that hold for every call (status,
+// guard zones, inputs unchanged) are here.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "flashnce/flashnce.h"
+#include "support/device.h"
+
+namespace support {
+
+struct Arrays {
+  std::vector<float> x_q, x_k, queue;      // [N,D] [N,D] [K,D]
+  std::vector<float> weight;               // [N] or empty: NULL
+  std::vector<float> lambda_pos, lambda_neg;  // where GIVEN
+  std::vector<int32_t> permutation;        // where GIVEN
+};
+
+// Which outputs are asked for.
+struct Want {
+  bool loss = true, dq = true, dk = true, dtemperature_rows = true, dtemperature = true;
+};
+
+struct Case {
+  std::string label;
+  fnce_problem problem;
+  fnce_args numbers;  // temperature, alphas, epsilon, seed, offset; no pointers
+  Arrays arrays;
+  Want want;
+  bool numbers_by_pointer = false;
+  size_t skew = 0;    // bytes past an aligned address that every float array starts at
+};
+
+struct Statistics {
+  std::vector<float> pos, neg_mean, neg_variance, neg_min, neg_max, neg_log_mean_exp, entropy, dq_norm;
+  std::vector<int64_t> neg_count, n_greater, n_greater_equal;
+};
+
+struct Outputs {
+  std::vector<float> loss, dq, dk, dtemperature_rows, dtemperature;
+  Statistics mixed, unmixed;
+};
+
+// A preset with sizes and arrays still empty; the problem's device is the tests' device.
+Case make_case(int32_t preset, int64_t n, int64_t k, int64_t d);
+
+// Throws std::runtime_error with the library's sentence unless the status is FNCE_OK.
+void require_ok(fnce_status status);
+
+class Plan {
+ public:
+  explicit Plan(const fnce_problem& problem);
+  ~Plan() { fnce_plan_destroy(plan_); }
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+  const fnce_plan* get() const { return plan_; }
+  size_t workspace_bytes() const;
+
+ private:
+  fnce_plan* plan_ = nullptr;
+};
+
+// The buffers of fnce_score_buffers. `of_loss`: with entropy and dq_norm.
+class StatisticsBuffers {
+ public:
+  StatisticsBuffers(int64_t rows, bool of_loss);
+  fnce_score_buffers pointers() const;
+  Statistics values() const;
+  bool guards_intact() const;
+  bool untouched() const;
+
+ private:
+  bool of_loss_;
+  Buffer<float> pos_, mean_, variance_, min_, max_, log_mean_exp_, entropy_, dq_norm_;
+  Buffer<int64_t> count_, greater_, greater_equal_;
+};
+
+// Device memory of a case's inputs and outputs, and the fnce_args that point to it.
+class Call {
+ public:
+  explicit Call(const Case& c);
+  fnce_args args;
+  Outputs outputs() const;
+  bool outputs_untouched() const;
+  // Throws std::runtime_error if a guard zone or an input has changed.
+  void check_memory() const;
+
+ private:
+  const Arrays arrays_;
+  const fnce_args numbers_;
+  int64_t rows_;
+  Buffer<float> x_q_, x_k_, queue_, weight_, lambda_pos_, lambda_neg_;
+  Buffer<int32_t> permutation_;
+  Buffer<float> floats_;        // temperature, alpha_pos, shift_pos, alpha_neg, shift_neg behind pointers
+  Buffer<uint64_t> integers_;   // seed, offset
+  Buffer<float> loss_, dq_, dk_, dtemperature_rows_, dtemperature_;
+  StatisticsBuffers mixed_, unmixed_;
+};
+
+// The whole call: plan, workspace filled with `garbage`, fnce_loss, checks of memory.
+Outputs run_loss(const Case& c, unsigned char garbage = 0xFF);
+// The same with a plan of the caller's.
+Outputs run_loss(const Case& c, const Plan& plan, unsigned char garbage = 0xFF);
+// fnce_scores of the case.
+Statistics run_scores(const Case& c);
+
+// A workspace of a plan, filled with `garbage`.
+Buffer<unsigned char> make_workspace(const Plan& plan, unsigned char garbage = 0xFF);
+
+// What the case draws or is given, by fnce_sample_lambda_*, fnce_permutation; empty without mixing.
+std::vector<float> lambda_pos_of(const Case& c);
+std::vector<float> lambda_neg_of(const Case& c);
+std::vector<int32_t> permutation_of(const Case& c);
+
+// Length of a lambda array: [1] | [rows] | [d] | [rows,d], 0 without mixing.
+int64_t lambda_count(int32_t granularity, int64_t rows, int64_t d);
+
+// Whether two results have the same bits.
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+bool same_bits(const Statistics& a, const Statistics& b);
+bool same_bits(const Outputs& a, const Outputs& b);
+
+}  // namespace support

@@ -1,0 +1,58 @@
+// THE tolerance policy: how far a float32 result may lie from the float64 oracle. It stands here and nowhere else.
+//
+//   err <= (2 * naive + kRounding) * 2^-23 * condition
+//
+// condition  the first-order amplification of relative rounding errors, computed by oracle::condition_of per row (loss,
+//            statistics) or per element (gradients; taken as row norm and as row maximum). For the loss of a row:
+//              w * (1 + log(1+C) + |LSE| + |q^||k^|/tau + sum_j softmax_j |a||z_j|/tau) + loss
+//            because every logit carries an error of a few eps*|a||z|/tau, the logarithm one of eps*|LSE|, and the loss
+//            moves with w = 1 - p+ times both; a small loss so keeps its digits. Gradients scale the magnitudes of
+//            their terms by the same sum.
+// naive      the error of the naive float32 twin of the oracle in units of 2^-23 * condition, the largest over the rows
+//            of the call: what plain float32 code reaches on this very input. Never counted above kNaiveCap, so that an
+//            input which breaks the naive code does not excuse the library.
+// kRounding  the room for other orders of summation, another exp and another rounding of 1/tau, in the same units.
+//
+// Values that overflow float32 must not be finite, and a result is not finite exactly where the oracle's is not.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "oracle/condition.h"
+#include "oracle/oracle.h"
+
+namespace support {
+
+inline constexpr double kFloatEpsilon = 1.1920928955078125e-07;  // 2^-23
+inline constexpr double kRounding = 2.0;
+inline constexpr double kNaiveCap = 4.0;
+
+// The outcome of a comparison: what was out of bounds, and the largest error relative to its bound.
+struct Verdict {
+  bool ok = true;
+  double worst = 0;
+  std::string why;
+
+  void merge(const Verdict& other);
+};
+
+// What a comparison of one kind of result needs. All arrays have `rows` rows of `width` entries.
+struct Expectation {
+  std::string name;
+  int64_t rows = 0, width = 1;
+  const std::vector<double>* truth = nullptr;
+  const std::vector<float>* naive = nullptr;     // the twin's result
+  const std::vector<double>* condition = nullptr;
+};
+
+// Per row: the norm of the difference and its largest element, both by the policy. Width 1 compares numbers.
+Verdict compare_rows(const Expectation& expected, const std::vector<float>& actual);
+
+// The bound of one number of row `row`, in the truth's unit, for counts near a threshold.
+double score_margin(const oracle::ScoreCondition& condition, int64_t row);
+
+// Whether the truth exceeds the bound of the policy by far in some row: a comparison that could fail.
+bool has_signal(const Expectation& expected);
+
+}  // namespace support

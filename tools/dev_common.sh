@@ -1,0 +1,93 @@
+# Part of ./dev: stages with their time, CMake builds, the Python environment of a build.
+LOGS=$ROOT/build/logs
+VENV=$ROOT/.venv
+JOBS=${JOBS:-$(nproc)}
+# Python finds the package in the tree and the library in the release build.
+PYTHON_ENVIRONMENT=(PYTHONPATH="$ROOT/python" FLASHNCE_LIBRARY="$ROOT/build/release/src/libflashnce.so")
+
+die() {
+  echo "dev: $*" >&2
+  exit 1
+}
+
+first_program() {
+  local name
+  for name in "$@"; do
+    if command -v "$name" >/dev/null; then echo "$name"; return 0; fi
+  done
+  return 1
+}
+
+# stage NAME COMMAND...: runs the command with its output in build/logs/NAME.log, prints one line with the time it took;
+# on failure the end of the log, and the end of everything.
+stage() {
+  local name=$1 log start status=0
+  shift
+  log=$LOGS/${name//[^a-zA-Z0-9]/-}.log
+  mkdir -p "$LOGS"
+  start=$(date +%s.%N)
+  # A subshell with -e of its own: a condition around the call would switch -e off inside it.
+  set +e
+  (set -e; "$@") >"$log" 2>&1 </dev/null
+  status=$?
+  set -e
+  printf '%-44s %s %7.1f s\n' "$name" "$([[ $status -eq 0 ]] && echo "ok    " || echo "FAILED")" \
+    "$(echo "$(date +%s.%N) $start" | awk '{print $1 - $2}')"
+  if [[ $status -ne 0 ]]; then
+    echo "---- the end of ${log#"$ROOT"/} ----"
+    # Without ctest's lines on what went well.
+    grep -v -E '^ +Start +[0-9]+:|Test +#[0-9]+: .* Passed +[0-9.]+ sec' "$log" | tail -n 80
+    if declare -F on_failure >/dev/null; then on_failure; fi
+    exit 1
+  fi
+}
+
+# The system's CMake, or the one of .venv where that is too old.
+cmake_program() {
+  if [[ -x $VENV/bin/cmake ]]; then echo "$VENV/bin/$1"; else echo "$1"; fi
+}
+
+compiler_options() {
+  if [[ $1 == tsan ]]; then
+    local cc
+    cc=$(first_program clang-14 clang clang-20 clang-19 clang-18 clang-17 clang-16 clang-15) || die "clang is not installed"
+    echo "-DCMAKE_C_COMPILER=$cc -DCMAKE_CXX_COMPILER=${cc/clang/clang++}"
+  fi
+}
+
+# configure_preset PRESET SUFFIX [-D...]: into build/PRESET (the suffix is for a stage's name only).
+configure_preset() {
+  local preset=$1 werror=()
+  shift 2
+  if [[ -n ${CI:-} && $preset == release ]]; then werror=(-DFLASHNCE_WERROR=ON); fi
+  # shellcheck disable=SC2046
+  "$(cmake_program cmake)" --preset "$preset" "${werror[@]}" $(compiler_options "$preset") "$@"
+}
+
+# build_preset PRESET TARGET [-D...]: the target, or all of it where that is empty.
+build_preset() {
+  local preset=$1 target=$2
+  shift 2
+  build_steps() {
+    configure_preset "$preset" "" "$@"
+    "$(cmake_program cmake)" --build "build/$preset" -j "$JOBS" ${target:+--target "$target"}
+  }
+  stage "build $preset" build_steps "$@"
+}
+
+build_library() { build_preset release flashnce; }
+
+build_wheel() {
+  rm -rf dist
+  "$VENV/bin/python" -m pip wheel . --wheel-dir dist --no-deps --no-build-isolation -q \
+    --config-settings=build-dir=build/wheel
+}
+
+clang_format() {
+  local folders=() folder
+  for folder in include src kernels tests bench examples; do
+    if [[ -d $folder ]]; then folders+=("$folder"); fi
+  done
+  find "${folders[@]}" -type f \( -name '*.h' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) \
+    -not -path 'include/flashnce/flashnce.h' -print0 | xargs -0 "$VENV/bin/clang-format" "$@"
+}
