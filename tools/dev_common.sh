@@ -47,35 +47,36 @@ cmake_program() {
   if [[ -x $VENV/bin/cmake ]]; then echo "$VENV/bin/$1"; else echo "$1"; fi
 }
 
-compiler_options() {
-  if [[ $1 == tsan ]]; then
-    local cc
-    cc=$(first_program clang-14 clang clang-20 clang-19 clang-18 clang-17 clang-16 clang-15) || die "clang is not installed"
-    echo "-DCMAKE_C_COMPILER=$cc -DCMAKE_CXX_COMPILER=${cc/clang/clang++}"
-  fi
-}
-
-# configure_preset PRESET SUFFIX [-D...]: into build/PRESET (the suffix is for a stage's name only).
+# configure_preset PRESET [-D...]: into build/PRESET. On a CI machine the release build takes warnings as errors.
 configure_preset() {
-  local preset=$1 werror=()
-  shift 2
-  if [[ -n ${CI:-} && $preset == release ]]; then werror=(-DFLASHNCE_WERROR=ON); fi
-  # shellcheck disable=SC2046
-  "$(cmake_program cmake)" --preset "$preset" "${werror[@]}" $(compiler_options "$preset") "$@"
+  local preset=$1 options=() cc
+  shift
+  if [[ $preset == tsan ]]; then
+    cc=$(first_program clang-14 clang clang-20 clang-19 clang-18 clang-17 clang-16 clang-15) || die "clang is not installed"
+    options=(-DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_COMPILER="${cc/clang/clang++}")
+  elif [[ -n ${CI:-} && $preset == release ]]; then
+    options=(-DFLASHNCE_WERROR=ON)
+  fi
+  "$(cmake_program cmake)" --preset "$preset" "${options[@]}" "$@"
 }
 
-# build_preset PRESET TARGET [-D...]: the target, or all of it where that is empty.
+# build_preset PRESET TARGETS [-D...]: the targets, or all of it where that is empty.
 build_preset() {
-  local preset=$1 target=$2
+  local preset=$1 targets=$2
   shift 2
   build_steps() {
-    configure_preset "$preset" "" "$@"
-    "$(cmake_program cmake)" --build "build/$preset" -j "$JOBS" ${target:+--target "$target"}
+    configure_preset "$preset" "$@"
+    # shellcheck disable=SC2086
+    "$(cmake_program cmake)" --build "build/$preset" -j "$JOBS" ${targets:+--target $targets}
   }
   stage "build $preset" build_steps "$@"
 }
 
 build_library() { build_preset release flashnce; }
+
+bench_program() {
+  env PYTHONPATH="$ROOT/python" FLASHNCE_LIBRARY="$ROOT/build/bench/src/libflashnce.so" "$VENV/bin/python" bench/run.py "$@"
+}
 
 build_wheel() {
   rm -rf dist

@@ -65,10 +65,12 @@ test_full() {
   ctest_stage "tests instruction sets" release -L full
   build_preset asan ""
   ctest_stage "tests asan ubsan" asan -L quick
-  build_preset tsan ""
-  ctest_stage "tests tsan" tsan -R "thread|determinism|pool|run:"
+  build_preset tsan "api_tests cpu_tests"
+  # The pool is tested across a fork as well.
+  TSAN_OPTIONS=die_after_fork=0 ctest_stage "tests tsan" tsan -R "thread|determinism|pool|run:"
   stage "demo in short" demo_smoke --steps 40 --limit 2000 --queue-size 1024 --no-progress
-  if [[ -f bench/CMakeLists.txt ]]; then build_preset bench ""; fi
+  build_preset bench ""
+  stage "bench in short" bench_program --rounds 1 --shapes 32x4096x64 --threads 1 --no-memory
 }
 
 cmd_test() {

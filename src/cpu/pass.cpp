@@ -141,6 +141,12 @@ int64_t columns_of_chunk(const Pass& pass, int64_t chunk, int set) {
   return set == 0 && pass.negatives.is_union ? 2 * keys : keys;
 }
 
+// From base 2; NaN if every score lay below the start of the maximum.
+LogSum<double> natural_log_sum(float m, float l) {
+  const float checked = m <= kMinusInfinity ? kNan : m;
+  return {static_cast<double>(checked) * 0.69314718055994530942, static_cast<double>(l)};
+}
+
 // Statistics of one row over the chunks, in order, into the partial.
 void merge_statistics(const Pass& pass, int64_t block, int64_t lane, int64_t row, int set) {
   const StatsView& out = pass.partial.stats[set];
@@ -156,9 +162,10 @@ void merge_statistics(const Pass& pass, int64_t block, int64_t lane, int64_t row
     high = s.max[lane] > high ? s.max[lane] : high;
     greater += s.n_greater[lane];
     greater_equal += s.n_greater_equal[lane];
-    if (set == 1)
-      sum = merge(sum, LogSum<double>{static_cast<double>(s.m[lane]) * 0.69314718055994530942, static_cast<double>(s.l[lane])});
+    if (set == 1) sum = merge(sum, natural_log_sum(s.m[lane], s.l[lane]));
   }
+  // Comparisons pass over a NaN; the mean does not.
+  if (!std::isfinite(moments.mean)) low = high = kNan;
   out.count[row] = moments.count;
   out.mean[row] = static_cast<float>(moments.mean);
   out.m2[row] = static_cast<float>(moments.m2);
@@ -169,7 +176,7 @@ void merge_statistics(const Pass& pass, int64_t block, int64_t lane, int64_t row
   if (set == 0) return;
   const float m = static_cast<float>(sum.m);
   pass.partial.unmixed_m[row] = m;
-  pass.partial.unmixed_l[row] = static_cast<float>(sum.l * exp_of(sum.m - static_cast<double>(m)));
+  pass.partial.unmixed_l[row] = static_cast<float>(sum.l * rounding_correction(sum.m, m));
 }
 
 // One slice of features of one panel; the first slice also does what exists once per row.

@@ -88,6 +88,8 @@ RowResult row_result(const CallContext& call, const PartialView& partial, int64_
 
 void write_statistics(const fnce_score_buffers& out, int64_t i, float pos, const StatsView& stats, double lse) {
   const int64_t count = stats.count[i];
+  // Exponentials and comparisons may lose a NaN; the mean does not.
+  if (!std::isfinite(stats.mean[i])) lse = static_cast<double>(kNan);
   if (out.pos) out.pos[i] = pos;
   if (out.neg_count) out.neg_count[i] = count;
   if (out.neg_mean) out.neg_mean[i] = stats.mean[i];

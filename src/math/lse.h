@@ -82,6 +82,12 @@ FNCE_HD T log_sum_exp(LogSum<T> sum) {
   return sum.l == T(0) ? T(kMinusInfinity) : sum.m + log_of(sum.l);
 }
 
+// exp(exact - rounded): what l must be multiplied with when its maximum is rounded. 1 beyond 2^24, where the difference is
+// no small number any more and the maximum alone is the result.
+FNCE_HD double rounding_correction(double exact, float rounded) {
+  return abs_of(exact) < 16777216.0 ? exp_of(exact - static_cast<double>(rounded)) : 1.0;
+}
+
 // log(1 + e^x), keeping the digits of a small result.
 template <class T>
 FNCE_HD T softplus(T x) {

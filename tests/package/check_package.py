@@ -1,11 +1,12 @@
 """The installed tree serves C and C++ programs, by find_package and by pkg-config, and can be moved.
 
-usage: check_package.py [options] install | find_package | pkg_config | examples
-`install` makes the tree that the other three use.
+usage: check_package.py [options] install | find_package | pkg_config | examples | readme
+`install` makes the tree that the others use.
 """
 import argparse
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def install(options):
 
 def cmake_project(options, source, build, *definitions):
     """Configures and builds a project against the installed tree; the programs it made."""
-    run([options.cmake, "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={options.scratch / 'prefix'}",
+    run([options.cmake, "-G", options.generator, "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={options.scratch / 'prefix'}",
          f"-DCMAKE_C_COMPILER={options.cc}", f"-DCMAKE_CXX_COMPILER={options.cxx}", "-DCMAKE_BUILD_TYPE=Release",
          *definitions])
     run([options.cmake, "--build", build])
@@ -110,13 +111,27 @@ def examples(options):
             print(f"{source.name}/{program.name}:\n{run([program]).strip()}")
 
 
+def readme(options):
+    """The C example of README.md: the ```c block after a line <!-- example: c -->, as a program of its own."""
+    text = (options.source / "README.md").read_text()
+    block = re.search(r"<!-- example: c -->\s*```c\n(.*?)```", text, re.S)
+    if not block:
+        sys.exit("README.md has no ```c block after a line <!-- example: c -->")
+    prefix, source, program = options.scratch / "prefix", options.scratch / "readme.c", options.scratch / "readme"
+    source.write_text(block[1])
+    library = one(prefix, "libflashnce.so").parent
+    run([options.cc, "-std=c99", "-Wall", "-Wextra", "-Werror", source, "-o", program, f"-I{prefix / 'include'}", f"-L{library}",
+         f"-Wl,-rpath,{library}", "-lflashnce", "-lm"])
+    print(run([program]).strip())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("source", "build", "scratch"):
         parser.add_argument(f"--{name}", type=lambda text: pathlib.Path(text).resolve(), required=True)
-    for name in ("cmake", "cc", "cxx", "pkg-config"):
+    for name in ("cmake", "generator", "cc", "cxx", "pkg-config"):
         parser.add_argument(f"--{name}", required=True)
-    steps = {step.__name__: step for step in (install, find_package, pkg_config, examples)}
+    steps = {step.__name__: step for step in (install, find_package, pkg_config, examples, readme)}
     parser.add_argument("step", choices=steps)
     options = parser.parse_args()
     steps[options.step](options)

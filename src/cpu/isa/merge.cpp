@@ -18,12 +18,14 @@ void merge_maxima(const MergeJob& job) {
       const V m = hn::Load(df, job.m[c] + i);
       top = hn::IfThenElse(hn::IsNaN(top), top, hn::IfThenElse(hn::IsNaN(m), m, hn::Max(top, m)));
     }
+    // Scores below the start of the maximum: far outside what float32 can weigh.
+    top = hn::IfThenElse(hn::Le(top, constant(kMinusInfinity)), hn::Set(df, __builtin_nanf("")), top);
     HWY_ALIGN float tops[kLanes], corrections[kLanes];
     hn::Store(top, df, tops);
     for (int lane = 0; lane < kLanes; ++lane) {
       const double exact = static_cast<double>(tops[lane]) * kLn2;
       const float rounded = static_cast<float>(exact);
-      corrections[lane] = static_cast<float>(exp_of(exact - static_cast<double>(rounded)));
+      corrections[lane] = static_cast<float>(rounding_correction(exact, rounded));
       if (job.out_m && i + lane < job.rows) job.out_m[i + lane] = rounded;
     }
     V l = hn::Zero(df);

@@ -1,5 +1,6 @@
 // Packing: key tiles, mixed on the way where equation (3) cannot be applied to scores, and queries.
 #include "cpu/isa/simd.h"
+#include "math/norm.h"
 
 namespace fnce::cpu::FNCE_ISA {
 namespace {
@@ -50,8 +51,9 @@ const float* mix_row(const PackJob& job, int64_t row, int64_t partner) {
     out[c] = __builtin_fmaf(lam, x[c], (1.0f - lam) * y[c]);
   }
   if (job.renormalize) {
+    // A norm that overflows gives NaN, not a row of zeros.
     const float length = norm(out, job.d);
-    scale_row(out, 1.0f / (length < job.epsilon ? job.epsilon : length), job.d, out);
+    scale_row(out, inverse_norm(length, job.epsilon) + 0.0f * length, job.d, out);
   }
   return out;
 }

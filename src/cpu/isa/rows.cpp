@@ -93,7 +93,8 @@ void prepare_row(const RowInput& input, RowState& s) {
   s.norm_q = normalized(input.x_q, input, s.q);
   s.norm_k = normalized(input.x_k, input, s.k);
   s.norm_q_mixed = s.norm_k_mixed = 1.0f;
-  float check = finite_check(input.x_q, d) + finite_check(input.x_k, d);
+  // A norm that overflows would make the row 0 without a word: it counts as not finite.
+  float check = finite_check(input.x_q, d) + finite_check(input.x_k, d) + 0.0f * s.norm_q + 0.0f * s.norm_k;
   s.unmixed_pos = dot(s.q, s.k, d);
   s.pos = s.unmixed_pos;
   if (input.lambda) {
@@ -102,6 +103,7 @@ void prepare_row(const RowInput& input, RowState& s) {
     if (input.renormalize) {
       s.norm_q_mixed = norm(s.q_mixed, d);
       s.norm_k_mixed = norm(s.k_mixed, d);
+      check += 0.0f * s.norm_q_mixed + 0.0f * s.norm_k_mixed;
       scale_row(s.q_mixed, inverse_norm(s.norm_q_mixed, input.epsilon), d, s.q_mixed);
       scale_row(s.k_mixed, inverse_norm(s.norm_k_mixed, input.epsilon), d, s.k_mixed);
     }

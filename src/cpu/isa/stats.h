@@ -46,7 +46,7 @@ template <class Scores>
 HWY_INLINE void add_log_sum(const Scores& score, int keys, float scale, V top, float* m_out, float* l_out) {
   const V old_m = hn::Load(df, m_out), m = hn::Max(old_m, hn::Mul(top, constant(scale)));
   V l = hn::Mul(hn::Load(df, l_out), exp2_clamped(hn::Sub(old_m, m)));
-  for (int j = 0; j < keys; ++j) l = hn::Add(l, exp2_clamped(hn::MulSub(score(j), constant(scale), m)));
+  for (int j = 0; j < keys; ++j) l = hn::Add(l, exp2_clamped(hn::Sub(hn::Mul(score(j), constant(scale)), m)));
   hn::Store(m, df, m_out);
   hn::Store(l, df, l_out);
 }

@@ -23,8 +23,8 @@ static_assert(kKeyTile % kMR == 0 && kKeyTile % kMR2 == 0 && kDimBlock % kMR == 
 // 2^31 terms is far inside float32.
 constexpr float kLazy = 40.0f;
 
-// Spreads the prefetches of the next tile's rows evenly over the micro tiles of this one, 512 bytes at a time, so that lines
-// come neither late nor so early that they are gone again.
+// Spreads the prefetches of the next tile's rows evenly over the micro tiles of this one, up to 512 bytes at a time, so that
+// lines come neither late nor so early that they are gone again.
 class Prefetcher {
  public:
   Prefetcher(const TileJob& job, int64_t steps)
@@ -32,25 +32,36 @@ class Prefetcher {
         rows_(job.next_rows),
         count_(job.next_count),
         row_bytes_(job.d * 4),
-        chunks_((row_bytes_ + 511) / 512),
-        due_per_step_(count_ * chunks_),
+        pieces_((row_bytes_ + kPiece - 1) / kPiece),
+        due_per_step_(count_ * pieces_),
         steps_(steps > 0 ? steps : 1) {}
 
-  // The next 512 bytes, or null when none are due.
-  HWY_INLINE const char* step() {
+  HWY_INLINE void step() {
     credit_ += due_per_step_;
-    if (HWY_LIKELY(credit_ < steps_) || row_ >= count_) return nullptr;
-    credit_ -= steps_;
-    if (chunk_ == 0 && row_ % 32 == 0) touch_ahead();
-    const char* p = base_ + rows_[row_] * row_bytes_ + chunk_ * 512;
-    if (++chunk_ == chunks_) {
-      chunk_ = 0;
-      ++row_;
-    }
-    return p;
+    if (HWY_UNLIKELY(credit_ >= steps_) && row_ < count_) fetch_piece();
   }
 
  private:
+  static constexpr int64_t kLine = 64, kPiece = 8 * kLine;
+
+  HWY_INLINE void fetch_piece() {
+    credit_ -= steps_;
+    if (piece_ == 0 && row_ % 32 == 0) touch_ahead();
+    const char* row = base_ + rows_[row_] * row_bytes_;
+    const char* p = row + piece_ * kPiece;
+    const int64_t left = row_bytes_ - piece_ * kPiece;
+    if (HWY_LIKELY(left >= kPiece)) {
+      for (int64_t line = 0; line < kPiece; line += kLine) __builtin_prefetch(p + line, 0, 2);
+    } else {
+      for (int64_t line = 0; line < left; line += kLine) __builtin_prefetch(p + line, 0, 2);
+    }
+    if (++piece_ < pieces_) return;
+    // A row that does not start on a line ends on one more.
+    __builtin_prefetch(row + row_bytes_ - 1, 0, 2);
+    piece_ = 0;
+    ++row_;
+  }
+
   // First lines of the next 32 random rows: their page walks overlap.
   HWY_INLINE void touch_ahead() {
     for (int64_t i = row_; i < row_ + 32 && i < count_; ++i) __builtin_prefetch(base_ + rows_[i] * row_bytes_, 0, 2);
@@ -58,8 +69,8 @@ class Prefetcher {
 
   const char* base_;
   const int32_t* rows_;
-  int64_t count_, row_bytes_, chunks_, due_per_step_, steps_;
-  int64_t row_ = 0, chunk_ = 0, credit_ = 0;
+  int64_t count_, row_bytes_, pieces_, due_per_step_, steps_;
+  int64_t row_ = 0, piece_ = 0, credit_ = 0;
 };
 
 // acc += sum over `blocks` groups of 8 k's; A(t, k) = a[t * kRowStep + k * kStep] inside a group, groups `a_block` apart.
@@ -67,8 +78,7 @@ template <int MR, int NV, int kRowStep, int kStep>
 HWY_INLINE void micro_tile(const float* HWY_RESTRICT a, int64_t a_block, const float* HWY_RESTRICT b, int64_t blocks,
                            V (&acc)[MR][NV], Prefetcher& prefetcher) {
   for (int64_t block = 0; block < blocks; ++block) {
-    if (const char* next = prefetcher.step())
-      for (int line = 0; line < 8; ++line) __builtin_prefetch(next + line * 64, 0, 2);
+    prefetcher.step();
     FNCE_UNROLL for (int r = 0; r < 8; ++r) {
       V vb[NV];
       FNCE_UNROLL for (int v = 0; v < NV; ++v) vb[v] = hn::Load(df, b + (r * NV + v) * kLanes);
@@ -131,14 +141,15 @@ HWY_INLINE void update_maximum(const TileJob& job, const Panel& panel, const V (
   raise_maximum<NV>(job, panel, tops, keys_done);
 }
 
-// s -> p = 2^(scale*s - m) in place, added to `sum`; keys from `valid` on count nothing.
+// s -> p = 2^(scale*s - m) in place, added to `sum`; keys from `valid` on count nothing. The product is rounded as the
+// maximum was: fused, a score of 1e8 would miss its own maximum by more than an exponential can hold.
 template <int MR, int NV, bool kTail>
 HWY_INLINE void exponentials(const TileJob& job, const Panel& panel, int valid, V (&s)[MR][NV], V (&sum)[NV]) {
   const V scale = constant(job.scale);
   FNCE_UNROLL for (int v = 0; v < NV; ++v) {
     const V m = hn::Load(df, panel.m + v * kLanes);
     FNCE_UNROLL for (int t = 0; t < MR; ++t) {
-      V p = exp2_clamped(hn::MulSub(s[t][v], scale, m));
+      V p = exp2_clamped(hn::Sub(hn::Mul(s[t][v], scale), m));
       if (kTail) p = hn::Mul(p, constant(t < valid ? 1.0f : 0.0f));
       s[t][v] = p;
       sum[v] = hn::Add(sum[v], p);

@@ -1,0 +1,228 @@
+// Processes in one process: the loss in steps over shards.
+#include "support/shards.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+namespace support {
+namespace {
+
+template <class T>
+std::vector<T> slice(const std::vector<T>& values, int64_t first, int64_t count) {
+  if (values.empty()) return {};
+  return {values.begin() + first, values.begin() + first + count};
+}
+
+std::vector<float> slice_lambda(const std::vector<float>& lambda, int32_t granularity, Range rows, int64_t d) {
+  if (granularity == FNCE_LAMBDA_ROW) return slice(lambda, rows.first, rows.count);
+  if (granularity == FNCE_LAMBDA_ELEMENT) return slice(lambda, rows.first * d, rows.count * d);
+  return lambda;
+}
+
+using Bytes = std::vector<unsigned char>;
+
+float* floats(Bytes& partial, uint64_t offset) { return reinterpret_cast<float*>(partial.data() + offset); }
+
+// The recipe for libraries that have only MAX and SUM: no statistics.
+Bytes max_and_sum(std::vector<Bytes> partials, const fnce_layout& layout, int64_t n, int64_t d) {
+  Bytes out = partials[0];
+  for (int64_t i = 0; i < n; ++i) {
+    float top = floats(partials[0], layout.m)[i];
+    for (Bytes& p : partials) top = std::max(top, floats(p, layout.m)[i]);
+    float l = 0;
+    std::vector<float> o(static_cast<size_t>(d), 0.0f);
+    for (Bytes& p : partials) {
+      const float scale = std::exp(floats(p, layout.m)[i] - top);
+      l += scale * floats(p, layout.l)[i];
+      for (int64_t c = 0; c < d; ++c) o[c] += scale * floats(p, layout.o)[i * d + c];
+    }
+    floats(out, layout.m)[i] = top;
+    floats(out, layout.l)[i] = l;
+    std::copy(o.begin(), o.end(), floats(out, layout.o) + i * d);
+  }
+  return out;
+}
+
+// Device memory of partials: their merge, in place or not.
+Bytes merge(const Plan& plan, const std::vector<Bytes>& partials, bool in_place) {
+  std::vector<Buffer<unsigned char>> buffers;
+  std::vector<const void*> pointers;
+  for (const Bytes& partial : partials) buffers.emplace_back(partial);
+  for (const auto& buffer : buffers) pointers.push_back(buffer.get());
+  const Buffer<unsigned char> own(static_cast<int64_t>(partials[0].size()));
+  const Buffer<unsigned char>& out = in_place ? buffers[0] : own;
+  require_ok(fnce_merge(plan.get(), pointers.data(), static_cast<int32_t>(pointers.size()), out.get(), out.bytes(),
+                        device().stream()));
+  for (size_t i = in_place ? 1 : 0; i < buffers.size(); ++i)
+    if (!buffers[i].holds(partials[i])) throw std::runtime_error("fnce_merge changed an input");
+  if (!out.guards_intact()) throw std::runtime_error("fnce_merge overran its output");
+  return out.values();
+}
+
+struct Anchors {
+  explicit Anchors(const fnce_problem& p)
+      : d(p.d),
+        anchor(p.n * p.d),
+        pos(p.scores & FNCE_SCORES_MIXED ? p.n : 0),
+        unmixed_pos(p.scores & FNCE_SCORES_UNMIXED ? p.n : 0) {}
+  fnce_anchors at(int64_t row) const {
+    return {anchor.get() + row * d, pos.count() ? pos.get() + row : nullptr,
+            unmixed_pos.count() ? unmixed_pos.get() + row : nullptr};
+  }
+  int64_t d;
+  Buffer<float> anchor, pos, unmixed_pos;
+};
+
+void prepare(const Case& whole, const std::vector<Range>& rows, Range columns, const Anchors& anchors) {
+  for (const Range& range : rows) {
+    const Case part = part_of(whole, range, columns);
+    const Plan plan(part.problem);
+    const Call call(part);
+    const Buffer<unsigned char> workspace = make_workspace(plan);
+    const fnce_anchors out = anchors.at(range.first);
+    require_ok(fnce_prep(plan.get(), &call.args, &out, workspace.get(), workspace.bytes(), device().stream()));
+    call.check_memory();
+    if (!call.outputs_untouched()) throw std::runtime_error("fnce_prep wrote an output");
+  }
+  if (!anchors.anchor.guards_intact()) throw std::runtime_error("fnce_prep overran the anchors");
+}
+
+Bytes partial_of(const Case& part, const Anchors& anchors) {
+  const Plan plan(part.problem);
+  const Call call(part);
+  const Buffer<unsigned char> workspace = make_workspace(plan);
+  const Buffer<unsigned char> partial(static_cast<int64_t>(layout_of(plan).bytes));
+  const fnce_anchors in = anchors.at(0);
+  require_ok(fnce_partial(plan.get(), &call.args, &in, partial.get(), partial.bytes(), workspace.get(), workspace.bytes(),
+                          device().stream()));
+  call.check_memory();
+  if (!call.outputs_untouched()) throw std::runtime_error("fnce_partial wrote an output");
+  if (!partial.guards_intact()) throw std::runtime_error("fnce_partial overran its partial");
+  return partial.values();
+}
+
+template <class T>
+void append(std::vector<T>& to, const std::vector<T>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+void append(Statistics& to, const Statistics& from) {
+  append(to.pos, from.pos);
+  append(to.neg_count, from.neg_count);
+  append(to.neg_mean, from.neg_mean);
+  append(to.neg_variance, from.neg_variance);
+  append(to.neg_min, from.neg_min);
+  append(to.neg_max, from.neg_max);
+  append(to.neg_log_mean_exp, from.neg_log_mean_exp);
+  append(to.n_greater, from.n_greater);
+  append(to.n_greater_equal, from.n_greater_equal);
+  append(to.entropy, from.entropy);
+  append(to.dq_norm, from.dq_norm);
+}
+
+Outputs finish(const Case& part, const Bytes& partial) {
+  const Plan plan(part.problem);
+  const Call call(part);
+  const Buffer<unsigned char> workspace = make_workspace(plan);
+  const Buffer<unsigned char> in(partial);
+  require_ok(fnce_finish(plan.get(), &call.args, in.get(), in.bytes(), workspace.get(), workspace.bytes(),
+                         device().stream()));
+  call.check_memory();
+  if (!in.holds(partial)) throw std::runtime_error("fnce_finish changed the partial");
+  return call.outputs();
+}
+
+}  // namespace
+
+std::vector<Range> ranges_of(const std::vector<int64_t>& counts) {
+  std::vector<Range> out;
+  int64_t first = 0;
+  for (const int64_t count : counts) {
+    out.push_back({first, count});
+    first += count;
+  }
+  return out;
+}
+
+Case part_of(const Case& whole, Range rows, Range columns) {
+  Case part = whole;
+  fnce_problem& p = part.problem;
+  p.n = rows.count;
+  p.row_offset += rows.first;
+  p.k = columns.count;
+  p.k_global = whole.problem.k;
+  p.column_offset = columns.first;
+  const int64_t d = p.d;
+  part.arrays.x_q = slice(whole.arrays.x_q, rows.first * d, rows.count * d);
+  part.arrays.x_k = slice(whole.arrays.x_k, rows.first * d, rows.count * d);
+  part.arrays.queue = slice(whole.arrays.queue, columns.first * d, columns.count * d);
+  part.arrays.weight = slice(whole.arrays.weight, rows.first, rows.count);
+  part.arrays.lambda_pos = slice_lambda(whole.arrays.lambda_pos, p.lambda_pos, rows, d);
+  part.arrays.lambda_neg = slice_lambda(whole.arrays.lambda_neg, p.lambda_neg, columns, d);
+  return part;
+}
+
+fnce_layout layout_of(const Plan& plan) {
+  fnce_layout layout;
+  layout.struct_size = sizeof layout;
+  require_ok(fnce_partial_layout(plan.get(), &layout));
+  return layout;
+}
+
+std::vector<unsigned char> rows_of_partial(const std::vector<unsigned char>& partial, const fnce_layout& whole,
+                                           const fnce_layout& part, Range rows, int64_t d) {
+  std::vector<unsigned char> out(part.bytes, 0);
+  const auto copy = [&](uint64_t from, uint64_t to, int64_t row_bytes) {
+    std::copy_n(partial.begin() + static_cast<int64_t>(from) + rows.first * row_bytes, rows.count * row_bytes,
+                out.begin() + static_cast<int64_t>(to));
+  };
+  copy(whole.m, part.m, 4);
+  copy(whole.l, part.l, 4);
+  copy(whole.o, part.o, 4 * d);
+  for (int set = 0; set < 2; ++set) {
+    if (whole.count[set] == 0) continue;
+    copy(whole.count[set], part.count[set], 8);
+    copy(whole.mean[set], part.mean[set], 4);
+    copy(whole.m2[set], part.m2[set], 4);
+    copy(whole.min[set], part.min[set], 4);
+    copy(whole.max[set], part.max[set], 4);
+    copy(whole.n_greater[set], part.n_greater[set], 8);
+    copy(whole.n_greater_equal[set], part.n_greater_equal[set], 8);
+  }
+  if (whole.unmixed_m != 0) {
+    copy(whole.unmixed_m, part.unmixed_m, 4);
+    copy(whole.unmixed_l, part.unmixed_l, 4);
+  }
+  return out;
+}
+
+Outputs run_in_steps(const Case& whole, const std::vector<int64_t>& row_counts,
+                     const std::vector<int64_t>& column_counts, Reduce reduce) {
+  const std::vector<Range> rows = ranges_of(row_counts), columns = ranges_of(column_counts);
+  const Anchors anchors(whole.problem);
+  prepare(whole, rows, columns[0], anchors);
+  std::vector<Bytes> partials;
+  for (const Range& range : columns) partials.push_back(partial_of(part_of(whole, {0, whole.problem.n}, range), anchors));
+  const Plan plan(part_of(whole, {0, whole.problem.n}, columns[0]).problem);
+  const fnce_layout layout = layout_of(plan);
+  const Bytes merged = reduce == Reduce::kMaxAndSum
+                           ? max_and_sum(partials, layout, whole.problem.n, whole.problem.d)
+                           : merge(plan, partials, reduce == Reduce::kMergeInPlace);
+  Outputs all;
+  for (const Range& range : rows) {
+    const Case part = part_of(whole, range, columns[0]);
+    const Outputs out =
+        finish(part, rows_of_partial(merged, layout, layout_of(Plan(part.problem)), range, whole.problem.d));
+    append(all.loss, out.loss);
+    append(all.dq, out.dq);
+    append(all.dk, out.dk);
+    append(all.dtemperature_rows, out.dtemperature_rows);
+    append(all.dtemperature, out.dtemperature);
+    append(all.mixed, out.mixed);
+    append(all.unmixed, out.unmixed);
+  }
+  return all;
+}
+
+}  // namespace support

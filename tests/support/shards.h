@@ -1,0 +1,34 @@
+// Parts of a case, as processes hold them: some rows of the batch against some columns of the queue.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "support/problem.h"
+
+namespace support {
+
+struct Range {
+  int64_t first = 0, count = 0;
+};
+
+// Consecutive ranges of these sizes.
+std::vector<Range> ranges_of(const std::vector<int64_t>& counts);
+
+// The case of one process: its rows and its shard of the negatives, offsets set so that the draws are the whole's.
+Case part_of(const Case& whole, Range rows, Range columns);
+
+// Copies rows [first, first+count) of a partial of `whole` into a partial of a plan with count rows.
+std::vector<unsigned char> rows_of_partial(const std::vector<unsigned char>& partial, const fnce_layout& whole,
+                                           const fnce_layout& part, Range rows, int64_t d);
+
+fnce_layout layout_of(const Plan& plan);
+
+// The whole call in steps: every row range prepares its anchors, every column range makes a partial for all rows, the
+// partials are reduced, every row range finishes. Outputs are concatenated in row order; reduction must be NONE where there
+// are several row ranges.
+enum class Reduce { kMerge, kMergeInPlace, kMaxAndSum };
+Outputs run_in_steps(const Case& whole, const std::vector<int64_t>& row_counts,
+                     const std::vector<int64_t>& column_counts, Reduce reduce);
+
+}  // namespace support
