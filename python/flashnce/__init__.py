@@ -1,0 +1,37 @@
+"""FlashNCE: the contrastive loss of a training step, and its gradients, in one fused pass.
+
+    flashnce.torch       the loss for PyTorch: InfoNCE, Queue, Mix, info_nce
+    flashnce.info_nce    the loss for NumPy arrays
+    flashnce.reference   the loss in plain PyTorch and float64, to read and to test against
+    flashnce.sample_lambda, flashnce.permutation    what a seed draws
+
+Importing this needs neither NumPy nor torch; each part imports what it needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from . import _library
+from ._options import PRESETS, Mix
+
+if TYPE_CHECKING:
+    from . import reference as reference
+    from . import torch as torch
+    from .numpy_api import Result, info_nce, permutation, sample_lambda
+
+__version__ = _library.VERSION
+__all__ = ["PRESETS", "Mix", "Result", "info_nce", "permutation", "sample_lambda"]
+
+
+def __getattr__(name: str):
+    if name in ("reference", "torch"):
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in ("Result", "info_nce", "permutation", "sample_lambda"):
+        return getattr(importlib.import_module(f"{__name__}.numpy_api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "reference", "torch"})

@@ -1,0 +1,264 @@
+"""The C library through ctypes: its structs and functions, field by field as in include/flashnce/flashnce.h.
+
+Nothing here computes. Needs neither NumPy nor torch. A call that does not return FNCE_OK becomes a Python exception
+that carries the library's own sentence.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint64, c_void_p
+from pathlib import Path
+
+CPU, CUDA = 1, 2
+FLOAT32, FLOAT16, BFLOAT16 = 1, 2, 3
+LAMBDA = {"none": 0, "call": 1, "row": 2, "dimension": 3, "element": 4}
+SAMPLED, GIVEN = 0, 1
+COLUMNS = {"queue": 0, "mixed": 1, "union": 2}
+ANCHOR = {"mixed": 0, "query": 1}
+REDUCTION = {"none": 0, "mean": 1, "sum": 2}
+PRESET = {"moco": 0, "ft": 1, "ft-elementwise": 2}
+SCORES_NONE, SCORES_MIXED, SCORES_UNMIXED = 0, 1, 2
+CHECK_PERMUTATION = 1
+ALIGNMENT = 256
+
+OK, INVALID_ARGUMENT, UNSUPPORTED, NO_DEVICE, DEVICE_MISMATCH = 0, 10, 20, 30, 31
+WORKSPACE_TOO_SMALL, OUT_OF_MEMORY, DEVICE_ERROR, INTERNAL_ERROR = 40, 50, 60, 90
+
+
+class Problem(ctypes.Structure):
+    """fnce_problem"""
+
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("n", c_int64),
+        ("k", c_int64),
+        ("d", c_int64),
+        ("k_global", c_int64),
+        ("row_offset", c_int64),
+        ("column_offset", c_int64),
+        ("perm_block", c_int64),
+        ("device", c_int32),
+        ("device_index", c_int32),
+        ("feature_type", c_int32),
+        ("queue_type", c_int32),
+        ("gradient_type", c_int32),
+        ("precision", c_int32),
+        ("normalize", c_int32),
+        ("lambda_pos", c_int32),
+        ("lambda_pos_source", c_int32),
+        ("renormalize_pos", c_int32),
+        ("lambda_neg", c_int32),
+        ("lambda_neg_source", c_int32),
+        ("renormalize_neg", c_int32),
+        ("permutation_source", c_int32),
+        ("columns", c_int32),
+        ("anchor", c_int32),
+        ("reduction", c_int32),
+        ("scores", c_int32),
+        ("threads", c_int32),
+        ("target_columns", c_int32),
+        ("id_mask", c_int32),
+        ("column_segments", c_int32),
+        ("valid_columns", c_int32),
+        ("reserved", c_int32),
+    ]
+
+
+class ScoreBuffers(ctypes.Structure):
+    """fnce_score_buffers"""
+
+    _fields_ = [
+        ("pos", c_void_p),
+        ("neg_count", c_void_p),
+        ("neg_mean", c_void_p),
+        ("neg_variance", c_void_p),
+        ("neg_min", c_void_p),
+        ("neg_max", c_void_p),
+        ("neg_log_mean_exp", c_void_p),
+        ("n_greater", c_void_p),
+        ("n_greater_equal", c_void_p),
+        ("entropy", c_void_p),
+        ("dq_norm", c_void_p),
+    ]
+
+
+class Args(ctypes.Structure):
+    """fnce_args"""
+
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("x_q", c_void_p),
+        ("x_k", c_void_p),
+        ("queue", c_void_p),
+        ("weight", c_void_p),
+        ("lambda_pos", c_void_p),
+        ("lambda_neg", c_void_p),
+        ("permutation", c_void_p),
+        ("temperature", c_float),
+        ("alpha_pos", c_float),
+        ("shift_pos", c_float),
+        ("alpha_neg", c_float),
+        ("shift_neg", c_float),
+        ("epsilon", c_float),
+        ("seed", c_uint64),
+        ("offset", c_uint64),
+        ("offset_increment", c_uint64),
+        ("temperature_pointer", c_void_p),
+        ("alpha_pos_pointer", c_void_p),
+        ("shift_pos_pointer", c_void_p),
+        ("alpha_neg_pointer", c_void_p),
+        ("shift_neg_pointer", c_void_p),
+        ("seed_pointer", c_void_p),
+        ("offset_pointer", c_void_p),
+        ("loss", c_void_p),
+        ("dq", c_void_p),
+        ("dk", c_void_p),
+        ("dtemperature_rows", c_void_p),
+        ("dtemperature", c_void_p),
+        ("mixed", ScoreBuffers),
+        ("unmixed", ScoreBuffers),
+        ("checks", c_int32),
+        ("reserved", c_int32),
+        ("target_columns", c_void_p),
+        ("query_ids", c_void_p),
+        ("column_ids", c_void_p),
+        ("valid_columns", c_void_p),
+    ]
+
+
+class Push(ctypes.Structure):
+    """fnce_push"""
+
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("n", c_int64),
+        ("k", c_int64),
+        ("d", c_int64),
+        ("device", c_int32),
+        ("device_index", c_int32),
+        ("key_type", c_int32),
+        ("queue_type", c_int32),
+        ("normalize", c_int32),
+        ("epsilon", c_float),
+        ("keys", c_void_p),
+        ("queue", c_void_p),
+        ("position_in", c_void_p),
+        ("position_out", c_void_p),
+    ]
+
+
+# name: (result, arguments)
+_PROTOTYPES = {
+    "fnce_version": (c_int32, []),
+    "fnce_version_string": (c_char_p, []),
+    "fnce_status_string": (c_char_p, [c_int32]),
+    "fnce_last_error": (c_char_p, []),
+    "fnce_build_info": (c_char_p, []),
+    "fnce_problem_init": (c_int32, [POINTER(Problem), c_size_t, c_int32]),
+    "fnce_args_init": (c_int32, [POINTER(Args), c_size_t]),
+    "fnce_push_init": (c_int32, [POINTER(Push), c_size_t]),
+    "fnce_plan_create": (c_int32, [POINTER(Problem), POINTER(c_void_p)]),
+    "fnce_plan_destroy": (None, [c_void_p]),
+    "fnce_plan_workspace": (c_int32, [c_void_p, POINTER(c_size_t)]),
+    "fnce_plan_describe": (c_char_p, [c_void_p]),
+    "fnce_loss": (c_int32, [c_void_p, POINTER(Args), c_void_p, c_size_t, c_void_p]),
+    "fnce_scale": (
+        c_int32,
+        [c_int32, c_int32, c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int32, c_void_p, c_void_p],
+    ),
+    "fnce_queue_push": (c_int32, [POINTER(Push), c_void_p]),
+    "fnce_sample_lambda_pos": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),
+    "fnce_sample_lambda_neg": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),
+    "fnce_permutation": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),
+    "fnce_device_count": (c_int32, [c_int32, POINTER(c_int32)]),
+    "fnce_set_threads": (c_int32, [c_int32]),
+    "fnce_get_threads": (c_int32, []),
+}
+
+# The first library version whose functions are the ones above.
+_FIRST_VERSION = 100
+
+
+def _library_path() -> Path:
+    """FLASHNCE_LIBRARY where it is set, else the library that the wheel put next to this file."""
+    named = os.environ.get("FLASHNCE_LIBRARY")
+    if named:
+        path = Path(named)
+        if not path.is_file():
+            raise ImportError(f"FLASHNCE_LIBRARY is {named!r}, which is no file; it must name libflashnce.so")
+        return path
+    folder = Path(__file__).resolve().parent / "lib"
+    found = sorted(folder.glob("libflashnce.so*"))
+    if not found:
+        raise ImportError(
+            f"libflashnce.so is not in {folder}: install the flashnce wheel, or set FLASHNCE_LIBRARY to the path of a "
+            "libflashnce.so that you built"
+        )
+    return found[0]
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ImportError(f"{path} cannot be loaded: {error}") from error
+    for name, (result, arguments) in _PROTOTYPES.items():
+        try:
+            function = getattr(library, name)
+        except AttributeError:
+            raise ImportError(f"{path} is no libflashnce of this version: it has no {name}") from None
+        function.restype, function.argtypes = result, arguments
+    if library.fnce_version() < _FIRST_VERSION:
+        version = library.fnce_version_string().decode()
+        raise ImportError(f"{path} is flashnce {version}; this package needs 0.1.0 or newer")
+    return library
+
+
+PATH = _library_path()
+LIBRARY = _load(PATH)
+VERSION: str = LIBRARY.fnce_version_string().decode()
+
+
+def error(status: int) -> Exception:
+    """The exception of a status other than OK, with the sentence of this thread's last failing call."""
+    sentence = LIBRARY.fnce_last_error().decode()
+    name = LIBRARY.fnce_status_string(status).decode()
+    message = sentence or name
+    if status in (INVALID_ARGUMENT, UNSUPPORTED, NO_DEVICE, DEVICE_MISMATCH):
+        return ValueError(message)
+    if status == OUT_OF_MEMORY:
+        return MemoryError(message)
+    return RuntimeError(f"{name}: {message}")
+
+
+def check(status: int) -> None:
+    """Raises unless `status` is OK."""
+    if status != OK:
+        raise error(status)
+
+
+def new_problem(preset: str = "moco") -> Problem:
+    problem = Problem()
+    check(LIBRARY.fnce_problem_init(problem, ctypes.sizeof(Problem), PRESET[preset]))
+    return problem
+
+
+def new_args() -> Args:
+    args = Args()
+    check(LIBRARY.fnce_args_init(args, ctypes.sizeof(Args)))
+    return args
+
+
+def new_push() -> Push:
+    push = Push()
+    check(LIBRARY.fnce_push_init(push, ctypes.sizeof(Push)))
+    return push
+
+
+def device_count(device: int) -> int:
+    """Number of usable devices of a kind, CPU or CUDA."""
+    count = c_int32()
+    check(LIBRARY.fnce_device_count(device, ctypes.byref(count)))
+    return count.value

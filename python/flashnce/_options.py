@@ -1,0 +1,153 @@
+"""What the front ends share: the options of equations (2) to (7) by name, checked, and the plans made from them.
+
+Needs neither NumPy nor torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import threading
+from dataclasses import dataclass
+
+from . import _library as c
+
+PER = ("call", "row", "dimension", "element")
+
+
+def number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a number")
+
+
+def integer(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be an int")
+
+
+def choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How features are mixed: lambda ~ Beta(alpha, alpha) + shift, equations (2) and (3).
+
+    Args:
+        alpha: > 0; 1 is uniform.
+        shift: 0 interpolates, 1 extrapolates (the feature transformation's positives).
+        per: how many lambda there are: one per "call" | "row" | "dimension" | "element".
+        renormalize: whether the mixed vectors are divided by their norms, equation (4).
+
+    Raises:
+        TypeError: alpha or shift is no number.
+        ValueError: alpha, shift or per is outside its range.
+    """
+
+    alpha: float
+    shift: float = 0.0
+    per: str = "call"
+    renormalize: bool = False
+
+    def __post_init__(self) -> None:
+        number("alpha", self.alpha)
+        number("shift", self.shift)
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise ValueError(f"alpha is {self.alpha}; it must be a finite number above 0")
+        if not math.isfinite(self.shift):
+            raise ValueError(f"shift is {self.shift}; it must be finite")
+        choice("per", self.per, PER)
+
+
+# Positives and negatives of each preset, the same as fnce_problem_init and fnce_args_init give.
+PRESETS: dict[str, tuple[Mix | None, Mix | None]] = {
+    "moco": (None, None),
+    "ft": (Mix(2.0, shift=1.0), Mix(1.6)),
+    "ft-elementwise": (Mix(2.0, shift=1.0, per="element"), Mix(1.6, per="element")),
+}
+
+
+def mix_or_none(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, Mix):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a Mix or None")
+
+
+def resolve_columns(columns: str | None, negatives_mixed: bool) -> int:
+    """FNCE_COLUMNS_* of equation (5): None follows the mixing, and "mixed" of an unmixed queue is the queue."""
+    if columns is None or columns == "mixed":
+        return c.COLUMNS["mixed" if negatives_mixed else "queue"]
+    if columns == "queue" and negatives_mixed:
+        raise ValueError("columns is 'queue' but the negatives are mixed; it must be None, 'mixed' or 'union'")
+    if columns == "union" and not negatives_mixed:
+        raise ValueError("columns is 'union' but the negatives are not mixed; it must be None, 'queue' or 'mixed'")
+    choice("columns", columns, ("queue", "mixed", "union"))
+    return c.COLUMNS[columns]
+
+
+def lambda_granularity(name: str, shape: tuple[int, ...], rows: int, d: int, per: str | None) -> str:
+    """The granularity of an explicit lambda, which its shape decides: [] or [1], [R,1], [1,D] or [R,D]."""
+    if per is not None:
+        one = {"row": (rows, 1), "dimension": (1, d), "element": (rows, d)}
+        allowed = ((), (1, 1), (1,)) if per == "call" else (one[per],)
+        if shape not in allowed:
+            raise ValueError(f"{name} has shape {list(shape)}; with Mix(per={per!r}) it must be {list(allowed[-1])}")
+        return per
+    if shape in ((), (1,), (1, 1)):
+        return "call"
+    if shape == (rows, 1):
+        return "row"
+    if shape == (1, d):
+        return "dimension"
+    if shape == (rows, d):
+        return "element"
+    raise ValueError(f"{name} has shape {list(shape)}; it must be [], [1], [{rows}, 1], [1, {d}] or [{rows}, {d}]")
+
+
+class Plan:
+    """An fnce_plan and the workspace that it asks for. Any number of threads may use it."""
+
+    __slots__ = ("handle", "workspace_bytes")
+
+    def __init__(self, key: tuple[int, ...]) -> None:
+        self.handle = None
+        problem = c.new_problem()
+        for field, value in zip(PLAN_FIELDS, key, strict=True):
+            setattr(problem, field, value)
+        handle, size = ctypes.c_void_p(), ctypes.c_size_t()
+        c.check(c.LIBRARY.fnce_plan_create(problem, ctypes.byref(handle)))
+        self.handle = handle
+        c.check(c.LIBRARY.fnce_plan_workspace(handle, ctypes.byref(size)))
+        self.workspace_bytes = size.value
+
+    def describe(self) -> str:
+        return c.LIBRARY.fnce_plan_describe(self.handle).decode()
+
+    def __del__(self) -> None:
+        # At interpreter shutdown the module may be gone before its plans.
+        if self.handle is not None and c is not None and c.LIBRARY is not None:
+            c.LIBRARY.fnce_plan_destroy(self.handle)
+
+
+# The fields of fnce_problem that the front ends set, in the order of a plan's key.
+PLAN_FIELDS = (
+    "n", "k", "d", "device", "device_index", "feature_type", "queue_type", "normalize",
+    "lambda_pos", "lambda_pos_source", "renormalize_pos", "lambda_neg", "lambda_neg_source", "renormalize_neg",
+    "permutation_source", "columns", "anchor", "reduction", "scores", "threads",
+)  # fmt: skip
+
+_MOST_PLANS = 128
+_plans: dict[tuple[int, ...], Plan] = {}
+_plans_lock = threading.Lock()
+
+
+def plan_for(key: tuple[int, ...]) -> Plan:
+    """The plan of these values of PLAN_FIELDS, kept for the next call. The oldest goes when there are too many."""
+    plan = _plans.get(key)
+    if plan is None:
+        plan = Plan(key)
+        with _plans_lock:
+            while len(_plans) >= _MOST_PLANS:
+                del _plans[next(iter(_plans))]
+            _plans[key] = plan
+    return plan

@@ -1,0 +1,250 @@
+"""The loss for NumPy arrays, and what a seed draws. Needs NumPy, not torch; runs on the CPU:
+
+result = flashnce.info_nce(q, k, queue, temperature=0.2, negative=flashnce.Mix(1.6), seed=step, return_dq=True)
+result.loss, result.dq
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from . import _library as c
+from ._options import Mix, choice, integer, lambda_granularity, mix_or_none, number, plan_for, resolve_columns
+
+_SCORE_TYPES = {
+    name: np.int64 if name in ("neg_count", "n_greater", "n_greater_equal") else np.float32
+    for name, _ in c.ScoreBuffers._fields_
+}
+
+
+class Result(NamedTuple):
+    """What info_nce returns; None where it was not asked for."""
+
+    loss: np.ndarray
+    """float32 [], or [N] with reduction "none": equation (7)."""
+    dq: np.ndarray | None
+    """float32 [N,D]: gradient of q, equation (8)."""
+    dk: np.ndarray | None
+    """float32 [N,D]: gradient of k."""
+    dtemperature: np.ndarray | None
+    """float32 [], or [N] with reduction "none": gradient of the temperature."""
+    mixed: dict[str, np.ndarray] | None
+    """Statistics of the scores of the loss, equation (9): each [N]; the names are those of fnce_score_buffers."""
+    unmixed: dict[str, np.ndarray] | None
+    """The same before mixing: q.k and a.z_j. Without entropy and dq_norm."""
+
+
+def _array(name: str, value: object, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype != np.float32:
+        raise TypeError(f"{name} has type {array.dtype}; it must be float32")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"{name} has shape {list(array.shape)}; it must be {list(shape)}")
+    return np.ascontiguousarray(array)
+
+
+def _matrix(name: str, value: object, columns: int | None = None) -> np.ndarray:
+    array = _array(name, value)
+    if array.ndim != 2 or (columns is not None and array.shape[1] != columns):
+        raise ValueError(f"{name} has shape {list(array.shape)}; it must be [rows, {columns or 'features'}]")
+    return array
+
+
+def _workspace(size: int) -> tuple[np.ndarray, int]:
+    buffer = np.empty(size + c.ALIGNMENT, np.uint8)
+    return buffer, -(-buffer.ctypes.data // c.ALIGNMENT) * c.ALIGNMENT
+
+
+def _set_draws(args: c.Args, positive: Mix | None, negative: Mix | None, seed: int, offset: int) -> None:
+    for name, value in (("seed", seed), ("offset", offset)):
+        value = int(value) if isinstance(value, np.integer) else value
+        integer(name, value)
+        if not 0 <= value < 2**64:
+            raise ValueError(f"{name} is {value}; it must be in 0 .. 2^64-1")
+    if positive is not None:
+        args.alpha_pos, args.shift_pos = positive.alpha, positive.shift
+    if negative is not None:
+        args.alpha_neg, args.shift_neg = negative.alpha, negative.shift
+    args.seed, args.offset = int(seed), int(offset)
+
+
+def _point(args: c.Args, **arrays: np.ndarray | None) -> None:
+    for name, array in arrays.items():
+        setattr(args, name, None if array is None else array.ctypes.data)
+
+
+def _point_scores(args: c.Args, n: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    mixed = {name: np.empty(n, dtype) for name, dtype in _SCORE_TYPES.items()}
+    unmixed = {name: np.empty(n, dtype) for name, dtype in _SCORE_TYPES.items() if name not in ("entropy", "dq_norm")}
+    for buffers, arrays in ((args.mixed, mixed), (args.unmixed, unmixed)):
+        for name, array in arrays.items():
+            setattr(buffers, name, array.ctypes.data)
+    return mixed, unmixed
+
+
+def info_nce(
+    q: np.ndarray,
+    k: np.ndarray,
+    negatives: np.ndarray,
+    *,
+    temperature: float = 0.07,
+    normalize: bool = True,
+    positive: Mix | None = None,
+    negative: Mix | None = None,
+    columns: str | None = None,
+    anchor: str = "mixed",
+    reduction: str = "mean",
+    weight: np.ndarray | None = None,
+    lambda_pos: np.ndarray | None = None,
+    lambda_neg: np.ndarray | None = None,
+    permutation: np.ndarray | None = None,
+    seed: int | None = None,
+    offset: int = 0,
+    return_dq: bool = False,
+    return_dk: bool = False,
+    return_dtemperature: bool = False,
+    return_scores: bool = False,
+    threads: int = 0,
+) -> Result:
+    """The loss of equation (7) and, where asked for, its gradients (8) and score statistics (9).
+
+    Args:
+        q, k: float32 [N,D], queries and their keys.
+        negatives: float32 [K,D], used as it is (never normalised).
+        temperature: tau > 0.
+        normalize: whether q and k are divided by their norms, equation (1).
+        positive, negative: Mix of equations (2) and (3), or None.
+        columns: "queue" | "mixed" | "union", equation (5); None follows the mixing.
+        anchor: "mixed" | "query", equation (6).
+        reduction: "none" | "mean" | "sum".
+        weight: float32 [N] or None; 0 gives exactly 0.
+        lambda_pos, lambda_neg: explicit lambda, float32; its shape [], [R,1], [1,D] or [R,D] says how many there are.
+        permutation: explicit permutation, an integer [K], a bijection of 0..K-1.
+        seed, offset: what the rest is drawn from, 0 .. 2^64-1; offset a multiple of 4. A seed is needed only where
+            something is drawn.
+        threads: CPU threads; 0: the process's default.
+
+    Raises:
+        TypeError: an argument of the wrong type; q, k and negatives must be float32.
+        ValueError: anything else, in one sentence that names the argument.
+    """
+    q = _matrix("q", q)
+    n, d = q.shape
+    k, negatives = _array("k", k, (n, d)), _matrix("negatives", negatives, d)
+    rows = negatives.shape[0]
+    mix_or_none("positive", positive)
+    mix_or_none("negative", negative)
+    number("temperature", temperature)
+    choice("anchor", anchor, ("mixed", "query"))
+    choice("reduction", reduction, ("none", "mean", "sum"))
+    weight = None if weight is None else _array("weight", weight, (n,))
+    per_pos, lambda_pos = _mixing("lambda_pos", lambda_pos, positive, n, d)
+    per_neg, lambda_neg = _mixing("lambda_neg", lambda_neg, negative, rows, d)
+    permutation = _checked_permutation(permutation, rows, per_neg)
+    drawn = (per_pos != "none" and lambda_pos is None) or (
+        per_neg != "none" and (lambda_neg is None or permutation is None)
+    )
+    if drawn and seed is None:
+        raise ValueError("seed is None but lambda or the permutation is drawn; it must be an int in 0 .. 2^64-1")
+
+    plan = plan_for(
+        (n, rows, d, c.CPU, 0, c.FLOAT32, c.FLOAT32, int(normalize), c.LAMBDA[per_pos], int(lambda_pos is not None),
+         int(positive is not None and positive.renormalize), c.LAMBDA[per_neg], int(lambda_neg is not None),
+         int(negative is not None and negative.renormalize), int(permutation is not None),
+         resolve_columns(columns, per_neg != "none"), c.ANCHOR[anchor], c.REDUCTION[reduction],
+         c.SCORES_MIXED | c.SCORES_UNMIXED if return_scores else c.SCORES_NONE, threads)
+    )  # fmt: skip
+    args = c.new_args()
+    args.temperature = temperature
+    _set_draws(args, positive, negative, 0 if seed is None else seed, offset)
+    loss = np.empty(n if reduction == "none" else (), np.float32)
+    result = Result(
+        loss,
+        np.empty((n, d), np.float32) if return_dq else None,
+        np.empty((n, d), np.float32) if return_dk else None,
+        np.empty_like(loss) if return_dtemperature else None,
+        *(_point_scores(args, n) if return_scores else (None, None)),
+    )
+    _point(args, x_q=q, x_k=k, queue=negatives if rows else None, weight=weight, lambda_pos=lambda_pos)
+    _point(args, lambda_neg=lambda_neg, permutation=permutation, loss=loss, dq=result.dq, dk=result.dk)
+    _point(args, **{"dtemperature_rows" if reduction == "none" else "dtemperature": result.dtemperature})
+    args.checks = c.CHECK_PERMUTATION
+    buffer, address = _workspace(plan.workspace_bytes)
+    c.check(c.LIBRARY.fnce_loss(plan.handle, args, address, plan.workspace_bytes, None))
+    return result
+
+
+def _mixing(name: str, value: object, mix: Mix | None, rows: int, d: int) -> tuple[str, np.ndarray | None]:
+    """The granularity of a mixing and its explicit lambda."""
+    if value is None:
+        return ("none" if mix is None else mix.per), None
+    array = _array(name, value)
+    return lambda_granularity(name, array.shape, rows, d, None if mix is None else mix.per), array
+
+
+def _checked_permutation(value: object, rows: int, per_neg: str) -> np.ndarray | None:
+    if value is None:
+        return None
+    if per_neg == "none":
+        raise ValueError("permutation is given but the negatives are not mixed; give negative= or lambda_neg= too")
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"permutation has type {array.dtype}; it must be an integer type")
+    if array.shape != (rows,):
+        raise ValueError(f"permutation has shape {list(array.shape)}; it must be [{rows}]")
+    if rows and not (0 <= array.min() and array.max() < rows):
+        raise ValueError(
+            f"permutation has values in {array.min()} .. {array.max()}; it must be a bijection of 0 .. {rows - 1}"
+        )
+    return np.ascontiguousarray(array, np.int32)
+
+
+def sample_lambda(
+    side: str, mix: Mix, rows: int, d: int, *, seed: int, offset: int = 0, first_row: int = 0
+) -> np.ndarray:
+    """The lambda that a call with this seed draws, equations (2) and (3).
+
+    Args:
+        side: "positive" (rows = N queries) or "negative" (rows = K negatives).
+        mix: what is drawn.
+        rows, d: the sizes of the call.
+        seed, offset: those of the call, as Scores.seed and Scores.offset report them.
+        first_row: the global index of row 0; not 0 only where rows are spread over processes.
+
+    Returns:
+        float32 [1] | [R,1] | [1,D] | [R,D] by mix.per: what info_nce takes as an explicit lambda.
+    """
+    choice("side", side, ("positive", "negative"))
+    if not isinstance(mix, Mix):
+        raise TypeError(f"mix is a {type(mix).__name__}; it must be a Mix")
+    for name, value in (("rows", rows), ("d", d), ("first_row", first_row)):
+        integer(name, value)
+    problem, args = c.new_problem(), c.new_args()
+    problem.n, problem.k, problem.d = (rows, 0, d) if side == "positive" else (1, rows, d)
+    if side == "positive":
+        problem.lambda_pos, problem.row_offset = c.LAMBDA[mix.per], first_row
+        _set_draws(args, mix, None, seed, offset)
+        sample = c.LIBRARY.fnce_sample_lambda_pos
+    else:
+        problem.lambda_neg, problem.column_offset = c.LAMBDA[mix.per], first_row
+        problem.columns = c.COLUMNS["mixed"]
+        _set_draws(args, None, mix, seed, offset)
+        sample = c.LIBRARY.fnce_sample_lambda_neg
+    shape = {"call": (1,), "row": (rows, 1), "dimension": (1, d), "element": (rows, d)}[mix.per]
+    out = np.empty([max(size, 0) for size in shape], np.float32)
+    c.check(sample(problem, args, out.ctypes.data, out.size))
+    return out
+
+
+def permutation(k: int, *, seed: int, offset: int = 0) -> np.ndarray:
+    """The permutation of 0..K-1 that a call with this seed draws, equation (3): int32 [K]."""
+    integer("k", k)
+    problem, args = c.new_problem(), c.new_args()
+    problem.n, problem.k, problem.d = 1, k, 1
+    problem.lambda_neg, problem.columns = c.LAMBDA["call"], c.COLUMNS["mixed"]
+    _set_draws(args, None, None, seed, offset)
+    out = np.empty(max(k, 0), np.int32)
+    c.check(c.LIBRARY.fnce_permutation(problem, args, out.ctypes.data, out.size))
+    return out

@@ -1,0 +1,20 @@
+"""FlashNCE for PyTorch.
+
+    from flashnce.torch import InfoNCE, Queue
+    queue = Queue(65536, 128)
+    criterion = InfoNCE(temperature=0.2, preset="ft")
+    loss = criterion(q, k, queue)
+    loss.backward()
+    queue.push(k)
+
+Works in eager mode and under torch.compile(fullgraph=True), with DistributedDataParallel and autocast. Not to be put
+under torch.utils.checkpoint: the logits that it would save are never stored anyway, and a recomputation after a push
+would see another queue.
+"""
+
+from .._options import PRESETS, Mix
+from ._loss import InfoNCE, info_nce
+from ._queue import Queue, ignore_queues_in_ddp
+from ._scores import Scores, ScoreStatistics
+
+__all__ = ["PRESETS", "InfoNCE", "Mix", "Queue", "ScoreStatistics", "Scores", "ignore_queues_in_ddp", "info_nce"]

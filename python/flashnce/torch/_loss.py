@@ -1,0 +1,309 @@
+"""info_nce and InfoNCE: arguments are checked and resolved here, the operator computes.
+
+Everything here can be traced by torch.compile: no data is read, and a seed that is drawn stays on the device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import _library as c
+from .._options import PRESETS, Mix, choice, integer, lambda_granularity, mix_or_none, number, resolve_columns
+from . import _ops
+from ._queue import Queue
+from ._scores import Scores, unpack_scores
+
+_HALF = (torch.float16, torch.bfloat16)
+# Spreads the rank over the bits of a seed; odd, so that no two ranks meet.
+_RANK_FACTOR = 0x9E3779B97F4A7C15
+_SEED_MASK = 2**63 - 1
+_NO_MIX = Mix(1.0)
+
+
+def _features(name: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
+    if value.dim() != 2:
+        raise ValueError(f"{name} has shape {list(value.shape)}; it must be [N, D]")
+    if value.dtype == torch.float32:
+        return value
+    if value.dtype in _HALF:
+        return value.float()
+    hint = "; flashnce.reference.info_nce computes in float64" if value.dtype == torch.float64 else ""
+    raise TypeError(f"{name} has type {value.dtype}; it must be float32, float16 or bfloat16{hint}")
+
+
+def _beside(name: str, value: Tensor, q: Tensor) -> None:
+    if value.device != q.device:
+        raise ValueError(f"{name} is on {value.device}; it must be on the device of q, {q.device}")
+    if value.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name} requires a gradient; the loss has none for it: pass {name}.detach()")
+
+
+def _float_tensor(name: str, value: object, q: Tensor) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
+    if value.dtype != torch.float32:
+        raise TypeError(f"{name} has type {value.dtype}; it must be float32")
+    _beside(name, value, q)
+    return value
+
+
+def _negatives(value: object, q: Tensor) -> Tensor:
+    negatives = value.queue if isinstance(value, Queue) else value
+    if not isinstance(negatives, Tensor):
+        raise TypeError(f"negatives is a {type(value).__name__}; it must be a Queue or a Tensor")
+    if negatives.dim() != 2 or negatives.shape[1] != q.shape[1]:
+        raise ValueError(
+            f"negatives has shape {list(negatives.shape)}; it must be [K, {q.shape[1]}], as q {list(q.shape)}"
+        )
+    if negatives.dtype == torch.float64:
+        raise TypeError(
+            "negatives has type torch.float64; it must be float32; flashnce.reference.info_nce computes in float64"
+        )
+    if not negatives.is_floating_point():
+        raise TypeError(f"negatives has type {negatives.dtype}; it must be float32")
+    _beside("negatives", negatives, q)
+    return negatives
+
+
+def _temperature(value: object, q: Tensor) -> tuple[Tensor | None, float]:
+    """The temperature as a tensor or, where that is None, as a number."""
+    if not isinstance(value, Tensor):
+        number("temperature", value)
+        return None, float(value)
+    if value.numel() != 1:
+        raise ValueError(f"temperature has shape {list(value.shape)}; it must have one element")
+    if value.dtype != torch.float32:
+        raise TypeError(f"temperature has type {value.dtype}; it must be float32")
+    if value.device != q.device:
+        raise ValueError(f"temperature is on {value.device}; it must be on the device of q, {q.device}")
+    return value, 1.0
+
+
+def _mixing(name: str, value: object, mix: Mix | None, rows: int, q: Tensor) -> tuple[str, Tensor | None]:
+    """The granularity of a mixing and its explicit lambda."""
+    if value is None:
+        return ("none" if mix is None else mix.per), None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = torch.full((1,), float(value), device=q.device)
+    value = _float_tensor(name, value, q)
+    return lambda_granularity(name, tuple(value.shape), rows, q.shape[1], None if mix is None else mix.per), value
+
+
+def _permutation(value: object, rows: int, negatives_mixed: bool, q: Tensor) -> Tensor | None:
+    if value is None:
+        return None
+    if not isinstance(value, Tensor):
+        raise TypeError(f"permutation is a {type(value).__name__}; it must be a Tensor")
+    if value.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"permutation has type {value.dtype}; it must be int64 or int32")
+    if not negatives_mixed:
+        raise ValueError("permutation is given but the negatives are not mixed; give negative= or lambda_neg= too")
+    if tuple(value.shape) != (rows,):
+        raise ValueError(f"permutation has shape {list(value.shape)}; it must be [{rows}]")
+    _beside("permutation", value, q)
+    # Clamped first: an index of 2^32 must not become the 0 that is missing.
+    return value if value.dtype == torch.int32 else value.clamp(-1, rows).int()
+
+
+def _rank() -> int:
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def _seed(seed: object, generator: torch.Generator | None, rng: str, q: Tensor) -> tuple[Tensor | None, int]:
+    """The seed as a tensor or, where that is None, as an int64."""
+    if seed is None:
+        drawn = torch.randint(0, _SEED_MASK, (1,), dtype=torch.int64, device=q.device, generator=generator)
+        rank = _rank() if rng == "rank" else 0
+        return (drawn ^ ((rank * _RANK_FACTOR) & _SEED_MASK) if rank else drawn), 0
+    if isinstance(seed, Tensor):
+        if seed.dtype != torch.int64 or seed.numel() != 1:
+            raise ValueError(f"seed is {seed.dtype} {list(seed.shape)}; it must be an int or int64 of one element")
+        _beside("seed", seed, q)
+        return seed, 0
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"seed is a {type(seed).__name__}; it must be an int, an int64 Tensor of one element or None")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed is {seed}; it must be in 0 .. 2^64-1")
+    return None, seed if seed < 2**63 else seed - 2**64
+
+
+def info_nce(
+    q: Tensor,
+    k: Tensor,
+    negatives: Queue | Tensor,
+    *,
+    temperature: float | Tensor = 0.07,
+    normalize: bool = True,
+    positive: Mix | None = None,
+    negative: Mix | None = None,
+    columns: str | None = None,
+    anchor: str = "mixed",
+    detach_key: bool = True,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+    lambda_pos: Tensor | float | None = None,
+    lambda_neg: Tensor | float | None = None,
+    permutation: Tensor | None = None,
+    seed: int | Tensor | None = None,
+    offset: int = 0,
+    generator: torch.Generator | None = None,
+    rng: str = "rank",
+    return_scores: bool = False,
+) -> Tensor | tuple[Tensor, Scores]:
+    """The contrastive loss of equation (7) in one fused pass, differentiable in q, k and the temperature.
+
+    Gradients are computed in the forward pass, so that a push between forward and backward does not touch them. There
+    is no second derivative.
+
+    Args:
+        q, k: [N,D] queries and their keys: float32, or float16 and bfloat16, which are computed in float32 (also under
+            autocast) and get gradients of their own type.
+        negatives: a Queue or a float32 [K,D], used as given (never normalised). Has no gradient.
+        temperature: tau > 0, a number or a float32 tensor of one element, which may require a gradient.
+        normalize: whether q and k are divided by their norms, equation (1).
+        positive, negative: Mix of equations (2) and (3), or None: not mixed.
+        columns: "queue" | "mixed" | "union", equation (5). None: "mixed" if the negatives are, else "queue".
+        anchor: what scores the negatives, equation (6): "mixed" (the mixed query) | "query".
+        detach_key: True as in MoCo: k gets no gradient.
+        reduction: "none" | "mean" | "sum".
+        weight: float32 [N], weights of the rows' losses; 0 gives exactly 0, whatever the row holds. Has no gradient.
+        lambda_pos, lambda_neg: explicit lambda, float32, no shift is added. The shape says how many there are: [] or
+            [1], [R,1], [1,D], [R,D] with R = N or K. It may come with a Mix, of which only `renormalize` is then used
+            and whose `per` must fit the shape.
+        permutation: explicit permutation of 0..K-1, int64 or int32 [K], such as torch.randperm(K). On the CPU one that
+            is no bijection raises.
+        seed: what the rest is drawn from: an int in 0 .. 2^64-1 or an int64 tensor of one element, used as it is.
+            None: an int64 is drawn from `generator`, else from torch's default one, if anything random is needed.
+        offset: position in the sequence of draws of this seed, a multiple of 4; a call uses up 4.
+        rng: for seed=None under torch.distributed: "rank" folds the rank in, so that equal generators give unequal
+            draws; "shared" does not.
+        return_scores: also return Scores, equation (9). The second matrix product then runs even without gradients.
+
+    Returns:
+        the loss, float32 [] or, with reduction "none", [N]; with return_scores (loss, Scores).
+
+    Raises:
+        TypeError: an argument of the wrong type; float64 features (flashnce.reference.info_nce takes them).
+        ValueError: anything else that is wrong, in one sentence that names the argument.
+    """
+    q, k = _features("q", q), _features("k", k)
+    if k.shape != q.shape:
+        raise ValueError(f"k has shape {list(k.shape)}; it must be that of q, {list(q.shape)}")
+    if k.device != q.device:
+        raise ValueError(f"k is on {k.device}; it must be on the device of q, {q.device}")
+    if detach_key:
+        k = k.detach()
+    negatives = _negatives(negatives, q)
+    temperature, temperature_value = _temperature(temperature, q)
+    mix_or_none("positive", positive)
+    mix_or_none("negative", negative)
+    choice("anchor", anchor, ("mixed", "query"))
+    choice("reduction", reduction, ("none", "mean", "sum"))
+    choice("rng", rng, ("rank", "shared"))
+    if weight is not None:
+        weight = _float_tensor("weight", weight, q)
+        if tuple(weight.shape) != (q.shape[0],):
+            raise ValueError(f"weight has shape {list(weight.shape)}; it must be [{q.shape[0]}]")
+    integer("offset", offset)
+    if not 0 <= offset < 2**63:
+        raise ValueError(f"offset is {offset}; it must be in 0 .. 2^63-1, a multiple of 4")
+    rows = negatives.shape[0]
+    per_pos, lambda_pos = _mixing("lambda_pos", lambda_pos, positive, q.shape[0], q)
+    per_neg, lambda_neg = _mixing("lambda_neg", lambda_neg, negative, rows, q)
+    permutation = _permutation(permutation, rows, per_neg != "none", q)
+    draws = (per_pos != "none" and lambda_pos is None) or (
+        per_neg != "none" and (lambda_neg is None or permutation is None)
+    )
+    seed, seed_value = _seed(seed, generator, rng, q) if draws else (None, 0)
+    mixes = per_pos != "none" or per_neg != "none"
+    positive, negative = positive or _NO_MIX, negative or _NO_MIX
+    grad = torch.is_grad_enabled()
+    structure = _ops.Structure(
+        normalize=int(normalize),
+        per_pos=c.LAMBDA[per_pos],
+        renormalize_pos=int(positive.renormalize),
+        per_neg=c.LAMBDA[per_neg],
+        renormalize_neg=int(negative.renormalize),
+        columns=resolve_columns(columns, per_neg != "none"),
+        anchor=c.ANCHOR[anchor],
+        reduction=c.REDUCTION[reduction],
+        scores=(c.SCORES_MIXED | c.SCORES_UNMIXED if mixes else c.SCORES_MIXED) if return_scores else c.SCORES_NONE,
+        need_dq=int(grad and q.requires_grad),
+        need_dk=int(grad and k.requires_grad),
+        need_dtemperature=int(grad and temperature is not None and temperature.requires_grad),
+    )
+    numbers = _ops.Numbers(temperature_value, positive.alpha, positive.shift, negative.alpha, negative.shift)
+    loss, _, _, _, float_scores, int_scores = _ops.info_nce_forward(
+        q, k, negatives, temperature, weight, lambda_pos, lambda_neg, permutation, seed, seed_value, offset,
+        list(structure), list(map(float, numbers)),
+    )  # fmt: skip
+    if not return_scores:
+        return loss
+    used = (seed if seed is not None else seed_value % 2**64) if draws else None
+    return loss, unpack_scores(float_scores, int_scores, mixes, used, offset)
+
+
+class InfoNCE(nn.Module):
+    """The loss as a module: `criterion(q, k, queue)`. See info_nce for arguments, shapes and errors.
+
+    Args:
+        temperature: a number; an nn.Parameter of one element to learn it; or a tensor, kept as a buffer.
+        preset: "moco" (no mixing) | "ft" (one lambda per call) | "ft-elementwise": PRESETS. `positive` and `negative`,
+            where given, win over it.
+    """
+
+    def __init__(
+        self,
+        temperature: float | Tensor = 0.07,
+        preset: str = "moco",
+        *,
+        positive: Mix | None = None,
+        negative: Mix | None = None,
+        normalize: bool = True,
+        columns: str | None = None,
+        anchor: str = "mixed",
+        detach_key: bool = True,
+        reduction: str = "mean",
+        rng: str = "rank",
+    ) -> None:
+        super().__init__()
+        choice("preset", preset, tuple(PRESETS))
+        mix_or_none("positive", positive)
+        mix_or_none("negative", negative)
+        choice("anchor", anchor, ("mixed", "query"))
+        choice("reduction", reduction, ("none", "mean", "sum"))
+        choice("rng", rng, ("rank", "shared"))
+        if isinstance(temperature, Tensor) and not isinstance(temperature, nn.Parameter):
+            self.register_buffer("temperature", temperature)
+        else:
+            if not isinstance(temperature, nn.Parameter):
+                number("temperature", temperature)
+            self.temperature = temperature
+        self.positive = positive if positive is not None else PRESETS[preset][0]
+        self.negative = negative if negative is not None else PRESETS[preset][1]
+        resolve_columns(columns, self.negative is not None)
+        self.normalize, self.columns, self.anchor = normalize, columns, anchor
+        self.detach_key, self.reduction, self.rng = detach_key, reduction, rng
+
+    def extra_repr(self) -> str:
+        temperature = self.temperature if not isinstance(self.temperature, Tensor) else "tensor"
+        return f"temperature={temperature}, positive={self.positive}, negative={self.negative}"
+
+    def forward(self, q: Tensor, k: Tensor, negatives: Queue | Tensor, **options) -> Tensor | tuple[Tensor, Scores]:
+        """The loss; `options` are keyword arguments of info_nce for this call: weight, seed, return_scores, ..."""
+        own = {
+            "temperature": self.temperature,
+            "normalize": self.normalize,
+            "positive": self.positive,
+            "negative": self.negative,
+            "columns": self.columns,
+            "anchor": self.anchor,
+            "detach_key": self.detach_key,
+            "reduction": self.reduction,
+            "rng": self.rng,
+        }
+        return info_nce(q, k, negatives, **(own | options))

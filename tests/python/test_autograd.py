@@ -1,0 +1,126 @@
+"""Gradients as autograd users expect them: finite differences, two backwards, accumulation, what has a gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support import batch, gradients
+from torch.autograd import gradcheck
+
+from flashnce.torch import InfoNCE, Mix, Queue, info_nce
+
+FT = {"positive": Mix(2.0, shift=1.0), "negative": Mix(1.6), "seed": 3}
+
+
+@pytest.mark.filterwarnings("ignore:Input #. requires gradient and is not a double precision")
+@pytest.mark.parametrize("options", [{}, FT, {**FT, "columns": "union", "anchor": "query"}])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_finite_differences(options, reduction):
+    q, k, negatives = batch(3, 12, 5)
+    temperature = torch.tensor(0.8, requires_grad=True)
+    assert gradcheck(
+        lambda q, k, t: info_nce(q, k, negatives, temperature=t, detach_key=False, reduction=reduction, **options),
+        (q, k.requires_grad_(), temperature),
+        eps=1e-2,
+        atol=1e-3,
+        rtol=1e-2,
+    )
+
+
+def test_two_backwards_of_a_retained_graph_add_up():
+    q, k, negatives = batch()
+    loss = info_nce(q, k, negatives, **FT)
+    loss.backward(retain_graph=True)
+    once = q.grad.clone()
+    loss.backward()
+    assert torch.equal(q.grad, 2 * once)
+
+
+def test_losses_accumulate_into_one_gradient():
+    q, k, negatives = batch()
+    first, second = info_nce(q, k, negatives), info_nce(q, k, negatives, **FT)
+    separate = gradients(first, q)[0] + gradients(second, q)[0]
+    (first + second).backward()
+    assert torch.allclose(q.grad, separate, rtol=1e-6, atol=0)
+
+
+def test_the_upstream_gradient_scales_each_row():
+    q, k, negatives = batch()
+    loss = info_nce(q, k, negatives, reduction="none")
+    upstream = torch.arange(len(q), dtype=torch.float32)
+    plain, scaled = gradients(loss.sum(), q)[0], gradients(loss, q, upstream=upstream)[0]
+    assert torch.equal(scaled, upstream[:, None] * plain)
+
+
+def test_an_upstream_gradient_beyond_float32_is_infinite_not_wrong():
+    q, k, negatives = batch()
+    (dq,) = gradients(info_nce(q, k, negatives) * 3e38 * 1e3, q)
+    assert not torch.isfinite(dq[dq != 0]).any()
+
+
+def test_a_push_between_forward_and_backward_does_not_touch_the_gradient():
+    q, k, _ = batch(16, 64, 12)
+    queue, criterion = Queue(64, 12), InfoNCE(0.2, "ft")
+    (expected,) = gradients(criterion(q, k, queue, seed=1), q)
+    loss = criterion(q, k, queue, seed=1)
+    queue.push(torch.randn(64, 12))
+    loss.backward()
+    assert torch.equal(q.grad, expected)
+    assert criterion(q, k, queue, seed=1).item() != loss.item()
+
+
+def test_the_key_has_a_gradient_only_on_request():
+    q, k, negatives = batch()
+    k.requires_grad_()
+    info_nce(q, k, negatives, **FT).backward()
+    assert k.grad is None and q.grad is not None
+    info_nce(q, k, negatives, detach_key=False, **FT).backward()
+    assert k.grad.abs().max() > 0
+
+
+def test_detached_inputs_give_a_detached_loss():
+    q, k, negatives = batch()
+    assert not info_nce(q.detach(), k, negatives).requires_grad
+    assert not info_nce(q.detach(), k.requires_grad_(), negatives).requires_grad
+    with torch.no_grad():
+        assert not info_nce(q, k, negatives).requires_grad
+    with torch.inference_mode():
+        assert info_nce(q, k, negatives).item() == info_nce(q.detach(), k, negatives).item()
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_a_learnable_temperature_keeps_its_shape(shape, reduction):
+    q, k, negatives = batch()
+    temperature = torch.full(shape, 0.3, requires_grad=True)
+    info_nce(q, k, negatives, temperature=temperature, reduction=reduction).sum().backward()
+    assert temperature.grad.shape == shape
+    step = 1e-3
+    around = [info_nce(q, k, negatives, temperature=0.3 + s, reduction="sum").item() for s in (-step, step)]
+    assert temperature.grad.item() == pytest.approx((around[1] - around[0]) / (2 * step), rel=1e-2)
+
+
+def test_only_the_temperature_may_require_a_gradient():
+    q, k, negatives = batch()
+    temperature = torch.tensor(0.3, requires_grad=True)
+    info_nce(q.detach(), k, negatives, temperature=temperature).backward()
+    assert temperature.grad.item() != 0
+
+
+def test_a_second_derivative_is_refused():
+    q, k, negatives = batch()
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        torch.autograd.grad(info_nce(q, k, negatives), q, create_graph=True)
+
+
+def test_the_gradient_of_the_operator_itself_is_that_of_the_function():
+    q, k, negatives = batch()
+    from flashnce.torch import _ops
+
+    structure = list(_ops.Structure(1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0))
+    operator = torch.ops.flashnce.info_nce_forward(
+        q, k, negatives, None, None, None, None, None, None, 0, 0, structure, [0.07, 1.0, 0.0, 1.0, 0.0]
+    )
+    (expected,) = gradients(info_nce(q, k, negatives), q)
+    assert torch.equal(gradients(operator[0], q)[0], expected)
+    assert not any(output.requires_grad for output in operator[1:])

@@ -1,0 +1,142 @@
+"""flashnce.info_nce for NumPy arrays: the same numbers, without torch."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from support import assert_close, batch, bound, largest_score, reference_of
+
+import flashnce
+from flashnce import Mix
+
+N, K, D = 6, 32, 8
+NO_TORCH = """
+import sys
+sys.modules["torch"] = None
+import numpy as np
+import flashnce
+q, k = np.eye(4, 8, dtype=np.float32), np.eye(4, 8, dtype=np.float32)
+negatives = -np.eye(8, dtype=np.float32)
+result = flashnce.info_nce(q, k, negatives, temperature=0.5, negative=flashnce.Mix(1.6), seed=1, return_dq=True)
+assert result.loss.shape == () and result.dq.shape == (4, 8)
+assert len(flashnce.permutation(9, seed=1)) == 9
+assert flashnce.sample_lambda("negative", flashnce.Mix(1.6), 8, 8, seed=1).shape == (1,)
+print(result.loss > 0)
+"""
+NO_NUMPY = """
+import sys
+sys.modules["numpy"] = None
+import flashnce
+print(flashnce.__version__ and flashnce.Mix(1.0).alpha == 1.0)
+"""
+
+
+def arrays(n: int = N, k: int = K, d: int = D) -> list[np.ndarray]:
+    return [tensor.detach().numpy() for tensor in batch(n, k, d)]
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("per", ["call", "row", "dimension", "element"])
+def test_loss_gradients_and_scores_are_those_of_the_reference(per, reduction):
+    q, k, negatives = batch()
+    k.requires_grad_()
+    mixes = Mix(2.0, shift=1.0, per=per), Mix(1.6, per=per)
+    weight = torch.rand(len(q), generator=torch.Generator().manual_seed(1))
+    temperature = torch.tensor(0.2, requires_grad=True)
+    expected, mixed, unmixed = reference_of(
+        q, k, negatives, *mixes, seed=6, temperature=temperature, weight=weight, reduction=reduction, detach_key=False,
+        return_scores=True,
+    )  # fmt: skip
+    result = flashnce.info_nce(
+        q.detach().numpy(), k.detach().numpy(), negatives.numpy(), positive=mixes[0], negative=mixes[1], seed=6,
+        temperature=0.2, weight=weight.numpy(), reduction=reduction, return_dq=True, return_dk=True,
+        return_dtemperature=True, return_scores=True, threads=2,
+    )  # fmt: skip
+    tolerance = bound(0.2, largest_score(mixed))
+    wanted = torch.autograd.grad(expected.sum(), (q, k, temperature))
+    assert_close(torch.from_numpy(result.loss), expected, tolerance, "loss")
+    assert_close(torch.from_numpy(result.dq), wanted[0], tolerance, "dq")
+    assert_close(torch.from_numpy(result.dk), wanted[1], tolerance, "dk")
+    assert_close(torch.from_numpy(result.dtemperature).sum(), wanted[2], tolerance, "dtemperature")
+    for actual, statistics in ((result.mixed, mixed), (result.unmixed, unmixed)):
+        for name, array in actual.items():
+            if name != "dq_norm":
+                assert_close(torch.from_numpy(array), statistics[name], tolerance, name)
+    assert np.allclose(result.mixed["dq_norm"], np.linalg.norm(result.dq, axis=1), rtol=1e-5)
+    assert set(result.mixed) - set(result.unmixed) == {"entropy", "dq_norm"}
+
+
+def test_only_what_was_asked_for_is_returned():
+    result = flashnce.info_nce(*arrays())
+    assert result.loss.dtype == np.float32 and result[1:] == (None,) * 5
+
+
+def test_explicit_lambda_and_permutation():
+    q, k, negatives = arrays()
+    mix = Mix(1.6, per="row")
+    drawn = flashnce.info_nce(q, k, negatives, negative=mix, seed=3).loss
+    given = {
+        "lambda_neg": flashnce.sample_lambda("negative", mix, K, D, seed=3),
+        "permutation": flashnce.permutation(K, seed=3),
+    }
+    assert np.allclose(flashnce.info_nce(q, k, negatives, **given).loss, drawn, rtol=1e-5)
+
+
+def test_views_and_no_negatives():
+    q, k, negatives = arrays()
+    wide = np.repeat(q, 2, axis=1)[:, ::2]
+    assert flashnce.info_nce(wide, k, np.asfortranarray(negatives)).loss == flashnce.info_nce(q, k, negatives).loss
+    assert flashnce.info_nce(q, k, negatives[:0]).loss == 0
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_it_works_where_torch_cannot_be_imported():
+    assert run(NO_TORCH) == "True"
+
+
+def test_the_package_imports_where_numpy_cannot_be_imported():
+    assert run(NO_NUMPY) == "True"
+
+
+WRONG = [
+    ("q", TypeError, {"q": np.zeros((N, D))}),
+    ("q", ValueError, {"q": np.zeros(D, np.float32)}),
+    ("k", ValueError, {"k": np.zeros((N, D + 1), np.float32)}),
+    ("negatives", ValueError, {"negatives": np.zeros((K, D + 1), np.float32)}),
+    ("negatives", TypeError, {"negatives": np.zeros((K, D), np.float16)}),
+    ("temperature", TypeError, {"temperature": None}),
+    ("temperature", ValueError, {"temperature": math.inf}),
+    ("positive", TypeError, {"positive": 1.0}),
+    ("negative", TypeError, {"negative": 1.0}),
+    ("columns", ValueError, {"columns": "union"}),
+    ("anchor", ValueError, {"anchor": "k"}),
+    ("reduction", ValueError, {"reduction": "max"}),
+    ("weight", ValueError, {"weight": np.ones(N + 1, np.float32)}),
+    ("weight", TypeError, {"weight": np.ones(N)}),
+    ("lambda_pos", ValueError, {"lambda_pos": np.ones(N, np.float32)}),
+    ("lambda_neg", TypeError, {"lambda_neg": 0.5, "seed": 1}),
+    ("permutation", ValueError, {"permutation": np.arange(K)}),
+    ("permutation", TypeError, {"negative": Mix(1.0), "seed": 1, "permutation": np.ones(K)}),
+    ("permutation", ValueError, {"negative": Mix(1.0), "seed": 1, "permutation": np.arange(K + 1)}),
+    ("permutation", ValueError, {"negative": Mix(1.0), "seed": 1, "permutation": np.arange(K) + 2**32}),
+    ("permutation", ValueError, {"negative": Mix(1.0), "seed": 1, "permutation": np.zeros(K, np.int64)}),
+    ("seed is None", ValueError, {"negative": Mix(1.0)}),
+    ("seed", TypeError, {"negative": Mix(1.0), "seed": 1.0}),
+    ("seed", ValueError, {"negative": Mix(1.0), "seed": -1}),
+    ("offset", ValueError, {"negative": Mix(1.0), "seed": 1, "offset": 3}),
+    ("threads", ValueError, {"threads": -1}),
+]
+
+
+@pytest.mark.parametrize(("words", "kind", "wrong"), WRONG)
+def test_errors(words, kind, wrong):
+    with pytest.raises(kind, match=words):
+        flashnce.info_nce(**{**dict(zip(("q", "k", "negatives"), arrays())), **wrong})

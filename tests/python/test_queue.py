@@ -1,0 +1,119 @@
+"""The queue, equation (10): ring, state, MoCo's checkpoints, distributed buffers."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from flashnce.torch import InfoNCE, Queue, ignore_queues_in_ddp
+
+
+def expected_push(queue: torch.Tensor, position: int, keys: torch.Tensor) -> torch.Tensor:
+    result = queue.clone()
+    for i, key in enumerate(normalize(keys.double(), dim=1).float()):
+        result[(position + i) % len(queue)] = key
+    return result
+
+
+def test_a_new_queue_holds_unit_rows_from_the_generator():
+    queues = [Queue(50, 7, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(queues[0].queue, queues[1].queue) and not torch.equal(queues[0].queue, queues[2].queue)
+    assert torch.allclose(queues[0].queue.norm(dim=1), torch.ones(50))
+    assert queues[0].position.tolist() == [0] and queues[0].position.dtype == torch.int64 and len(queues[0]) == 50
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (7, 7, 7), (3, 0, 5), (10,), (25,), (1,) * 12])
+def test_push_is_a_ring_for_any_batch_size(sizes):
+    queue, position = Queue(10, 3), 0
+    expected = queue.queue.clone()
+    for size in sizes:
+        keys = 5 * torch.randn(size, 3)
+        queue.push(keys)
+        expected = expected_push(expected, position, keys)
+        position = (position + size) % 10
+        assert torch.allclose(queue.queue, expected, atol=1e-6) and queue.position.item() == position
+
+
+def test_push_takes_views_half_types_and_keys_with_a_gradient():
+    queue = Queue(8, 4)
+    keys = torch.randn(4, 3).T
+    for given in (keys, keys.half(), keys.bfloat16(), keys.clone().requires_grad_()):
+        expected = expected_push(queue.queue, queue.position.item(), given.detach())
+        queue.push(given)
+        assert torch.allclose(queue.queue, expected, atol=1e-6) and not queue.queue.requires_grad
+
+
+def test_push_can_take_keys_as_they_are():
+    queue, keys = Queue(8, 4), torch.full((2, 4), 3.0)
+    queue.push(keys, normalize=False)
+    assert torch.equal(queue.queue[:2], keys)
+
+
+def test_a_push_is_seen_by_the_version_counter():
+    queue, weight = Queue(8, 4), torch.randn(4, requires_grad=True)
+    product = (queue.queue * weight).sum()
+    queue.push(torch.randn(2, 4))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+
+
+def test_push_works_in_inference_mode():
+    with torch.inference_mode():
+        queue = Queue(8, 4)
+        queue.push(torch.randn(2, 4))
+    assert queue.position.item() == 2
+
+
+def test_state_round_trips():
+    queue, other = Queue(9, 4), Queue(9, 4)
+    queue.push(torch.randn(5, 4))
+    assert set(queue.state_dict()) == {"queue", "position"}
+    other.load_state_dict(queue.state_dict())
+    for twin in (other, copy.deepcopy(queue), pickle.loads(pickle.dumps(queue))):
+        assert torch.equal(twin.queue, queue.queue) and twin.position.item() == 5
+        twin.push(torch.randn(1, 4))
+        assert twin.position.item() == 6 and queue.position.item() == 5
+
+
+@pytest.mark.parametrize("prefix", ["", "queue."])
+@pytest.mark.parametrize("features", [4, 9])
+def test_a_moco_checkpoint_loads(prefix, features):
+    rows = normalize(torch.randn(9, features), dim=1)
+    moco = {prefix + "queue": rows.T.contiguous(), prefix + "queue_ptr": torch.tensor([6])}
+    module = Queue(9, features) if not prefix else torch.nn.ModuleDict({"queue": Queue(9, features)})
+    module.load_state_dict(moco)
+    queue = module if not prefix else module["queue"]
+    assert torch.equal(queue.queue, rows) and queue.position.tolist() == [6] and queue.queue.is_contiguous()
+    assert set(moco) == {prefix + "queue", prefix + "queue_ptr"}, "the caller's dict is left as it was"
+
+
+def test_a_checkpoint_of_another_size_is_refused():
+    with pytest.raises(RuntimeError, match="size mismatch for queue"):
+        Queue(9, 4).load_state_dict(Queue(8, 4).state_dict())
+
+
+def test_a_loaded_position_outside_the_ring_is_refused():
+    queue = Queue(9, 4)
+    queue.position.fill_(9)
+    before = queue.queue.clone()
+    with pytest.raises(ValueError, match="position"):
+        queue.push(torch.randn(2, 4))
+    assert torch.equal(queue.queue, before)
+
+
+def test_queues_are_named_for_ddp_to_ignore():
+    model = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2), "head": torch.nn.ModuleDict({"queue": Queue(9, 4)})})
+    names = ["head.queue.queue", "head.queue.position"]
+    assert ignore_queues_in_ddp(model) == names == ignore_queues_in_ddp(model)
+    assert list(model._ddp_params_and_buffers_to_ignore) == names
+    assert set(names) <= {name for name, _ in model.named_buffers()}
+
+
+def test_the_loss_takes_a_queue_or_its_tensor():
+    q, k, queue = torch.randn(4, 8), torch.randn(4, 8), Queue(16, 8)
+    criterion = InfoNCE(0.2, "ft")
+    assert criterion(q, k, queue, seed=1).item() == criterion(q, k, queue.queue, seed=1).item()

@@ -1,0 +1,97 @@
+"""Where randomness comes from: torch's generators, explicit seeds, the rank."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support import batch
+
+import flashnce
+from flashnce.torch import InfoNCE, Mix, info_nce
+
+FT = {"positive": Mix(2.0, shift=1.0), "negative": Mix(1.6)}
+
+
+def loss_of(**options) -> float:
+    q, k, negatives = batch()
+    return info_nce(q, k, negatives, **FT, **options).item()
+
+
+def test_manual_seed_and_its_state_reproduce_the_draws():
+    torch.manual_seed(11)
+    first, state, second = loss_of(), torch.get_rng_state(), loss_of()
+    torch.set_rng_state(state)
+    assert loss_of() == second != first
+    torch.manual_seed(11)
+    assert loss_of() == first
+
+
+def test_a_generator_of_its_own_leaves_the_default_one_alone():
+    state = torch.get_rng_state()
+    a, b = (loss_of(generator=torch.Generator().manual_seed(s)) for s in (1, 1))
+    assert a == b != loss_of(generator=torch.Generator().manual_seed(2))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("options", [{}, {"lambda_pos": 1.5}, {"lambda_neg": 0.5, "permutation": torch.arange(80)}])
+def test_nothing_is_drawn_where_nothing_is_random(options):
+    q, k, negatives = batch()
+    state = torch.get_rng_state()
+    _, scores = info_nce(q, k, negatives, return_scores=True, **options)
+    assert torch.equal(torch.get_rng_state(), state) and scores.seed is None
+
+
+def test_an_explicit_seed_is_used_as_it_is():
+    largest = 2**64 - 1
+    assert loss_of(seed=largest) == loss_of(seed=largest) == loss_of(seed=torch.tensor(-1))
+    assert len({loss_of(seed=seed) for seed in (0, 1, 2**63, largest)}) == 4
+    assert len({loss_of(seed=1, offset=offset) for offset in (0, 4, 8)}) == 3
+
+
+def test_ranks_draw_differently_from_equal_generators_unless_shared(monkeypatch):
+    def of_rank(rank: int, **options) -> float:
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+        torch.manual_seed(7)
+        return loss_of(**options)
+
+    torch.manual_seed(7)
+    alone = loss_of()
+    by_rank = [of_rank(rank) for rank in range(8)]
+    assert by_rank[0] == alone and len(set(by_rank)) == 8
+    assert {of_rank(rank, rng="shared") for rank in range(4)} == {alone}
+    assert {of_rank(rank, seed=3) for rank in range(4)} == {loss_of(seed=3)}
+
+
+def test_what_a_seed_draws_can_be_inspected():
+    permutation = flashnce.permutation(1000, seed=5)
+    assert sorted(permutation) == list(range(1000)) and (permutation != range(1000)).any()
+    assert (permutation == flashnce.permutation(1000, seed=5)).all()
+    assert (permutation != flashnce.permutation(1000, seed=5, offset=4)).any()
+    shapes = {"call": (1,), "row": (20, 1), "dimension": (1, 6), "element": (20, 6)}
+    for per, shape in shapes.items():
+        lambdas = flashnce.sample_lambda("positive", Mix(2.0, shift=1.0, per=per), 20, 6, seed=5)
+        assert lambdas.shape == shape and (1 <= lambdas).all() and (lambdas <= 2).all()
+        negative = flashnce.sample_lambda("negative", Mix(2.0, per=per), 20, 6, seed=5)
+        assert (negative != lambdas - 1).any(), "the two sides draw from streams of their own"
+
+
+def test_rows_draw_by_their_global_index():
+    whole = flashnce.sample_lambda("positive", Mix(2.0, per="row"), 20, 6, seed=5)
+    part = flashnce.sample_lambda("positive", Mix(2.0, per="row"), 8, 6, seed=5, first_row=12)
+    assert (whole[12:] == part).all()
+
+
+@pytest.mark.parametrize("preset", ["ft", "ft-elementwise"])
+def test_threads_do_not_change_a_bit(preset):
+    q, k, negatives = batch(64, 1000, 24)
+    criterion = InfoNCE(0.2, preset)
+    results, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            loss = criterion(q, k, negatives, seed=1)
+            results.append((loss.item(), torch.autograd.grad(loss, q)[0]))
+    finally:
+        torch.set_num_threads(before)
+    assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
