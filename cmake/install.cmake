@@ -19,8 +19,8 @@ install(FILES "${PROJECT_SOURCE_DIR}/include/flashnce/flashnce.h" DESTINATION "$
 install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 install(EXPORT flashnceTargets NAMESPACE flashnce:: DESTINATION "${package_dir}")
 
-configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/flashnceConfig.cmake.in" "${PROJECT_BINARY_DIR}/flashnceConfig.cmake"
-                              INSTALL_DESTINATION "${package_dir}")
+configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/flashnceConfig.cmake.in"
+                              "${PROJECT_BINARY_DIR}/flashnceConfig.cmake" INSTALL_DESTINATION "${package_dir}")
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/flashnceConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
 install(FILES "${PROJECT_BINARY_DIR}/flashnceConfig.cmake" "${PROJECT_BINARY_DIR}/flashnceConfigVersion.cmake"
         DESTINATION "${package_dir}")

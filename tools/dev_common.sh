@@ -2,8 +2,9 @@
 LOGS=$ROOT/build/logs
 VENV=$ROOT/.venv
 JOBS=${JOBS:-$(nproc)}
-# Python finds the package in the tree and the library in the release build.
-PYTHON_ENVIRONMENT=(PYTHONPATH="$ROOT/python" FLASHNCE_LIBRARY="$ROOT/build/release/src/libflashnce.so")
+# Python finds the package in the tree and the library in the release build; PyTorch's idle threads sleep, not spin.
+PYTHON_ENVIRONMENT=(PYTHONPATH="$ROOT/python" FLASHNCE_LIBRARY="$ROOT/build/release/src/libflashnce.so"
+  OMP_WAIT_POLICY=PASSIVE)
 
 die() {
   echo "dev: $*" >&2
@@ -52,7 +53,8 @@ configure_preset() {
   local preset=$1 options=() cc
   shift
   if [[ $preset == tsan ]]; then
-    cc=$(first_program clang-14 clang clang-20 clang-19 clang-18 clang-17 clang-16 clang-15) || die "clang is not installed"
+    cc=$(first_program clang-14 clang clang-20 clang-19 clang-18 clang-17 clang-16 clang-15) ||
+      die "clang is not installed"
     options=(-DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_COMPILER="${cc/clang/clang++}")
   elif [[ -n ${CI:-} && $preset == release ]]; then
     options=(-DFLASHNCE_WERROR=ON)
@@ -73,9 +75,10 @@ build_preset() {
 }
 
 build_library() { build_preset release flashnce; }
+build_bench() { build_preset release "flashnce flashnce_bench" -DFLASHNCE_BENCH=ON; }
 
 bench_program() {
-  env PYTHONPATH="$ROOT/python" FLASHNCE_LIBRARY="$ROOT/build/bench/src/libflashnce.so" "$VENV/bin/python" bench/run.py "$@"
+  env "${PYTHON_ENVIRONMENT[@]}" "$VENV/bin/python" bench/run.py "$@"
 }
 
 build_wheel() {
@@ -91,4 +94,11 @@ clang_format() {
   done
   find "${folders[@]}" -type f \( -name '*.h' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) \
     -not -path 'include/flashnce/flashnce.h' -print0 | xargs -0 "$VENV/bin/clang-format" "$@"
+}
+
+format_check() {
+  local status=0
+  clang_format --dry-run --Werror || status=$?
+  if [[ $status -ne 0 ]]; then echo "./dev format puts this right"; fi
+  return "$status"
 }

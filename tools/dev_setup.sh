@@ -29,7 +29,7 @@ setup_system() {
   local group choice choices wanted missing=() install=()
   if ! command -v dpkg-query >/dev/null; then
     first_program g++ clang++ >/dev/null && command -v ninja >/dev/null && command -v git >/dev/null ||
-      die "not a Debian or Ubuntu system: install a C++20 compiler, ninja, git, Python 3 with venv, Catch2 and Highway's headers"
+      die "not Debian or Ubuntu: install a C++20 compiler, ninja, git, Python 3 with venv, Catch2 and Highway's headers"
     return 0
   fi
   for group in "$@"; do
@@ -41,7 +41,8 @@ setup_system() {
   done
   if [[ ${#missing[@]} -eq 0 ]]; then return 0; fi
   if [[ $(id -u) -ne 0 ]] && ! sudo -n true 2>/dev/null; then
-    die "please run: sudo apt-get install $(for choices in "${missing[@]}"; do printf '%s ' "${choices%%|*}"; done | tr , ' ')"
+    missing=("${missing[@]%%|*}")
+    die "please run: sudo apt-get install ${missing[*]//,/ }"
   fi
   stage "package lists" apt_get update -q
   for choices in "${missing[@]}"; do

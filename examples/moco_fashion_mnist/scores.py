@@ -7,15 +7,13 @@ divided by the temperature.
 
 import math
 
-import flashnce
-import torch
-from flashnce.torch import info_nce
+import flashnce.torch
 
 CURVES = ("pos_mean", "pos_variance", "neg_mean", "neg_variance", "acc1")
 
 
 def summarize(statistics):
-    """Means over the batch of the per-row statistics of one Scores part."""
+    """Means over the batch of per-row ScoreStatistics."""
     pos = statistics.pos
     return {
         "pos_mean": pos.mean().item(),
@@ -26,11 +24,10 @@ def summarize(statistics):
     }
 
 
-@torch.no_grad()
 def measure(q, k, queue, temperature, sampled, preset):
     """One row of the history, from a step's inputs and its Scores `sampled`; call it before the keys are pushed."""
-    _, raw = info_nce(q, k, queue, temperature=temperature, return_scores=True)
-    row = {f"raw_{name}": value for name, value in summarize(raw.mixed).items()}
+    raw = flashnce.torch.scores(q, k, queue, temperature=temperature)
+    row = {f"raw_{name}": value for name, value in summarize(raw).items()}
     row |= {f"sampled_{name}": value for name, value in summarize(sampled.mixed).items()}
     if preset == "ft":
         row |= algebra(sampled)

@@ -81,7 +81,7 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         if measured:
-            row = measure(q.detach(), k, self.queue, self.config.temperature, scores, self.preset())
+            row = measure(q, k, self.queue, self.config.temperature, scores, self.preset())
             self.history.append({"step": self.steps_done, "loss": loss.item(), **row})
         else:
             self.seconds.append((time.perf_counter() - began, loss_seconds))

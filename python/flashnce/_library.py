@@ -81,6 +81,7 @@ class ScoreBuffers(ctypes.Structure):
         ("n_greater_equal", c_void_p),
         ("entropy", c_void_p),
         ("dq_norm", c_void_p),
+        ("reserved", c_void_p * 5),
     ]
 
 
@@ -169,6 +170,7 @@ _PROTOTYPES = {
         [c_int32, c_int32, c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int32, c_void_p, c_void_p],
     ),
     "fnce_queue_push": (c_int32, [POINTER(Push), c_void_p]),
+    "fnce_scores": (c_int32, [c_void_p, POINTER(Args), POINTER(ScoreBuffers), c_void_p, c_size_t, c_void_p]),
     "fnce_sample_lambda_pos": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),
     "fnce_sample_lambda_neg": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),
     "fnce_permutation": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),

@@ -16,6 +16,7 @@ from ._options import Mix, choice, integer, lambda_granularity, mix_or_none, num
 _SCORE_TYPES = {
     name: np.int64 if name in ("neg_count", "n_greater", "n_greater_equal") else np.float32
     for name, _ in c.ScoreBuffers._fields_
+    if name != "reserved"
 }
 
 

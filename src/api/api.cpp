@@ -9,6 +9,7 @@
 #include "core/args.h"
 #include "core/inspect.h"
 #include "core/layout.h"
+#include "core/limits.h"
 #include "core/plan.h"
 #include "core/push.h"
 #include "core/status.h"
@@ -37,7 +38,8 @@ void require_workspace(const fnce_plan& plan, void* workspace, size_t bytes) {
   if (bytes < needed)
     throw fnce::StatusError(FNCE_WORKSPACE_TOO_SMALL, "workspace_bytes is " + fnce::to_text(uint64_t{bytes}) +
                                                           "; allowed: " + fnce::to_text(needed) + " or more");
-  if (needed > 0) fnce::require_pointer(workspace, FNCE_ALIGNMENT, "workspace", "device memory of fnce_plan_workspace bytes");
+  if (needed > 0)
+    fnce::require_pointer(workspace, FNCE_ALIGNMENT, "workspace", "device memory of fnce_plan_workspace bytes");
 }
 
 void require_partial(const fnce_plan& plan, const void* partial, size_t bytes, const char* field) {
@@ -70,11 +72,12 @@ const char* fnce_status_string(fnce_status status) { return fnce::status_name(st
 const char* fnce_last_error(void) { return fnce::last_error(); }
 
 fnce_status fnce_problem_init(fnce_problem* problem, size_t size, int32_t preset) {
-  return guard([&] { fnce::init_versioned(problem, size, fnce::preset_problem(preset), sizeof(fnce_problem), "problem"); });
+  return guard(
+      [&] { fnce::init_versioned(problem, size, fnce::preset_problem(preset), fnce::kFirstProblemSize, "problem"); });
 }
 
 fnce_status fnce_args_init(fnce_args* args, size_t size) {
-  return guard([&] { fnce::init_versioned(args, size, fnce::default_args(), sizeof(fnce_args), "args"); });
+  return guard([&] { fnce::init_versioned(args, size, fnce::default_args(), fnce::kFirstArgsSize, "args"); });
 }
 
 fnce_status fnce_plan_create(const fnce_problem* problem, fnce_plan** plan) {
@@ -104,20 +107,20 @@ fnce_status fnce_loss(const fnce_plan* plan, const fnce_args* args, void* worksp
 fnce_status fnce_scale(int32_t device, int32_t device_index, const float* gradient, int64_t rows, int64_t columns,
                        const float* upstream, int64_t upstream_count, int32_t out_type, void* out, fnce_stream stream) {
   return guard([&] {
-    const fnce::ScaleCall call = fnce::check_scale(device, device_index, gradient, rows, columns, upstream, upstream_count,
-                                                   out_type, out);
-    fnce::require_device(device, device_index, fnce::backends()).scale(call, stream);
+    const fnce::ScaleCall call =
+        fnce::check_scale(device, device_index, gradient, rows, columns, upstream, upstream_count, out_type, out);
+    fnce::require_device(device, device_index, "", fnce::backends()).scale(call, stream);
   });
 }
 
 fnce_status fnce_push_init(fnce_push* push, size_t size) {
-  return guard([&] { fnce::init_versioned(push, size, fnce::default_push(), sizeof(fnce_push), "push"); });
+  return guard([&] { fnce::init_versioned(push, size, fnce::default_push(), fnce::kFirstPushSize, "push"); });
 }
 
 fnce_status fnce_queue_push(const fnce_push* push, fnce_stream stream) {
   return guard([&] {
     const fnce_push checked = fnce::check_push(push);
-    fnce::require_device(checked.device, checked.device_index, fnce::backends()).queue_push(checked, stream);
+    fnce::require_device(checked.device, checked.device_index, "push.", fnce::backends()).queue_push(checked, stream);
   });
 }
 
@@ -142,12 +145,10 @@ fnce_status fnce_prep(const fnce_plan* plan, const fnce_args* args, const fnce_a
   });
 }
 
-fnce_status fnce_partial_layout(const fnce_plan* plan, fnce_layout* layout) {
+fnce_status fnce_partial_layout(const fnce_plan* plan, fnce_layout* layout, size_t size) {
   return guard([&] {
     const fnce_problem& p = require_plan(plan).problem.raw();
-    if (layout == nullptr) fnce::invalid("layout", "NULL", "a pointer to a fnce_layout");
-    const uint64_t size = layout->struct_size;
-    fnce::init_versioned(layout, size, fnce::partial_layout(p.n, p.d, p.scores), sizeof(fnce_layout), "layout");
+    fnce::init_versioned(layout, size, fnce::partial_layout(p.n, p.d, p.scores), fnce::kFirstLayoutSize, "layout");
   });
 }
 
@@ -162,8 +163,8 @@ fnce_status fnce_partial(const fnce_plan* plan, const fnce_args* args, const fnc
   });
 }
 
-fnce_status fnce_merge(const fnce_plan* plan, const void* const* partials, int32_t count, void* out, size_t partial_bytes,
-                       fnce_stream stream) {
+fnce_status fnce_merge(const fnce_plan* plan, const void* const* partials, int32_t count, void* out,
+                       size_t partial_bytes, fnce_stream stream) {
   return guard([&] {
     const fnce_plan& checked = require_plan(plan);
     if (count < 1) fnce::invalid("count", fnce::to_text(int64_t{count}), "1 or more");
@@ -172,8 +173,28 @@ fnce_status fnce_merge(const fnce_plan* plan, const void* const* partials, int32
       require_partial(checked, partials[i], partial_bytes, ("partials[" + std::to_string(i) + "]").c_str());
     require_partial(checked, out, partial_bytes, "out");
     for (int32_t i = 1; i < count; ++i)
-      if (partials[i] == out) fnce::invalid("out", "partials[" + std::to_string(i) + "]", "memory of its own, or partials[0]");
+      if (partials[i] == out)
+        fnce::invalid("out", "partials[" + std::to_string(i) + "]", "memory of its own, or partials[0]");
     checked.steps->merge(partials, count, out, stream);
+  });
+}
+
+fnce_status fnce_partial_rows(const fnce_plan* partial_plan, const void* partial, int64_t first_row,
+                              const fnce_plan* plan, void* out, size_t partial_bytes, fnce_stream stream) {
+  return guard([&] {
+    if (partial_plan == nullptr) fnce::invalid("partial_plan", "NULL", "the plan of the partial");
+    const fnce_plan& checked = require_plan(plan);
+    const fnce_problem &from = partial_plan->problem.raw(), &to = checked.problem.raw();
+    if (from.d != to.d)
+      fnce::invalid("problem.d of plan", fnce::to_text(to.d), fnce::to_text(from.d) + ", as partial_plan");
+    if (from.scores != to.scores)
+      fnce::invalid("problem.scores of plan", fnce::to_text(int64_t{to.scores}),
+                    fnce::to_text(int64_t{from.scores}) + ", as partial_plan");
+    fnce::check_range("first_row", first_row, 0, from.n - to.n);
+    require_partial(*partial_plan, partial, fnce::partial_layout(from.n, from.d, from.scores).bytes, "partial");
+    require_partial(checked, out, partial_bytes, "out");
+    if (out == partial) fnce::invalid("out", "partial", "memory of its own");
+    checked.steps->take_rows(partial, partial_plan->problem, first_row, out, stream);
   });
 }
 
@@ -202,21 +223,21 @@ fnce_status fnce_run(const fnce_problem* problem, const fnce_args* args, void* w
 fnce_status fnce_sample_lambda_pos(const fnce_problem* problem, const fnce_args* args, float* out, int64_t count) {
   return guard([&] {
     const fnce::Problem checked(problem);
-    fnce::sample_lambda_pos(checked, Args(args, checked, CallKind::kDraws, true), out, count);
+    fnce::sample_lambda(checked, Args(args, checked, CallKind::kDrawsPos, true), fnce::Stream::kLambdaPos, out, count);
   });
 }
 
 fnce_status fnce_sample_lambda_neg(const fnce_problem* problem, const fnce_args* args, float* out, int64_t count) {
   return guard([&] {
     const fnce::Problem checked(problem);
-    fnce::sample_lambda_neg(checked, Args(args, checked, CallKind::kDraws, true), out, count);
+    fnce::sample_lambda(checked, Args(args, checked, CallKind::kDrawsNeg, true), fnce::Stream::kLambdaNeg, out, count);
   });
 }
 
 fnce_status fnce_permutation(const fnce_problem* problem, const fnce_args* args, int32_t* out, int64_t count) {
   return guard([&] {
     const fnce::Problem checked(problem);
-    fnce::sample_permutation(checked, Args(args, checked, CallKind::kDraws, true), out, count);
+    fnce::sample_permutation(checked, Args(args, checked, CallKind::kDrawsPermutation, true), out, count);
   });
 }
 
@@ -243,7 +264,7 @@ const char* fnce_build_info(void) {
 
 fnce_status fnce_set_threads(int32_t threads) {
   return guard([&] {
-    if (threads < 1 || threads > 1024) fnce::invalid("threads", fnce::to_text(int64_t{threads}), "1 .. 1024");
+    fnce::check_range("threads", threads, 1, fnce::kMaxThreads);
     fnce::set_default_threads(threads);
   });
 }

@@ -1,5 +1,7 @@
 #include "api/cache.h"
 
+#include <pthread.h>
+
 #include <list>
 #include <mutex>
 #include <string>
@@ -28,7 +30,11 @@ struct Cache {
 
 // Never destroyed: a thread may still call while the process ends.
 Cache& cache() {
-  static Cache* const instance = new Cache;
+  static Cache* const instance = [] {
+    // A fork waits until no call is inside: the child must not inherit a lock that nobody will open.
+    pthread_atfork([] { cache().mutex.lock(); }, [] { cache().mutex.unlock(); }, [] { cache().mutex.unlock(); });
+    return new Cache;
+  }();
   return *instance;
 }
 

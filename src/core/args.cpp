@@ -1,7 +1,8 @@
 #include "core/args.h"
 
+#include <array>
 #include <cmath>
-#include <limits>
+#include <cstdint>
 #include <string>
 
 #include "core/status.h"
@@ -10,8 +11,7 @@
 namespace fnce {
 namespace {
 
-constexpr size_t kFirstArgsSize = 424;
-static_assert(sizeof(fnce_args) == kFirstArgsSize, "the first version's size is pinned");
+static_assert(sizeof(fnce_args) >= kFirstArgsSize);
 
 // A value, or what the pointer beside it points to.
 template <class T>
@@ -22,21 +22,49 @@ void resolve(T& value, const T*& pointer, const char* pointer_field, bool host_m
   pointer = nullptr;
 }
 
-void check_positive(float value, const std::string& field) {
-  if (!(value > 0) || !std::isfinite(value)) invalid(field, to_text(double{value}), "finite numbers > 0");
-}
-
-void check_finite(float value, const std::string& field) {
-  if (!std::isfinite(value)) invalid(field, to_text(double{value}), "finite numbers");
-}
-
-void check_multiple_of_4(uint64_t value, const std::string& field) {
-  if (value % 4 != 0) invalid(field, to_text(value), "multiples of 4");
-}
-
 // The name under which a number is reported: the field it was read from.
 std::string source(const char* field, const void* pointer) {
   return std::string("args.") + (pointer ? "*" : "") + field + (pointer ? "_pointer" : "");
+}
+
+void check_positive(float value, const char* field, const void* pointer) {
+  if (!(value > 0) || !std::isfinite(value))
+    invalid(source(field, pointer), to_text(double{value}), "finite numbers > 0");
+}
+
+void check_finite(float value, const char* field, const void* pointer) {
+  if (!std::isfinite(value)) invalid(source(field, pointer), to_text(double{value}), "finite numbers");
+}
+
+void check_multiple_of_4(uint64_t value, const char* field, const void* pointer) {
+  if (value % 4 != 0) invalid(source(field, pointer), to_text(value), "multiples of 4");
+}
+
+struct Buffer {
+  const char* field;
+  const void* pointer;
+  size_t alignment;
+};
+
+std::array<Buffer, 11> buffers_of(const fnce_score_buffers& b) {
+  return {{{"pos", b.pos, 4},
+           {"neg_count", b.neg_count, 8},
+           {"neg_mean", b.neg_mean, 4},
+           {"neg_variance", b.neg_variance, 4},
+           {"neg_min", b.neg_min, 4},
+           {"neg_max", b.neg_max, 4},
+           {"neg_log_mean_exp", b.neg_log_mean_exp, 4},
+           {"n_greater", b.n_greater, 8},
+           {"n_greater_equal", b.n_greater_equal, 8},
+           {"entropy", b.entropy, 4},
+           {"dq_norm", b.dq_norm, 4}}};
+}
+
+// The name of the first buffer that is there, or null.
+const char* first_buffer(const fnce_score_buffers& buffers) {
+  for (const Buffer& buffer : buffers_of(buffers))
+    if (buffer.pointer) return buffer.field;
+  return nullptr;
 }
 
 struct Uses {
@@ -50,9 +78,11 @@ Uses uses_of(CallKind kind) {
     case CallKind::kPartial: return {false, true, false, true, false, true};
     case CallKind::kFinish: return {true, false, true, false, true, true};
     case CallKind::kScores: return {true, true, false, false, false, true};
-    case CallKind::kDraws: break;
+    case CallKind::kDrawsPos: return {false, false, true, false, false, false};
+    case CallKind::kDrawsNeg: return {false, false, false, true, false, false};
+    case CallKind::kDrawsPermutation: break;
   }
-  return {false, false, true, true, false, false};
+  return {};
 }
 
 void resolve_numbers(fnce_args& a, const Problem& problem, const Uses& uses, bool host_memory) {
@@ -64,18 +94,19 @@ void resolve_numbers(fnce_args& a, const Problem& problem, const Uses& uses, boo
   resolve(a.shift_neg, a.shift_neg_pointer, "args.shift_neg_pointer", host_memory);
   resolve(a.seed, a.seed_pointer, "args.seed_pointer", host_memory);
   resolve(a.offset, a.offset_pointer, "args.offset_pointer", host_memory);
-  if (uses.temperature && !a.temperature_pointer) check_positive(a.temperature, source("temperature", given.temperature_pointer));
+  if (uses.temperature && !a.temperature_pointer)
+    check_positive(a.temperature, "temperature", given.temperature_pointer);
   if (uses.lambda_pos && problem.samples_lambda_pos()) {
-    if (!a.alpha_pos_pointer) check_positive(a.alpha_pos, source("alpha_pos", given.alpha_pos_pointer));
-    if (!a.shift_pos_pointer) check_finite(a.shift_pos, source("shift_pos", given.shift_pos_pointer));
+    if (!a.alpha_pos_pointer) check_positive(a.alpha_pos, "alpha_pos", given.alpha_pos_pointer);
+    if (!a.shift_pos_pointer) check_finite(a.shift_pos, "shift_pos", given.shift_pos_pointer);
   }
   if (uses.lambda_neg && problem.samples_lambda_neg()) {
-    if (!a.alpha_neg_pointer) check_positive(a.alpha_neg, source("alpha_neg", given.alpha_neg_pointer));
-    if (!a.shift_neg_pointer) check_finite(a.shift_neg, source("shift_neg", given.shift_neg_pointer));
+    if (!a.alpha_neg_pointer) check_positive(a.alpha_neg, "alpha_neg", given.alpha_neg_pointer);
+    if (!a.shift_neg_pointer) check_finite(a.shift_neg, "shift_neg", given.shift_neg_pointer);
   }
   check_epsilon(a.epsilon, "args.epsilon");
-  if (!a.offset_pointer) check_multiple_of_4(a.offset, source("offset", given.offset_pointer));
-  check_multiple_of_4(a.offset_increment, "args.offset_increment");
+  if (!a.offset_pointer) check_multiple_of_4(a.offset, "offset", given.offset_pointer);
+  check_multiple_of_4(a.offset_increment, "offset_increment", nullptr);
 }
 
 // An array that is there exactly if its source is FNCE_GIVEN.
@@ -97,7 +128,8 @@ void check_inputs(const fnce_args& a, const Problem& problem, const Uses& uses) 
                 "device memory of the granularity's shape, as problem.lambda_pos_source is FNCE_GIVEN");
   if (uses.lambda_neg) {
     check_given(p.k > 0 ? a.lambda_neg : nullptr, problem.mixes_negatives() && p.k > 0, p.lambda_neg_source,
-                "args.lambda_neg", "device memory of the granularity's shape, as problem.lambda_neg_source is FNCE_GIVEN");
+                "args.lambda_neg",
+                "device memory of the granularity's shape, as problem.lambda_neg_source is FNCE_GIVEN");
     check_given(p.k > 0 ? a.permutation : nullptr, problem.mixes_negatives() && p.k > 0, p.permutation_source,
                 "args.permutation", "device memory of [k] indices, as problem.permutation_source is FNCE_GIVEN");
   }
@@ -111,10 +143,10 @@ void check_outputs(const fnce_args& a, const Problem& problem) {
   check_alignment(a.dtemperature, 4, "args.dtemperature");
   check_score_buffers(a.mixed, true, "args.mixed");
   check_score_buffers(a.unmixed, false, "args.unmixed");
-  if (any_buffer(a.mixed) && !problem.gathers_mixed())
-    invalid("args.mixed", "a set of buffers", "NULLs, since problem.scores lacks FNCE_SCORES_MIXED");
-  if (any_buffer(a.unmixed) && !problem.gathers_unmixed())
-    invalid("args.unmixed", "a set of buffers", "NULLs, since problem.scores lacks FNCE_SCORES_UNMIXED");
+  if (const char* field = first_buffer(a.mixed); field && !problem.gathers_mixed())
+    invalid(std::string("args.mixed.") + field, "not NULL", "NULL, since problem.scores lacks FNCE_SCORES_MIXED");
+  if (const char* field = first_buffer(a.unmixed); field && !problem.gathers_unmixed())
+    invalid(std::string("args.unmixed.") + field, "not NULL", "NULL, since problem.scores lacks FNCE_SCORES_UNMIXED");
 }
 
 void check_reserved(const fnce_args& a) {
@@ -150,7 +182,7 @@ Args::Args(const fnce_args* args, const Problem& problem, CallKind kind, bool ho
   const Uses uses = uses_of(kind);
   check_reserved(raw_);
   resolve_numbers(raw_, problem, uses, host_memory);
-  if (kind == CallKind::kDraws) return;
+  if (!uses.temperature) return;  // the host looks at draws: no array is read
   check_inputs(raw_, problem, uses);
   if (uses.outputs) check_outputs(raw_, problem);
 }
@@ -160,44 +192,32 @@ bool Args::needs_gradient() const {
 }
 
 void check_epsilon(float value, const char* field) {
-  if (!(value >= std::numeric_limits<float>::min()) || !std::isfinite(value))
-    invalid(field, to_text(double{value}), "finite numbers >= 1.17549435e-38");
+  // Norms are float32 sums of squares: below, they lose their bits to underflow.
+  if (!(value >= 1e-18f) || !std::isfinite(value)) invalid(field, to_text(double{value}), "finite numbers >= 1e-18");
 }
 
-void check_score_buffers(const fnce_score_buffers& b, bool loss_statistics, const char* name) {
-  const std::string prefix = std::string(name) + ".";
-  const struct {
-    const char* field;
-    const void* pointer;
-    size_t alignment;
-  } all[] = {{"pos", b.pos, 4},
-             {"neg_count", b.neg_count, 8},
-             {"neg_mean", b.neg_mean, 4},
-             {"neg_variance", b.neg_variance, 4},
-             {"neg_min", b.neg_min, 4},
-             {"neg_max", b.neg_max, 4},
-             {"neg_log_mean_exp", b.neg_log_mean_exp, 4},
-             {"n_greater", b.n_greater, 8},
-             {"n_greater_equal", b.n_greater_equal, 8},
-             {"entropy", b.entropy, 4},
-             {"dq_norm", b.dq_norm, 4}};
-  for (const auto& entry : all) check_alignment(entry.pointer, entry.alignment, (prefix + entry.field).c_str());
+void check_score_buffers(const fnce_score_buffers& buffers, bool loss_statistics, const char* name) {
+  const auto field = [&](const char* last) { return std::string(name) + "." + last; };
+  for (const Buffer& buffer : buffers_of(buffers))
+    if (reinterpret_cast<uintptr_t>(buffer.pointer) % buffer.alignment != 0)
+      check_alignment(buffer.pointer, buffer.alignment, field(buffer.field).c_str());
+  for (const void* pointer : buffers.reserved)
+    if (pointer) unsupported(field("reserved"), "not NULL", "NULL");
   if (loss_statistics) return;
   const char* allowed = "NULL: it is a statistic of the loss (args.mixed)";
-  if (b.entropy) invalid(prefix + "entropy", "not NULL", allowed);
-  if (b.dq_norm) invalid(prefix + "dq_norm", "not NULL", allowed);
+  if (buffers.entropy) invalid(field("entropy"), "not NULL", allowed);
+  if (buffers.dq_norm) invalid(field("dq_norm"), "not NULL", allowed);
 }
 
-bool any_buffer(const fnce_score_buffers& b) {
-  return b.pos || b.neg_count || b.neg_mean || b.neg_variance || b.neg_min || b.neg_max || b.neg_log_mean_exp ||
-         b.n_greater || b.n_greater_equal || b.entropy || b.dq_norm;
-}
+bool any_buffer(const fnce_score_buffers& buffers) { return first_buffer(buffers) != nullptr; }
 
 void check_anchors(const fnce_anchors* anchors, const Problem& problem) {
   if (anchors == nullptr) invalid("anchors", "NULL", "a pointer to a fnce_anchors");
   require_pointer(anchors->anchor, 4, "anchors.anchor", "device memory of [n,d] anchors");
   check_alignment(anchors->pos, 4, "anchors.pos");
   check_alignment(anchors->unmixed_pos, 4, "anchors.unmixed_pos");
+  for (const void* pointer : anchors->reserved)
+    if (pointer) unsupported("anchors.reserved", "not NULL", "NULL");
   if (problem.gathers_mixed() && !anchors->pos)
     invalid("anchors.pos", "NULL", "device memory of [n] scores, as problem.scores has FNCE_SCORES_MIXED");
   if (problem.gathers_unmixed() && !anchors->unmixed_pos)

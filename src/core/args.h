@@ -2,20 +2,27 @@
 #pragma once
 #include <flashnce/flashnce.h>
 
+#include <cstddef>
+
 #include "core/problem.h"
 
 namespace fnce {
+
+// sizeof(fnce_args) of the first version; pinned.
+constexpr size_t kFirstArgsSize = 504;
 
 fnce_args default_args();
 
 // What a call reads and writes of its arguments.
 enum class CallKind {
-  kLoss,     // everything
-  kPrep,     // features, positive mixing
-  kPartial,  // negatives, negative mixing
-  kFinish,   // features, positive mixing, all outputs
-  kScores,   // features and queue, no mixing, no outputs of fnce_args
-  kDraws     // numbers only: the host inspects what a seed draws
+  kLoss,      // everything
+  kPrep,      // features, positive mixing
+  kPartial,   // negatives, negative mixing
+  kFinish,    // features, positive mixing, all outputs
+  kScores,    // features and queue, no mixing, no outputs of fnce_args
+  kDrawsPos,  // the host inspects what a seed draws: the numbers of one side, or of none
+  kDrawsNeg,
+  kDrawsPermutation
 };
 
 // A copy of the caller's fnce_args. Throws StatusError: the argument checks of everything that may change per call. Numbers

@@ -11,7 +11,7 @@
 
 namespace fnce {
 
-// A checked fnce_push and fnce_scale.
+// The checked arguments of fnce_scale.
 struct ScaleCall {
   int32_t device_index;
   const float* gradient;
@@ -40,6 +40,9 @@ class BackendPlan {
   virtual void prep(const Call& call, const fnce_anchors& anchors) const = 0;
   virtual void partial(const Call& call, const fnce_anchors& anchors, void* partial) const = 0;
   virtual void merge(const void* const* partials, int32_t count, void* out, fnce_stream stream) const = 0;
+  // Rows first_row .. of a partial of `from` (equal d and scores) into a partial of this plan.
+  virtual void take_rows(const void* partial, const Problem& from, int64_t first_row, void* out,
+                         fnce_stream stream) const = 0;
   virtual void finish(const Call& call, const void* partial) const = 0;
   virtual void scores(const Call& call, const fnce_score_buffers& out) const = 0;
 };

@@ -5,11 +5,12 @@
 
 #include "core/args.h"
 #include "core/problem.h"
+#include "math/philox.h"
 
 namespace fnce {
 
-void sample_lambda_pos(const Problem& problem, const Args& args, float* out, int64_t count);
-void sample_lambda_neg(const Problem& problem, const Args& args, float* out, int64_t count);
+// stream: Stream::kLambdaPos or kLambdaNeg. Throws StatusError.
+void sample_lambda(const Problem& problem, const Args& args, Stream stream, float* out, int64_t count);
 void sample_permutation(const Problem& problem, const Args& args, int32_t* out, int64_t count);
 
 }  // namespace fnce

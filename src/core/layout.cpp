@@ -42,9 +42,12 @@ PartialView::PartialView(void* base, const fnce_layout& layout) {
   l = static_cast<float*>(at(layout.l));
   o = static_cast<float*>(at(layout.o));
   for (int set = 0; set < 2; ++set) {
-    stats[set] = {static_cast<int64_t*>(at(layout.count[set])),     static_cast<float*>(at(layout.mean[set])),
-                  static_cast<float*>(at(layout.m2[set])),          static_cast<float*>(at(layout.min[set])),
-                  static_cast<float*>(at(layout.max[set])),         static_cast<int64_t*>(at(layout.n_greater[set])),
+    stats[set] = {static_cast<int64_t*>(at(layout.count[set])),
+                  static_cast<float*>(at(layout.mean[set])),
+                  static_cast<float*>(at(layout.m2[set])),
+                  static_cast<float*>(at(layout.min[set])),
+                  static_cast<float*>(at(layout.max[set])),
+                  static_cast<int64_t*>(at(layout.n_greater[set])),
                   static_cast<int64_t*>(at(layout.n_greater_equal[set]))};
   }
   unmixed_m = static_cast<float*>(at(layout.unmixed_m));

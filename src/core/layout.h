@@ -2,9 +2,13 @@
 #pragma once
 #include <flashnce/flashnce.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace fnce {
+
+// sizeof(fnce_layout) of the first version; pinned.
+constexpr size_t kFirstLayoutSize = 168;
 
 constexpr uint64_t kAlignment = FNCE_ALIGNMENT;
 constexpr uint64_t align_up(uint64_t bytes, uint64_t alignment = kAlignment) {

@@ -16,7 +16,7 @@ namespace fnce {
 
 std::unique_ptr<fnce_plan> make_plan(const Problem& problem, std::span<const Backend* const> backends) {
   const fnce_problem& p = problem.raw();
-  require_device(p.device, p.device_index, backends);
+  require_device(p.device, p.device_index, "problem.", backends);
   for (const Backend* backend : backends) {
     if (backend->device() != p.device || p.device_index >= backend->device_count()) continue;
     if (auto steps = backend->plan(problem)) return std::make_unique<fnce_plan>(problem, *backend, std::move(steps));
@@ -24,7 +24,8 @@ std::unique_ptr<fnce_plan> make_plan(const Problem& problem, std::span<const Bac
   throw StatusError(FNCE_UNSUPPORTED, "no backend of this library accepts the problem");
 }
 
-const Backend& require_device(int32_t device, int32_t device_index, std::span<const Backend* const> backends) {
+const Backend& require_device(int32_t device, int32_t device_index, const char* prefix,
+                              std::span<const Backend* const> backends) {
   const std::string name = device == FNCE_CUDA ? "CUDA" : "CPU";
   int32_t count = -1;
   for (const Backend* backend : backends) {
@@ -32,9 +33,12 @@ const Backend& require_device(int32_t device, int32_t device_index, std::span<co
     count = std::max(count, backend->device_count());
     if (device_index < backend->device_count()) return *backend;
   }
-  if (count < 0) throw StatusError(FNCE_NO_DEVICE, "problem.device is " + name + ", which this library was built without");
-  throw StatusError(FNCE_NO_DEVICE, "problem.device_index is " + to_text(int64_t{device_index}) + "; this machine has " +
-                                        to_text(int64_t{count}) + " usable " + name + " devices");
+  if (count < 0)
+    throw StatusError(FNCE_NO_DEVICE, std::string(prefix) + "device is " + to_text(int64_t{device}) + " (" + name +
+                                          "), which this library was built without; allowed: FNCE_CPU (1)");
+  throw StatusError(FNCE_NO_DEVICE, std::string(prefix) + "device_index is " + to_text(int64_t{device_index}) +
+                                        "; this machine has " + to_text(int64_t{count}) + " usable " + name +
+                                        " devices");
 }
 
 }  // namespace fnce

@@ -3,18 +3,14 @@
 #include <cstddef>
 #include <string>
 
+#include "core/limits.h"
 #include "core/status.h"
 #include "core/versioned.h"
 
 namespace fnce {
 namespace {
 
-constexpr int64_t kMaxRows = 2147483647;      // permutation indices are 31 bits: 32-bit multiplies suffice
-constexpr int64_t kMaxFeatures = 1 << 20;     // row_offset * features stays inside the 56 bits of a draw's index
-constexpr int64_t kMaxRowOffset = int64_t{1} << 32;
-constexpr int32_t kMaxThreads = 1024;
-constexpr size_t kFirstProblemSize = 160;
-static_assert(sizeof(fnce_problem) == kFirstProblemSize, "the first version's size is pinned");
+static_assert(sizeof(fnce_problem) >= kFirstProblemSize);
 
 void check_choice(const char* field, int32_t value, int32_t low, int32_t high, const char* names) {
   if (value < low || value > high) invalid(field, to_text(int64_t{value}), names);
@@ -24,7 +20,7 @@ void check_sizes(fnce_problem& p) {
   check_range("problem.n", p.n, 1, kMaxRows);
   check_range("problem.k", p.k, 0, kMaxRows);
   check_range("problem.d", p.d, 1, kMaxFeatures);
-  if (p.k_global == 0 && p.column_offset == 0) p.k_global = p.k;
+  if (p.k_global == 0) p.k_global = p.k;
   check_range("problem.k_global", p.k_global, p.k, kMaxRows);
   check_range("problem.row_offset", p.row_offset, 0, kMaxRowOffset);
   check_range("problem.column_offset", p.column_offset, 0, p.k_global - p.k);
@@ -75,9 +71,11 @@ void check_mixing(const fnce_problem& p) {
   if (!mixes_neg && p.permutation_source != FNCE_SAMPLED)
     invalid("problem.permutation_source", "1", "FNCE_SAMPLED (0) where problem.lambda_neg is FNCE_LAMBDA_NONE");
   if (mixes_neg && p.columns == FNCE_COLUMNS_QUEUE)
-    invalid("problem.columns", "0 (FNCE_COLUMNS_QUEUE)", "FNCE_COLUMNS_MIXED, FNCE_COLUMNS_UNION where negatives are mixed");
+    invalid("problem.columns", "0 (FNCE_COLUMNS_QUEUE)",
+            "FNCE_COLUMNS_MIXED, FNCE_COLUMNS_UNION where negatives are mixed");
   if (!mixes_neg && p.columns == FNCE_COLUMNS_UNION)
-    invalid("problem.columns", "2 (FNCE_COLUMNS_UNION)", "FNCE_COLUMNS_QUEUE, FNCE_COLUMNS_MIXED where negatives are not mixed");
+    invalid("problem.columns", "2 (FNCE_COLUMNS_UNION)",
+            "FNCE_COLUMNS_QUEUE, FNCE_COLUMNS_MIXED where negatives are not mixed");
 }
 
 // Draws are made by global index, so a permutation must not leave the shard that holds its rows.
@@ -90,7 +88,7 @@ void check_shard(const fnce_problem& p) {
     if (shard) invalid("problem.k_global", to_text(p.k_global), "problem.k where the permutation is FNCE_GIVEN");
     return;
   }
-  if (!shard) return;
+  if (!shard || p.k == 0) return;
   if (p.perm_block == 0)
     invalid("problem.perm_block", "0", "a multiple of 16 where mixed negatives are sharded (k < k_global)");
   if (p.column_offset % p.perm_block != 0)

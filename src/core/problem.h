@@ -2,9 +2,13 @@
 #pragma once
 #include <flashnce/flashnce.h>
 
+#include <cstddef>
 #include <cstdint>
 
 namespace fnce {
+
+// sizeof(fnce_problem) of the first version; pinned.
+constexpr size_t kFirstProblemSize = 160;
 
 fnce_problem preset_problem(int32_t preset);
 

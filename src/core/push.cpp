@@ -1,17 +1,18 @@
 #include "core/push.h"
 
 #include "core/args.h"
+#include "core/limits.h"
 #include "core/status.h"
 #include "core/versioned.h"
 
 namespace fnce {
 namespace {
 
-constexpr size_t kFirstPushSize = 88;
-static_assert(sizeof(fnce_push) == kFirstPushSize, "the first version's size is pinned");
+static_assert(sizeof(fnce_push) >= kFirstPushSize);
 
 void check_device(const char* field, int32_t device, const char* index_field, int32_t index) {
-  if (device != FNCE_CPU && device != FNCE_CUDA) invalid(field, to_text(int64_t{device}), "FNCE_CPU (1), FNCE_CUDA (2)");
+  if (device != FNCE_CPU && device != FNCE_CUDA)
+    invalid(field, to_text(int64_t{device}), "FNCE_CPU (1), FNCE_CUDA (2)");
   check_range(index_field, index, 0, device == FNCE_CPU ? 0 : 1023);
 }
 
@@ -35,9 +36,9 @@ fnce_push default_push() {
 
 fnce_push check_push(const fnce_push* push) {
   const fnce_push p = read_versioned(push, default_push(), kFirstPushSize, "push");
-  check_range("push.n", p.n, 0, 2147483647);
-  check_range("push.k", p.k, 1, 2147483647);
-  check_range("push.d", p.d, 1, 1 << 20);
+  check_range("push.n", p.n, 0, kMaxRows);
+  check_range("push.k", p.k, 1, kMaxRows);
+  check_range("push.d", p.d, 1, kMaxFeatures);
   check_device("push.device", p.device, "push.device_index", p.device_index);
   check_type("push.key_type", p.key_type);
   check_type("push.queue_type", p.queue_type);
@@ -54,7 +55,7 @@ fnce_push check_push(const fnce_push* push) {
 ScaleCall check_scale(int32_t device, int32_t device_index, const float* gradient, int64_t rows, int64_t columns,
                       const float* upstream, int64_t upstream_count, int32_t out_type, void* out) {
   check_device("device", device, "device_index", device_index);
-  check_range("rows", rows, 0, 2147483647);
+  check_range("rows", rows, 0, kMaxRows);
   check_range("columns", columns, 0, int64_t{1} << 31);
   if (upstream_count != 1 && upstream_count != rows)
     invalid("upstream_count", to_text(upstream_count), "1 or rows (" + to_text(rows) + ")");

@@ -2,9 +2,14 @@
 #pragma once
 #include <flashnce/flashnce.h>
 
+#include <cstddef>
+
 #include "core/backend.h"
 
 namespace fnce {
+
+// sizeof(fnce_push) of the first version; pinned.
+constexpr size_t kFirstPushSize = 88;
 
 fnce_push default_push();
 // A checked copy. Throws StatusError.

@@ -6,13 +6,15 @@
 #include <atomic>
 #include <thread>
 
+#include "core/limits.h"
+
 namespace fnce {
 namespace {
 
 int32_t usable_cpus() {
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::clamp(CPU_COUNT(&set), 1, 1024);
-  return std::clamp(static_cast<int32_t>(std::thread::hardware_concurrency()), 1, 1024);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::clamp(CPU_COUNT(&set), 1, kMaxThreads);
+  return std::clamp(static_cast<int32_t>(std::thread::hardware_concurrency()), 1, kMaxThreads);
 }
 
 std::atomic<int32_t>& threads() {

@@ -15,8 +15,9 @@ constexpr size_t kMaxNewerBytes = 4096;
 // Checks a caller's struct size; `first_size` is that of the first released version.
 inline void check_struct_size(uint64_t size, size_t first_size, size_t known_size, const char* field) {
   if (size < first_size || size > known_size + kMaxNewerBytes)
-    invalid(field, to_text(size), to_text(uint64_t{first_size}) + " (the first version's) .. " +
-                                      to_text(uint64_t{known_size + kMaxNewerBytes}) + ", as set by the init function");
+    invalid(field, to_text(size),
+            to_text(uint64_t{first_size}) + " (the first version's) .. " +
+                to_text(uint64_t{known_size + kMaxNewerBytes}) + ", as set by the init function");
 }
 
 // *_init: writes exactly `size` bytes of the caller's struct.

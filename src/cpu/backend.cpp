@@ -1,6 +1,7 @@
 // The order of a call's steps on the CPU.
 #include "cpu/backend.h"
 
+#include <algorithm>
 #include <sstream>
 
 #include "core/layout.h"
@@ -33,11 +34,12 @@ class CpuPlan : public BackendPlan {
     const Workspace workspace = carve(call);
     const CallContext context = this->context(call, workspace);
     check_permutation(context);
-    const fnce_anchors anchors = {workspace.anchors, workspace.pos, workspace.unmixed_pos};
+    const fnce_anchors anchors = {workspace.anchors, workspace.pos, workspace.unmixed_pos, {}};
     const fnce_problem& p = problem_.raw();
     const PartialView partial(workspace.partial, partial_layout(p.n, p.d, p.scores));
     prep_rows(context, RowMixing::kAsProblem, anchors);
-    run_pass(context, {true, call.args.needs_gradient(), any_buffer(call.args.raw().mixed), any_buffer(call.args.raw().unmixed)},
+    run_pass(context,
+             {true, call.args.needs_gradient(), any_buffer(call.args.raw().mixed), any_buffer(call.args.raw().unmixed)},
              anchors, partial);
     finish_rows(context, partial);
   }
@@ -55,7 +57,11 @@ class CpuPlan : public BackendPlan {
   }
 
   void merge(const void* const* partials, int32_t count, void* out, fnce_stream) const override {
-    merge_partials(problem_, partials, count, out);
+    merge_partials(problem_, partials, count, threads_, out);
+  }
+
+  void take_rows(const void* partial, const Problem& from, int64_t first_row, void* out, fnce_stream) const override {
+    cpu::take_rows(from, partial, first_row, problem_, out);
   }
 
   void finish(const Call& call, const void* partial) const override {
@@ -66,7 +72,7 @@ class CpuPlan : public BackendPlan {
   void scores(const Call& call, const fnce_score_buffers& out) const override {
     const Workspace workspace = carve(call);
     const CallContext context = this->context(call, workspace);
-    const fnce_anchors anchors = {workspace.anchors, workspace.pos, nullptr};
+    const fnce_anchors anchors = {workspace.anchors, workspace.pos, nullptr, {}};
     const PartialView partial(workspace.partial, partial_layout(problem_.n(), problem_.d(), FNCE_SCORES_MIXED));
     prep_rows(context, RowMixing::kNone, anchors);
     run_pass(context, {false, false, true, false}, anchors, partial);
@@ -93,9 +99,11 @@ class CpuPlan : public BackendPlan {
 const char* mixing_in_words(const Problem& problem) {
   if (!problem.mixes_negatives()) return "negatives as they are, in the order of the queue";
   if (problem.can_mix_scores())
-    return "negatives mixed as scores (lambda per call or row and a sampled permutation: partners share registers, rows are "
+    return "negatives mixed as scores (lambda per call or row and a sampled permutation: partners share registers, "
+           "rows are "
            "read once)";
-  if (problem.raw().renormalize_neg) return "negatives mixed while packed (renormalised rows cannot be mixed as scores)";
+  if (problem.raw().renormalize_neg)
+    return "negatives mixed while packed (renormalised rows cannot be mixed as scores)";
   if (!problem.samples_permutation()) return "negatives mixed while packed (a given permutation has partners anywhere)";
   return "negatives mixed while packed (lambda per dimension or element cannot be mixed as scores)";
 }
@@ -103,13 +111,14 @@ const char* mixing_in_words(const Problem& problem) {
 std::string CpuPlan::describe() const {
   const Tiling& t = tiling_;
   std::ostringstream text;
-  text << "cpu backend, " << kernels_.name << " (" << t.lanes << " queries per vector, the best of this processor unless "
+  text << "cpu backend, " << kernels_.name << " (" << t.lanes
+       << " queries per vector, the best of this processor unless "
        << "FNCE_CPU_ISA says otherwise), up to " << threads_ << (threads_ == 1 ? " thread" : " threads") << "; " << t.n
        << " queries x " << t.k << " negatives x " << t.d << " features in float32; " << mixing_in_words(problem_)
        << (problem_.is_union() ? ", raw negatives beside them from the same pass" : "") << "; " << t.row_blocks
        << " row block" << (t.row_blocks == 1 ? "" : "s") << " of up to " << t.row_block << " queries x " << t.chunks
        << " chunk" << (t.chunks == 1 ? "" : "s") << " of up to "
-       << (t.chunks ? divide_up(t.key_tiles, t.chunks) * kKeyTile : 0) << " negatives = " << t.tasks()
+       << std::min(t.k, t.chunks ? divide_up(t.key_tiles, t.chunks) * kKeyTile : 0) << " negatives = " << t.tasks()
        << " tasks, tiles of " << kKeyTile << " negatives; workspace " << workspace_bytes_ << " bytes";
   return text.str();
 }
@@ -121,7 +130,9 @@ class CpuBackend : public Backend {
   int32_t device_count() const override { return 1; }
   bool host_memory() const override { return true; }
   std::string build_info() const override { return std::string("cpu (") + kernels().name + ")"; }
-  std::unique_ptr<BackendPlan> plan(const Problem& problem) const override { return std::make_unique<CpuPlan>(problem); }
+  std::unique_ptr<BackendPlan> plan(const Problem& problem) const override {
+    return std::make_unique<CpuPlan>(problem);
+  }
   void scale(const ScaleCall& call, fnce_stream) const override { cpu::scale(call); }
   void queue_push(const fnce_push& push, fnce_stream) const override { cpu::queue_push(push); }
 };

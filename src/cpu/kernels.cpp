@@ -18,14 +18,15 @@ const Kernels& choose() {
 #endif
   const Candidate candidates[] = {
 #if defined(FNCE_ISA_AVX512)
-      {kernels_avx512, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                           __builtin_cpu_supports("avx512vl")},
+    {kernels_avx512, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                         __builtin_cpu_supports("avx512vl")},
 #endif
 #if defined(FNCE_ISA_AVX2)
-      {kernels_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")},
+    {kernels_avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")},
 #endif
-      {kernels_baseline, true}};
+    {kernels_baseline, true}
+  };
   const char* forced = std::getenv("FNCE_CPU_ISA");
   if (forced)
     for (const Candidate& candidate : candidates)

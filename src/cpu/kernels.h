@@ -1,6 +1,6 @@
 // What each instruction set provides: the inner steps of the CPU backend, compiled once per instruction set from src/cpu/isa.
 // A step is given packed or row-major arrays and does one row, one key tile or one panel; who calls it with what is in
-// src/cpu/step.cpp and its neighbours.
+// src/cpu/tiles.cpp, pass.cpp and rows.cpp.
 #pragma once
 #include <cstdint>
 
@@ -22,21 +22,21 @@ struct LambdaDraw {
 
 // How a packed row j of a tile is made: z[row] or the mix of z[row] and z[partner], equation (3).
 struct PackJob {
-  const float* queue;        // [K,D]
-  const int32_t* rows;       // [keys] source rows, in packed order
-  const int32_t* partners;   // [keys] or null: no mixing while packing
-  const float* lambda_call;  // [1], or null
-  const float* lambda_rows;  // [K] by row, or null
-  const float* lambda_dims;  // [D], or null
-  const float* lambda_given; // [K,D] by row, or null
+  const float* queue;                 // [K,D]
+  const int32_t* rows;                // [keys] source rows, in packed order
+  const int32_t* partners;            // [keys] or null: no mixing while packing
+  const float* lambda_call;           // [1], or null
+  const float* lambda_rows;           // [K] by row, or null
+  const float* lambda_dims;           // [D], or null
+  const float* lambda_given;          // [K,D] by row, or null
   const LambdaDraw* lambda_elements;  // drawn per element while packing, or null
-  int64_t first_row;         // global index of row 0: elements are drawn at first_row + row
-  bool renormalize;          // equation (4)
+  int64_t first_row;                  // global index of row 0: elements are drawn at first_row + row
+  bool renormalize;                   // equation (4)
   float epsilon;
   int64_t d;
   int keys;
-  float* scratch;            // 2 * d_padded floats
-  float* packed;             // [d_padded / 8][keys][8], blocks `stride` floats apart; features beyond D stay as they are
+  float* scratch;  // 2 * d_padded floats
+  float* packed;   // [d_padded / 8][keys][8], blocks `stride` floats apart; features beyond D stay as they are
   int64_t stride;
 };
 
@@ -58,22 +58,22 @@ enum class TileMode {
 
 struct TileJob {
   TileMode mode;
-  int keys;                  // valid keys; of a mixed tile a multiple of 4, quads {v0,v1,v2,v3} of a cycle side by side
-  const float* packed;       // as PackJob.packed, keys padded to kKeyTile
+  int keys;             // valid keys; of a mixed tile a multiple of 4, quads {v0,v1,v2,v3} of a cycle side by side
+  const float* packed;  // as PackJob.packed, keys padded to kKeyTile
   int64_t stride, d_padded;
-  float scale;               // log2(e) / temperature: scores in base 2
-  const float* lambda;       // [kKeyTile] lambda_j of the packed key; null if plain
-  bool in_loss;              // the columns count in the loss (otherwise only statistics of raw scores)
-  bool sums;                 // O is needed: the second GEMM
-  StatsLanes* mixed;         // statistics of the columns, or null
-  StatsLanes* unmixed;       // statistics of the raw scores A, or null
+  float scale;          // log2(e) / temperature: scores in base 2
+  const float* lambda;  // [kKeyTile] lambda_j of the packed key; null if plain
+  bool in_loss;         // the columns count in the loss (otherwise only statistics of raw scores)
+  bool sums;            // O is needed: the second GEMM
+  StatsLanes* mixed;    // statistics of the columns, or null
+  StatsLanes* unmixed;  // statistics of the raw scores A, or null
   Panels panels;
-  const float* queries;      // packed panels [d_padded][3|2|1 vectors]
-  float* sums_o;             // panels of O, same layout
-  float *m, *l;              // [padded rows], m in base 2
-  float* weights;            // scratch: P of one panel, [kKeyTile][3 vectors]
-  float* raw_scores;         // scratch of the same size, needed with statistics
-  const float* queue;        // prefetched while computing: these rows of it
+  const float* queries;  // packed panels [d_padded][3|2|1 vectors]
+  float* sums_o;         // panels of O, same layout
+  float *m, *l;          // [padded rows], m in base 2
+  float* weights;        // scratch: P of one panel, [kKeyTile][3 vectors]
+  float* raw_scores;     // scratch of the same size, needed with statistics
+  const float* queue;    // prefetched while computing: these rows of it
   int64_t d;
   const int32_t* next_rows;
   int next_count;
@@ -83,8 +83,8 @@ struct TileJob {
 
 // One query and its key: normalised, mixed, renormalised; equations (1), (2), (4).
 struct RowInput {
-  const float *x_q, *x_k;    // [D]
-  const float* lambda;       // [D] if per_element, else [1]; null: no mixing
+  const float *x_q, *x_k;  // [D]
+  const float* lambda;     // [D] if per_element, else [1]; null: no mixing
   bool per_element, normalize, renormalize;
   float epsilon;
   int64_t d;
@@ -93,34 +93,34 @@ struct RowInput {
 struct RowState {
   float *q, *k, *q_mixed, *k_mixed;  // [d_padded] each
   float norm_q, norm_k, norm_q_mixed, norm_k_mixed;
-  float pos, unmixed_pos;            // q^.k^ and q.k
-  bool finite;                       // every input was
+  float pos, unmixed_pos;  // q^.k^ and q.k
+  bool finite;             // every input was
 };
 
 // Where the gradient of one row goes; equation (8). The factor `up` holds weight and reduction.
 struct RowGradient {
-  const float* o;            // [D] sum of the row's partial
-  float inverse_l;           // 1 / l, 0 without columns
+  const float* o;   // [D] sum of the row's partial
+  float inverse_l;  // 1 / l, 0 without columns
   bool anchor_mixed;
   float w, temperature, up;
-  float *dq, *dk;            // [D] or null
-  float* scratch;            // 2 * d_padded floats
+  float *dq, *dk;  // [D] or null
+  float* scratch;  // 2 * d_padded floats
   bool wants_norm;
-  float anchor_o;            // out: a . O-bar
-  float dq_norm;             // out, if wanted: L2 norm of dq
+  float anchor_o;  // out: a . O-bar
+  float dq_norm;   // out, if wanted: L2 norm of dq
 };
 
 struct MergeJob {
-  const float* const* o;     // [chunks] panels of O of this panel
-  const float* const* m;     // [chunks]
-  const float* const* l;     // [chunks]
-  int chunks, vectors;       // of the panel
-  int rows;                  // valid rows of the panel
-  int64_t first_dim, dims;   // the slice of features to write
+  const float* const* o;    // [chunks] panels of O of this panel
+  const float* const* m;    // [chunks]
+  const float* const* l;    // [chunks]
+  int chunks, vectors;      // of the panel
+  int rows;                 // valid rows of the panel
+  int64_t first_dim, dims;  // the slice of features to write
   int64_t d;
-  float* out_o;              // [rows,D] row-major
-  float *out_m, *out_l;      // [rows], natural logarithm; null: another slice writes them
-  float* factors;            // scratch: chunks * 3 vectors
+  float* out_o;          // [rows,D] row-major
+  float *out_m, *out_l;  // [rows], natural logarithm; null: another slice writes them
+  float* factors;        // scratch: chunks * 3 vectors
 };
 
 struct Kernels {

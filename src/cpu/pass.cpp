@@ -29,9 +29,7 @@ struct Pass {
   int64_t first_row(int64_t block) const { return block * tiling().row_block; }
   int64_t first_padded(int64_t block) const { return block * tiling().padded_rows(0); }
   // Statistics are merged against these positives.
-  const float* positives(int set) const {
-    return set == 0 && options.mixing ? anchors.pos : options.mixing ? anchors.unmixed_pos : anchors.pos;
-  }
+  const float* positives(int set) const { return set == 0 ? anchors.pos : anchors.unmixed_pos; }
   bool gathers(int set) const { return set == 0 ? options.mixed : options.unmixed; }
 };
 
@@ -100,7 +98,8 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
   }
   // Features beyond D are read by the kernels and must be zero.
   if (t.d % kDimBlock != 0)
-    std::memset(scratch.packed + t.d / kDimBlock * t.tile_stride(), 0, static_cast<size_t>(t.tile_stride()) * sizeof(float));
+    std::memset(scratch.packed + t.d / kDimBlock * t.tile_stride(), 0,
+                static_cast<size_t>(t.tile_stride()) * sizeof(float));
 
   TileJob job = {};
   job.packed = scratch.packed;
@@ -144,7 +143,7 @@ int64_t columns_of_chunk(const Pass& pass, int64_t chunk, int set) {
 // From base 2; NaN if every score lay below the start of the maximum.
 LogSum<double> natural_log_sum(float m, float l) {
   const float checked = m <= kMinusInfinity ? kNan : m;
-  return {static_cast<double>(checked) * 0.69314718055994530942, static_cast<double>(l)};
+  return {static_cast<double>(checked) * kLn2, static_cast<double>(l)};
 }
 
 // Statistics of one row over the chunks, in order, into the partial.
@@ -248,22 +247,23 @@ void check_permutation(const CallContext& call) {
   std::memset(seen, 0, static_cast<size_t>((k + 31) / 32) * sizeof(uint32_t));
   for (int64_t j = 0; j < k; ++j) {
     const int32_t to = a.permutation[j];
-    const std::string field = "args.permutation[" + to_text(j) + "]";
-    if (to < 0 || to >= k) invalid(field, to_text(int64_t{to}), "0 .. " + to_text(k - 1) + ", each once");
-    if (seen[to / 32] >> (to % 32) & 1) invalid(field, to_text(int64_t{to}) + " a second time", "each of 0 .. k-1 once");
+    const auto field = [&] { return "args.permutation[" + to_text(j) + "]"; };
+    if (to < 0 || to >= k) invalid(field(), to_text(int64_t{to}), "0 .. " + to_text(k - 1) + ", each once");
+    if (seen[to / 32] >> (to % 32) & 1)
+      invalid(field(), to_text(int64_t{to}) + " a second time", "each of 0 .. k-1 once");
     seen[to / 32] |= 1u << (to % 32);
   }
 }
 
-void run_pass(const CallContext& call, const PassOptions& options, const fnce_anchors& anchors, const PartialView& partial) {
+void run_pass(const CallContext& call, const PassOptions& options, const fnce_anchors& anchors,
+              const PartialView& partial) {
   Pass pass = {call, options, anchors, partial, draw_negatives(call, options.mixing)};
   if (call.problem.k() == 0) return write_empty(pass);
   pack_all_queries(pass);
   const Tiling& t = call.tiling;
   // Row blocks of one chunk follow one another: they share its keys in the cache.
-  parallel_for(call.threads, t.tasks(), [&](int64_t task, int worker) {
-    run_task(pass, task % t.row_blocks, task / t.row_blocks, worker);
-  });
+  parallel_for(call.threads, t.tasks(),
+               [&](int64_t task, int worker) { run_task(pass, task % t.row_blocks, task / t.row_blocks, worker); });
   merge_chunks(pass);
 }
 

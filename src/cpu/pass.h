@@ -7,15 +7,16 @@ namespace fnce::cpu {
 
 // What a pass computes beside m and l.
 struct PassOptions {
-  bool mixing;       // as the problem says; false: the queue as it is (fnce_scores)
-  bool sums;         // O
-  bool mixed;        // statistics of the columns
-  bool unmixed;      // statistics of the raw scores
+  bool mixing;   // as the problem says; false: the queue as it is (fnce_scores)
+  bool sums;     // O
+  bool mixed;    // statistics of the columns
+  bool unmixed;  // statistics of the raw scores
 };
 
 // Checks that a given permutation is a bijection, if asked to. Throws StatusError before anything is written.
 void check_permutation(const CallContext& call);
 
-void run_pass(const CallContext& call, const PassOptions& options, const fnce_anchors& anchors, const PartialView& partial);
+void run_pass(const CallContext& call, const PassOptions& options, const fnce_anchors& anchors,
+              const PartialView& partial);
 
 }  // namespace fnce::cpu

@@ -3,11 +3,14 @@
 #include "cpu/pool.h"
 
 #include <pthread.h>
+#include <signal.h>
 
 #include <atomic>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -36,52 +39,78 @@ struct Job {
   }
 };
 
+// Signals of the program are for the program's own threads.
+class BlockedSignals {
+ public:
+  BlockedSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_;
+};
+
 class Pool {
  public:
   // False if another call has the threads.
   bool try_run(int threads, Job& job) {
     const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
-    const auto helpers = static_cast<size_t>(threads - 1);
-    while (workers_.size() < helpers) {
-      workers_.push_back(std::make_unique<Worker>());
-      start(*workers_.back(), static_cast<int>(workers_.size()));
-    }
+    const size_t helpers = hire(static_cast<size_t>(threads - 1));
     pending_.store(static_cast<int>(helpers), std::memory_order_relaxed);
     for (size_t i = 0; i < helpers; ++i) {
-      workers_[i]->job.store(&job, std::memory_order_release);
-      workers_[i]->job.notify_one();
+      workers_[i]->job = &job;
+      workers_[i]->called.store(1, std::memory_order_release);
+      workers_[i]->called.notify_one();
     }
     job.work(0);
-    int left;
-    for (int spin = 0; (left = pending_.load(std::memory_order_acquire)) != 0;) {
-      if (++spin < kSpins) {
-        pause_cpu();
-      } else {
-        pending_.wait(left, std::memory_order_acquire);
-      }
-    }
+    wait_while(pending_, [](int left) { return left != 0; });
     return true;
   }
 
  private:
-  struct Worker {
-    std::atomic<Job*> job{nullptr};
+  // Workers sleep on a word of their own, each in its own cache line.
+  struct alignas(64) Worker {
+    std::atomic<int> called{0};
+    Job* job = nullptr;
   };
 
+  template <class Condition>
+  static void wait_while(std::atomic<int>& word, Condition&& holds) {
+    int value;
+    for (int spin = 0; holds(value = word.load(std::memory_order_acquire));) {
+      if (++spin < kSpins) {
+        pause_cpu();
+      } else {
+        word.wait(value, std::memory_order_acquire);
+      }
+    }
+  }
+
+  // Up to `wanted` workers: fewer where the system gives no more threads, since results do not depend on their number.
+  size_t hire(size_t wanted) {
+    try {
+      workers_.reserve(wanted);
+      while (workers_.size() < wanted) {
+        auto worker = std::make_unique<Worker>();
+        start(*worker, static_cast<int>(workers_.size()) + 1);
+        workers_.push_back(std::move(worker));
+      }
+    } catch (const std::exception&) {
+    }
+    return workers_.size() < wanted ? workers_.size() : wanted;
+  }
+
   void start(Worker& worker, int index) {
+    const BlockedSignals blocked;
     std::thread([this, &worker, index] {
       for (;;) {
-        Job* job;
-        for (int spin = 0; (job = worker.job.load(std::memory_order_acquire)) == nullptr;) {
-          if (++spin < kSpins) {
-            pause_cpu();
-          } else {
-            worker.job.wait(nullptr, std::memory_order_acquire);
-          }
-        }
-        worker.job.store(nullptr, std::memory_order_relaxed);
-        job->work(index);
+        wait_while(worker.called, [](int called) { return called == 0; });
+        worker.called.store(0, std::memory_order_relaxed);
+        worker.job->work(index);
         // The job lives on the caller's stack: after this line it is gone.
         if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
       }

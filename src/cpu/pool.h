@@ -15,7 +15,8 @@ template <class Body>
 void parallel_for(int threads, int64_t tasks, Body&& body) {
   using Plain = std::remove_reference_t<Body>;
   run_tasks(
-      threads, tasks, [](void* context, int64_t task, int worker) { (*static_cast<Plain*>(context))(task, worker); }, &body);
+      threads, tasks, [](void* context, int64_t task, int worker) { (*static_cast<Plain*>(context))(task, worker); },
+      &body);
 }
 
 }  // namespace fnce::cpu

@@ -13,6 +13,7 @@ constexpr int64_t kFloatsPerTask = 1 << 15;
 
 template <class RowBody>
 void for_rows(int64_t rows, int64_t columns, RowBody&& body) {
+  if (rows == 0 || columns == 0) return;
   const int64_t per_task = kFloatsPerTask / (columns < kFloatsPerTask ? columns : kFloatsPerTask);
   parallel_for(default_threads(), divide_up(rows, per_task), [&](int64_t task, int) {
     const int64_t end = (task + 1) * per_task < rows ? (task + 1) * per_task : rows;
@@ -31,7 +32,7 @@ void queue_push(const fnce_push& push) {
   auto* queue = static_cast<float*>(push.queue);
   for_rows(push.n - skipped, push.d, [&](int64_t i) {
     const float* key = keys + (skipped + i) * push.d;
-    const float factor = push.normalize ? inverse_norm(simd.norm(key, push.d), push.epsilon) : 1.0f;
+    const float factor = push.normalize ? checked_inverse_norm(simd.norm(key, push.d), push.epsilon) : 1.0f;
     simd.scale_row(key, factor, push.d, queue + (position + skipped + i) % push.k * push.d);
   });
   *push.position_out = (position + push.n) % push.k;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "cpu/pool.h"
+#include "math/gradient.h"
 #include "math/lambda.h"
 #include "math/lse.h"
 #include "math/stats.h"
@@ -12,7 +13,6 @@ namespace fnce::cpu {
 namespace {
 
 constexpr int64_t kRowsPerTask = 16;
-constexpr double kLog2e = 1.44269504088896340736, kLn2 = 0.69314718055994530942;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -74,16 +74,18 @@ void draw_dimensions(const CallContext& call) {
 
 // A row's loss before its weight: equation (7).
 struct RowResult {
-  double loss, w, pos, neg_mean_scale;
+  double loss, w, pos;  // pos = s+
+  double score_scale;   // 1 / temperature as the pass rounds it
   bool finite;
 };
 
 RowResult row_result(const CallContext& call, const PartialView& partial, int64_t i, const RowState& state) {
   const double m = static_cast<double>(partial.m[i]), l = static_cast<double>(partial.l[i]);
-  const double pos = static_cast<double>(state.pos) * static_cast<double>(call.scale()) * kLn2;
+  const double score_scale = static_cast<double>(call.scale()) * kLn2;
+  const double pos = static_cast<double>(state.pos) * score_scale;
   const RowLoss<double> row = row_loss(log_sum_exp(LogSum<double>{m, l}), pos);
   const bool finite = state.finite && std::isfinite(m) && std::isfinite(l) && std::isfinite(row.loss);
-  return {row.loss, row.w, pos, static_cast<double>(call.scale()) * kLn2, finite};
+  return {row.loss, row.w, pos, score_scale, finite};
 }
 
 void write_statistics(const fnce_score_buffers& out, int64_t i, float pos, const StatsView& stats, double lse) {
@@ -134,10 +136,10 @@ void write_gradients(const CallContext& call, const PartialView& partial, int64_
     g.scratch = scratch.gradient;
     g.wants_norm = a.mixed.dq_norm != nullptr;
     call.kernels.row_gradient(input, scratch.row, g);
-    // d loss / d log(temperature), negated: w (s+ - a.O/temperature); loss plus it is the entropy.
-    const double spread = row.w * (row.pos - static_cast<double>(g.anchor_o) * row.neg_mean_scale);
-    entropy = static_cast<float>(row.loss + spread);
-    dtemperature = static_cast<float>(static_cast<double>(g.up) * spread / static_cast<double>(a.temperature));
+    const double neg_mean = static_cast<double>(g.anchor_o) * row.score_scale;
+    entropy = static_cast<float>(row_entropy(row.loss, row.w, row.pos, neg_mean));
+    dtemperature = static_cast<float>(
+        static_cast<double>(g.up) * gradient_temperature(row.w, row.pos, neg_mean, static_cast<double>(a.temperature)));
     norm = g.dq_norm;
   }
   const float bad = row.finite && std::isfinite(weight) ? 0.0f : kNan;
@@ -170,9 +172,7 @@ void write_reductions(const CallContext& call) {
 
 }  // namespace
 
-float CallContext::scale() const {
-  return static_cast<float>(kLog2e / static_cast<double>(args.raw().temperature));
-}
+float CallContext::scale() const { return static_cast<float>(kLog2e / static_cast<double>(args.raw().temperature)); }
 
 void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& anchors) {
   const fnce_problem& p = call.problem.raw();
@@ -209,7 +209,8 @@ void finish_rows(const CallContext& call, const PartialView& partial) {
   write_reductions(call);
 }
 
-void finish_scores(const CallContext& call, const PartialView& partial, const float* pos, const fnce_score_buffers& out) {
+void finish_scores(const CallContext& call, const PartialView& partial, const float* pos,
+                   const fnce_score_buffers& out) {
   for (int64_t i = 0; i < call.problem.n(); ++i)
     write_statistics(out, i, pos[i], partial.stats[0], log_sum(partial.m[i], partial.l[i]));
 }

@@ -32,6 +32,7 @@ void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& an
 void finish_rows(const CallContext& call, const PartialView& partial);
 
 // The statistics alone: fnce_scores.
-void finish_scores(const CallContext& call, const PartialView& partial, const float* pos, const fnce_score_buffers& out);
+void finish_scores(const CallContext& call, const PartialView& partial, const float* pos,
+                   const fnce_score_buffers& out);
 
 }  // namespace fnce::cpu

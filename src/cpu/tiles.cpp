@@ -10,12 +10,11 @@ namespace fnce::cpu {
 namespace {
 
 constexpr int64_t kTableSlice = 8192;  // entries of a table per parallel task
-constexpr int kPadding = 24;           // packed keys are padded to whole micro tiles of every kernel: 4, 8 and 12
 
 // sigma of all blocks of this shard, as local rows.
 void draw_order(const CallContext& call) {
   const fnce_problem& p = call.problem.raw();
-  const int64_t width = p.perm_block == 0 ? p.k_global : p.perm_block;
+  const int64_t width = p.perm_block == 0 || p.perm_block > p.k_global ? p.k_global : p.perm_block;
   const int64_t slice = width < kTableSlice ? width : kTableSlice;
   const int64_t slices_per_block = divide_up(width, slice);
   const int64_t blocks = divide_up(p.k, width);
@@ -81,8 +80,10 @@ PackJob pack_job(const CallContext& call, const Negatives& negatives, const Thre
     case FNCE_LAMBDA_ROW: job.lambda_rows = sampled ? call.workspace.lambda_neg_rows : a.lambda_neg; break;
     case FNCE_LAMBDA_DIMENSION: job.lambda_dims = sampled ? call.workspace.lambda_neg_dims : a.lambda_neg; break;
     case FNCE_LAMBDA_ELEMENT:
-      if (sampled) job.lambda_elements = &negatives.draw;
-      else job.lambda_given = a.lambda_neg;
+      if (sampled)
+        job.lambda_elements = &negatives.draw;
+      else
+        job.lambda_given = a.lambda_neg;
       break;
     default: break;
   }
@@ -99,7 +100,7 @@ int list_next(const CallContext& call, const Negatives& negatives, const TileRan
   return count;
 }
 
-int padded_keys(int keys) { return static_cast<int>(round_up(keys, kPadding)); }
+int padded_keys(int keys) { return static_cast<int>(round_up(keys, kKeyPadding)); }
 
 // Raw rows, in the order of the pass.
 bool run_raw(const CallContext& call, const Negatives& negatives, const TileRange& range, const ThreadScratch& scratch,

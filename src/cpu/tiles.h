@@ -14,8 +14,8 @@ enum class Mixing {
 struct Negatives {
   Mixing mixing;
   bool is_union;
-  float lambda_call;         // sampled per call
-  LambdaDraw draw;           // sampled per element
+  float lambda_call;  // sampled per call
+  LambdaDraw draw;    // sampled per element
 };
 
 // Draws the tables, in parallel.

@@ -6,8 +6,8 @@
 namespace fnce::cpu {
 namespace {
 
-constexpr int64_t kMinTilesPerChunk = 5;          // below, merging a chunk costs more than 3 % of computing it
-constexpr int64_t kMaxChunkBytes = 32 << 20;      // of sums per chunk x row, all chunks together
+constexpr int64_t kMinTilesPerChunk = 5;      // below, merging a chunk costs more than 3 % of computing it
+constexpr int64_t kMaxChunkBytes = 32 << 20;  // of sums per chunk x row, all chunks together
 constexpr int64_t kMaxChunksManyRows = 32, kFewRows = 64;
 
 int64_t choose_chunks(int64_t n, int64_t d_padded, int64_t key_tiles) {

@@ -10,11 +10,12 @@
 
 namespace fnce::cpu {
 
-constexpr int64_t kKeyTile = 96;        // multiple of 16 (a cycle of C) and of every kernel's keys per micro tile (8, 12, 4)
+constexpr int64_t kKeyTile = 96;  // multiple of 16 (a cycle of C) and of every kernel's keys per micro tile (8, 12, 4)
+constexpr int64_t kKeyPadding = 24;     // packed keys are padded to whole micro tiles of every kernel
 constexpr int64_t kMaxRowBlock = 1024;  // 2 * 1024 * 128 floats = 1 MB, a common L2
 constexpr int64_t kDimBlock = 8;        // features per packed block: rows are read by scalar broadcast only
 
-constexpr int64_t kMaxChunks = 64;       // of keys per row block
+constexpr int64_t kMaxChunks = 64;  // of keys per row block
 
 constexpr int64_t round_up(int64_t x, int64_t m) { return (x + m - 1) / m * m; }
 constexpr int64_t divide_up(int64_t x, int64_t m) { return (x + m - 1) / m; }
@@ -27,7 +28,9 @@ struct Panels {
   // Vectors of panel p, and the vectors before it.
   int width(int p) const { return p < threes ? 3 : p < threes + twos ? 2 : 1; }
   int first_vector(int p) const {
-    return p <= threes ? 3 * p : p <= threes + twos ? 3 * threes + 2 * (p - threes) : 3 * threes + 2 * twos + (p - threes - twos);
+    return p <= threes          ? 3 * p
+           : p <= threes + twos ? 3 * threes + 2 * (p - threes)
+                                : 3 * threes + 2 * twos + (p - threes - twos);
   }
 };
 
@@ -43,8 +46,8 @@ struct Tiling {
 
   int64_t n, k, d;
   int lanes;
-  int64_t d_padded;     // D rounded up to whole dim blocks
-  int64_t row_block;    // rows of every row block but the last
+  int64_t d_padded;   // D rounded up to whole dim blocks
+  int64_t row_block;  // rows of every row block but the last
   int64_t row_blocks;
   int64_t key_tiles;
   int64_t chunks;

@@ -24,8 +24,10 @@ Workspace::Workspace(void* base, const Problem& problem, const Tiling& tiling, i
   }
   order = problem.samples_permutation() ? carver.take<int32_t>(k) : nullptr;
   seen = problem.mixes_negatives() && !problem.samples_permutation() ? carver.take<uint32_t>((k + 31) / 32) : nullptr;
-  lambda_pos_dims = problem.samples_lambda_pos() && p.lambda_pos == FNCE_LAMBDA_DIMENSION ? carver.take<float>(d) : nullptr;
-  lambda_neg_dims = problem.samples_lambda_neg() && p.lambda_neg == FNCE_LAMBDA_DIMENSION ? carver.take<float>(d) : nullptr;
+  lambda_pos_dims =
+      problem.samples_lambda_pos() && p.lambda_pos == FNCE_LAMBDA_DIMENSION ? carver.take<float>(d) : nullptr;
+  lambda_neg_dims =
+      problem.samples_lambda_neg() && p.lambda_neg == FNCE_LAMBDA_DIMENSION ? carver.take<float>(d) : nullptr;
   lambda_neg_rows = problem.samples_lambda_neg() && p.lambda_neg == FNCE_LAMBDA_ROW ? carver.take<float>(k) : nullptr;
 
   Carver task(nullptr), thread(nullptr);

@@ -11,9 +11,9 @@ namespace fnce::cpu {
 
 // The sums of one task: one row block against one chunk of keys.
 struct TaskState {
-  float *o, *m, *l;      // O in panels [d_padded][panel], m (base 2) and l [padded rows]
-  StatsLanes stats[2];   // mixed, unmixed
-  int64_t* finite;       // [1] 0: a key of the chunk is not finite
+  float *o, *m, *l;     // O in panels [d_padded][panel], m (base 2) and l [padded rows]
+  StatsLanes stats[2];  // mixed, unmixed
+  int64_t* finite;      // [1] 0: a key of the chunk is not finite
 };
 
 // What one thread works with.
@@ -33,15 +33,15 @@ class Workspace {
   TaskState task(int64_t row_block, int64_t chunk) const;
   ThreadScratch thread(int worker) const;
 
-  float *anchors, *pos, *unmixed_pos;      // [N,D], [N], [N]
-  void* partial;                           // of the loss
-  float *loss_rows, *dtemperature_rows;    // [N]
-  float* queries;                          // packed, row block after row block
-  float *upper[2], *lower[2];              // [padded rows of all row blocks] thresholds of the ranks: mixed, unmixed
-  int32_t* order;                          // [K] row at each position of the pass; null: in the order of the queue
-  uint32_t* seen;                          // [K] bits: rows that a given permutation has named; null unless GIVEN
+  float *anchors, *pos, *unmixed_pos;        // [N,D], [N], [N]
+  void* partial;                             // of the loss
+  float *loss_rows, *dtemperature_rows;      // [N]
+  float* queries;                            // packed, row block after row block
+  float *upper[2], *lower[2];                // [padded rows of all row blocks] thresholds of the ranks: mixed, unmixed
+  int32_t* order;                            // [K] row at each position of the pass; null: in the order of the queue
+  uint32_t* seen;                            // [K] bits: rows that a given permutation has named; null unless GIVEN
   float *lambda_pos_dims, *lambda_neg_dims;  // [D] sampled per dimension; null otherwise
-  float* lambda_neg_rows;                  // [K] sampled per row; null otherwise
+  float* lambda_neg_rows;                    // [K] sampled per row; null otherwise
 
  private:
   TaskState carve_task(Carver& carver) const;

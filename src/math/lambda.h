@@ -8,9 +8,7 @@
 
 namespace fnce {
 
-FNCE_HD float inverse_alpha(float alpha) {
-  return div_rn(1.0f, alpha);
-}
+FNCE_HD float inverse_alpha(float alpha) { return div_rn(1.0f, alpha); }
 
 FNCE_HD float lambda_from_block(Philox4 block, float inv_alpha, float shift) {
   return add_rn(beta_symmetric(block.word[0], block.word[1], inv_alpha), shift);
@@ -30,9 +28,7 @@ FNCE_HD float sample_lambda_call(uint64_t seed, uint64_t offset, Stream stream, 
 }
 
 // Blocks of one row of lambdas per element: the index of element (row, dim) is row * blocks + dim / 4.
-FNCE_HD constexpr uint64_t lambda_blocks_per_row(uint64_t d) {
-  return (d + 3) / 4;
-}
+FNCE_HD constexpr uint64_t lambda_blocks_per_row(uint64_t d) { return (d + 3) / 4; }
 
 FNCE_HD float sample_lambda_dimension(uint64_t seed, uint64_t offset, Stream stream, float inv_alpha, float shift,
                                       uint64_t dim) {

@@ -12,6 +12,7 @@
 namespace fnce {
 
 constexpr float kMinusInfinity = -1e30f;
+constexpr double kLog2e = 1.44269504088896340736, kLn2 = 0.69314718055994530942;
 
 FNCE_HD float exp_of(float x) {
 #if defined(__CUDA_ARCH__)
@@ -20,9 +21,7 @@ FNCE_HD float exp_of(float x) {
   return __builtin_expf(x);
 #endif
 }
-FNCE_HD double exp_of(double x) {
-  return exp(x);
-}
+FNCE_HD double exp_of(double x) { return exp(x); }
 
 FNCE_HD float log_of(float x) {
 #if defined(__CUDA_ARCH__)
@@ -31,9 +30,7 @@ FNCE_HD float log_of(float x) {
   return __builtin_logf(x);
 #endif
 }
-FNCE_HD double log_of(double x) {
-  return log(x);
-}
+FNCE_HD double log_of(double x) { return log(x); }
 
 FNCE_HD float log1p_of(float x) {
 #if defined(__CUDA_ARCH__)
@@ -42,9 +39,7 @@ FNCE_HD float log1p_of(float x) {
   return __builtin_log1pf(x);
 #endif
 }
-FNCE_HD double log1p_of(double x) {
-  return log1p(x);
-}
+FNCE_HD double log1p_of(double x) { return log1p(x); }
 
 template <class T>
 FNCE_HD T abs_of(T x) {

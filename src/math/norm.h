@@ -12,6 +12,12 @@ FNCE_HD T inverse_norm(T norm, T epsilon) {
   return T(1) / (norm < epsilon ? epsilon : norm);
 }
 
+// The same, but NaN where the norm overflowed: a row of zeros would pass for a result.
+template <class T>
+FNCE_HD T checked_inverse_norm(T norm, T epsilon) {
+  return inverse_norm(norm, epsilon) + (norm - norm);
+}
+
 // g_v = along_g * g - along_y * y: (g - (g.y) y) / |v| where |v| >= epsilon, g / epsilon below.
 template <class T>
 struct NormBackward {

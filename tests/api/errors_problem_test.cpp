@@ -42,29 +42,28 @@ struct Choice {
 }  // namespace
 
 TEST_CASE("errors: sizes and offsets of the problem") {
-  check_all(
-      good_case(), FNCE_INVALID_ARGUMENT,
-      {{[](fnce_problem& p) { p.n = 0; }, {"problem.n ", " 0;", "1 .. 2147483647"}},
-       {[](fnce_problem& p) { p.n = -7; }, {"problem.n ", "-7", "1 .. 2147483647"}},
-       {[](fnce_problem& p) { p.n = 2147483648; }, {"problem.n ", "2147483648", "1 .. 2147483647"}},
-       {[](fnce_problem& p) { p.k = -1; }, {"problem.k ", "-1", "0 .. 2147483647"}},
-       {[](fnce_problem& p) { p.k = 2147483648; }, {"problem.k ", "2147483648", "0 .. 2147483647"}},
-       {[](fnce_problem& p) { p.k = INT64_MAX; }, {"problem.k ", "9223372036854775807"}},
-       {[](fnce_problem& p) { p.d = 0; }, {"problem.d ", " 0;", "1 .. 1048576"}},
-       {[](fnce_problem& p) { p.d = 1048577; }, {"problem.d ", "1048577", "1 .. 1048576"}},
-       {[](fnce_problem& p) { p.d = INT64_MIN; }, {"problem.d ", "-9223372036854775808"}},
-       {[](fnce_problem& p) { p.k_global = -1; }, {"problem.k_global ", "-1"}},
-       {[](fnce_problem& p) { p.k_global = 31; }, {"problem.k_global ", "31", "32 .. 2147483647"}},
-       {[](fnce_problem& p) { p.k_global = 2147483648; }, {"problem.k_global ", "2147483648"}},
-       {[](fnce_problem& p) { p.row_offset = -1; }, {"problem.row_offset ", "-1"}},
-       {[](fnce_problem& p) { p.row_offset = INT64_MAX; }, {"problem.row_offset ", "9223372036854775807"}},
-       {[](fnce_problem& p) { p.column_offset = -16; }, {"problem.column_offset ", "-16"}},
-       {[](fnce_problem& p) { p.k_global = 64, p.perm_block = 16, p.column_offset = 48; },
-        {"problem.column_offset ", "48", "0 .. 32"}},
-       {[](fnce_problem& p) { p.column_offset = INT64_MAX; }, {"9223372036854775807"}},
-       {[](fnce_problem& p) { p.perm_block = -16; }, {"problem.perm_block ", "-16"}},
-       {[](fnce_problem& p) { p.perm_block = 24; }, {"problem.perm_block ", "24", "multiple of 16"}},
-       {[](fnce_problem& p) { p.perm_block = 1; }, {"problem.perm_block ", " 1;", "multiple of 16"}}});
+  check_all(good_case(), FNCE_INVALID_ARGUMENT,
+            {{[](fnce_problem& p) { p.n = 0; }, {"problem.n ", " 0;", "1 .. 2147483647"}},
+             {[](fnce_problem& p) { p.n = -7; }, {"problem.n ", "-7", "1 .. 2147483647"}},
+             {[](fnce_problem& p) { p.n = 2147483648; }, {"problem.n ", "2147483648", "1 .. 2147483647"}},
+             {[](fnce_problem& p) { p.k = -1; }, {"problem.k ", "-1", "0 .. 2147483647"}},
+             {[](fnce_problem& p) { p.k = 2147483648; }, {"problem.k ", "2147483648", "0 .. 2147483647"}},
+             {[](fnce_problem& p) { p.k = INT64_MAX; }, {"problem.k ", "9223372036854775807"}},
+             {[](fnce_problem& p) { p.d = 0; }, {"problem.d ", " 0;", "1 .. 1048576"}},
+             {[](fnce_problem& p) { p.d = 1048577; }, {"problem.d ", "1048577", "1 .. 1048576"}},
+             {[](fnce_problem& p) { p.d = INT64_MIN; }, {"problem.d ", "-9223372036854775808"}},
+             {[](fnce_problem& p) { p.k_global = -1; }, {"problem.k_global ", "-1"}},
+             {[](fnce_problem& p) { p.k_global = 31; }, {"problem.k_global ", "31", "32 .. 2147483647"}},
+             {[](fnce_problem& p) { p.k_global = 2147483648; }, {"problem.k_global ", "2147483648"}},
+             {[](fnce_problem& p) { p.row_offset = -1; }, {"problem.row_offset ", "-1"}},
+             {[](fnce_problem& p) { p.row_offset = INT64_MAX; }, {"problem.row_offset ", "9223372036854775807"}},
+             {[](fnce_problem& p) { p.column_offset = -16; }, {"problem.column_offset ", "-16"}},
+             {[](fnce_problem& p) { p.k_global = 64, p.perm_block = 16, p.column_offset = 48; },
+              {"problem.column_offset ", "48", "0 .. 32"}},
+             {[](fnce_problem& p) { p.column_offset = INT64_MAX; }, {"9223372036854775807"}},
+             {[](fnce_problem& p) { p.perm_block = -16; }, {"problem.perm_block ", "-16"}},
+             {[](fnce_problem& p) { p.perm_block = 24; }, {"problem.perm_block ", "24", "multiple of 16"}},
+             {[](fnce_problem& p) { p.perm_block = 1; }, {"problem.perm_block ", " 1;", "multiple of 16"}}});
 }
 
 TEST_CASE("errors: every choice below and above its values") {
@@ -87,46 +86,47 @@ TEST_CASE("errors: every choice below and above its values") {
                                     {"problem.scores", &fnce_problem::scores, 4},
                                     {"problem.threads", &fnce_problem::threads, 1025}};
   for (const Choice& choice : choices) {
-    for (const int32_t value : {choice.above, -1, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()}) {
+    for (const int32_t value :
+         {choice.above, -1, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()}) {
       INFO(choice.name << " = " << value);
-      check_problem_refused(
-          good_case(), [&](fnce_problem& p) { p.*choice.field = value; }, FNCE_INVALID_ARGUMENT,
-          {std::string(choice.name) + " ", std::to_string(value), "allowed"});
+      check_problem_refused(good_case(), [&](fnce_problem& p) { p.*choice.field = value; }, FNCE_INVALID_ARGUMENT,
+                            {std::string(choice.name) + " ", std::to_string(value), "allowed"});
     }
   }
   for (const char* type : {"device", "feature_type", "queue_type", "gradient_type"}) {
     INFO(type << " = 0");
-    check_problem_refused(
-        good_case(),
-        [&](fnce_problem& p) {
-          if (std::strcmp(type, "device") == 0) p.device = 0;
-          if (std::strcmp(type, "feature_type") == 0) p.feature_type = 0;
-          if (std::strcmp(type, "queue_type") == 0) p.queue_type = 0;
-          if (std::strcmp(type, "gradient_type") == 0) p.gradient_type = 0;
-        },
-        FNCE_INVALID_ARGUMENT, {std::string("problem.") + type + " ", " 0;", "allowed"});
+    check_problem_refused(good_case(),
+                          [&](fnce_problem& p) {
+                            if (std::strcmp(type, "device") == 0) p.device = 0;
+                            if (std::strcmp(type, "feature_type") == 0) p.feature_type = 0;
+                            if (std::strcmp(type, "queue_type") == 0) p.queue_type = 0;
+                            if (std::strcmp(type, "gradient_type") == 0) p.gradient_type = 0;
+                          },
+                          FNCE_INVALID_ARGUMENT, {std::string("problem.") + type + " ", " 0;", "allowed"});
   }
 }
 
 TEST_CASE("errors: choices that exclude each other") {
-  check_all(good_case(FNCE_PRESET_FT), FNCE_INVALID_ARGUMENT,
-            {{[](fnce_problem& p) { p.columns = FNCE_COLUMNS_QUEUE; }, {"problem.columns ", "0", "FNCE_COLUMNS_MIXED"}},
-             {[](fnce_problem& p) { p.perm_block = 16, p.permutation_source = FNCE_GIVEN; },
-              {"problem.perm_block ", "16", "FNCE_GIVEN"}},
-             {[](fnce_problem& p) { p.k_global = 64, p.permutation_source = FNCE_GIVEN; },
-              {"problem.k_global ", "64", "FNCE_GIVEN"}},
-             {[](fnce_problem& p) { p.k_global = 64; }, {"problem.perm_block ", " 0;", "multiple of 16"}},
-             {[](fnce_problem& p) { p.k_global = 128, p.perm_block = 32, p.column_offset = 16; },
-              {"problem.column_offset ", "16", "problem.perm_block"}},
-             {[](fnce_problem& p) { p.k_global = 64, p.perm_block = 48; }, {"problem.k ", "32", "problem.perm_block"}}});
-  check_all(good_case(FNCE_PRESET_MOCO), FNCE_INVALID_ARGUMENT,
-            {{[](fnce_problem& p) { p.columns = FNCE_COLUMNS_UNION; }, {"problem.columns ", "2", "FNCE_COLUMNS_QUEUE"}},
-             {[](fnce_problem& p) { p.renormalize_pos = 1; }, {"problem.renormalize_pos ", "1", "problem.lambda_pos"}},
-             {[](fnce_problem& p) { p.renormalize_neg = 1; }, {"problem.renormalize_neg ", "1", "problem.lambda_neg"}},
-             {[](fnce_problem& p) { p.lambda_pos_source = FNCE_GIVEN; }, {"problem.lambda_pos_source ", "1", "FNCE_SAMPLED"}},
-             {[](fnce_problem& p) { p.lambda_neg_source = FNCE_GIVEN; }, {"problem.lambda_neg_source ", "1", "FNCE_SAMPLED"}},
-             {[](fnce_problem& p) { p.permutation_source = FNCE_GIVEN; },
-              {"problem.permutation_source ", "1", "FNCE_SAMPLED"}}});
+  check_all(
+      good_case(FNCE_PRESET_FT), FNCE_INVALID_ARGUMENT,
+      {{[](fnce_problem& p) { p.columns = FNCE_COLUMNS_QUEUE; }, {"problem.columns ", "0", "FNCE_COLUMNS_MIXED"}},
+       {[](fnce_problem& p) { p.perm_block = 16, p.permutation_source = FNCE_GIVEN; },
+        {"problem.perm_block ", "16", "FNCE_GIVEN"}},
+       {[](fnce_problem& p) { p.k_global = 64, p.permutation_source = FNCE_GIVEN; },
+        {"problem.k_global ", "64", "FNCE_GIVEN"}},
+       {[](fnce_problem& p) { p.k_global = 64; }, {"problem.perm_block ", " 0;", "multiple of 16"}},
+       {[](fnce_problem& p) { p.k_global = 128, p.perm_block = 32, p.column_offset = 16; },
+        {"problem.column_offset ", "16", "problem.perm_block"}},
+       {[](fnce_problem& p) { p.k_global = 64, p.perm_block = 48; }, {"problem.k ", "32", "problem.perm_block"}}});
+  check_all(
+      good_case(FNCE_PRESET_MOCO), FNCE_INVALID_ARGUMENT,
+      {{[](fnce_problem& p) { p.columns = FNCE_COLUMNS_UNION; }, {"problem.columns ", "2", "FNCE_COLUMNS_QUEUE"}},
+       {[](fnce_problem& p) { p.renormalize_pos = 1; }, {"problem.renormalize_pos ", "1", "problem.lambda_pos"}},
+       {[](fnce_problem& p) { p.renormalize_neg = 1; }, {"problem.renormalize_neg ", "1", "problem.lambda_neg"}},
+       {[](fnce_problem& p) { p.lambda_pos_source = FNCE_GIVEN; }, {"problem.lambda_pos_source ", "1", "FNCE_SAMPLED"}},
+       {[](fnce_problem& p) { p.lambda_neg_source = FNCE_GIVEN; }, {"problem.lambda_neg_source ", "1", "FNCE_SAMPLED"}},
+       {[](fnce_problem& p) { p.permutation_source = FNCE_GIVEN; },
+        {"problem.permutation_source ", "1", "FNCE_SAMPLED"}}});
 }
 
 TEST_CASE("errors: combinations that are allowed") {
@@ -146,16 +146,17 @@ TEST_CASE("errors: combinations that are allowed") {
 }
 
 TEST_CASE("errors: what is not built yet answers FNCE_UNSUPPORTED") {
-  check_all(good_case(), FNCE_UNSUPPORTED,
-            {{[](fnce_problem& p) { p.feature_type = FNCE_FLOAT16; }, {"problem.feature_type ", "2", "FNCE_FLOAT32"}},
-             {[](fnce_problem& p) { p.feature_type = FNCE_BFLOAT16; }, {"problem.feature_type ", "3", "FNCE_FLOAT32"}},
-             {[](fnce_problem& p) { p.queue_type = FNCE_FLOAT16; }, {"problem.queue_type ", "2", "FNCE_FLOAT32"}},
-             {[](fnce_problem& p) { p.gradient_type = FNCE_BFLOAT16; }, {"problem.gradient_type ", "3", "FNCE_FLOAT32"}},
-             {[](fnce_problem& p) { p.target_columns = 1; }, {"problem.target_columns ", "1", "0"}},
-             {[](fnce_problem& p) { p.id_mask = 5; }, {"problem.id_mask ", "5", "0"}},
-             {[](fnce_problem& p) { p.column_segments = -2; }, {"problem.column_segments ", "-2", "0"}},
-             {[](fnce_problem& p) { p.valid_columns = 1; }, {"problem.valid_columns ", "1", "0"}},
-             {[](fnce_problem& p) { p.reserved = 9; }, {"problem.reserved ", "9", "0"}}});
+  check_all(
+      good_case(), FNCE_UNSUPPORTED,
+      {{[](fnce_problem& p) { p.feature_type = FNCE_FLOAT16; }, {"problem.feature_type ", "2", "FNCE_FLOAT32"}},
+       {[](fnce_problem& p) { p.feature_type = FNCE_BFLOAT16; }, {"problem.feature_type ", "3", "FNCE_FLOAT32"}},
+       {[](fnce_problem& p) { p.queue_type = FNCE_FLOAT16; }, {"problem.queue_type ", "2", "FNCE_FLOAT32"}},
+       {[](fnce_problem& p) { p.gradient_type = FNCE_BFLOAT16; }, {"problem.gradient_type ", "3", "FNCE_FLOAT32"}},
+       {[](fnce_problem& p) { p.target_columns = 1; }, {"problem.target_columns ", "1", "0"}},
+       {[](fnce_problem& p) { p.id_mask = 5; }, {"problem.id_mask ", "5", "0"}},
+       {[](fnce_problem& p) { p.column_segments = -2; }, {"problem.column_segments ", "-2", "0"}},
+       {[](fnce_problem& p) { p.valid_columns = 1; }, {"problem.valid_columns ", "1", "0"}},
+       {[](fnce_problem& p) { p.reserved = 9; }, {"problem.reserved ", "9", "0"}}});
 }
 
 TEST_CASE("errors: devices that are not there") {
@@ -164,23 +165,21 @@ TEST_CASE("errors: devices that are not there") {
   REQUIRE(count >= 0);
   Case c = good_case();
   const std::string index = std::to_string(count);
-  check_problem_refused(
-      c, [count](fnce_problem& p) { p.device = FNCE_CUDA, p.device_index = count; }, FNCE_NO_DEVICE, {"device"});
-  check_problem_refused(
-      c, [](fnce_problem& p) { p.device = FNCE_CPU, p.device_index = 1; }, FNCE_INVALID_ARGUMENT,
-      {"problem.device_index ", " 1;", "0"});
-  check_problem_refused(
-      c, [](fnce_problem& p) { p.device_index = -1; }, FNCE_INVALID_ARGUMENT, {"problem.device_index ", "-1", "0"});
+  check_problem_refused(c, [count](fnce_problem& p) { p.device = FNCE_CUDA, p.device_index = count; }, FNCE_NO_DEVICE,
+                        {"device"});
+  check_problem_refused(c, [](fnce_problem& p) { p.device = FNCE_CPU, p.device_index = 1; }, FNCE_INVALID_ARGUMENT,
+                        {"problem.device_index ", " 1;", "0"});
+  check_problem_refused(c, [](fnce_problem& p) { p.device_index = -1; }, FNCE_INVALID_ARGUMENT,
+                        {"problem.device_index ", "-1", "0"});
 }
 
 TEST_CASE("errors: struct sizes of the problem") {
   const Case c = good_case();
   const std::string first = std::to_string(sizeof(fnce_problem));
-  check_problem_refused(
-      c, [](fnce_problem& p) { p.struct_size = 0; }, FNCE_INVALID_ARGUMENT, {"problem.struct_size ", " 0;", first});
-  check_problem_refused(
-      c, [](fnce_problem& p) { p.struct_size = sizeof p - 4; }, FNCE_INVALID_ARGUMENT,
-      {"problem.struct_size ", std::to_string(sizeof(fnce_problem) - 4), first});
+  check_problem_refused(c, [](fnce_problem& p) { p.struct_size = 0; }, FNCE_INVALID_ARGUMENT,
+                        {"problem.struct_size ", " 0;", first});
+  check_problem_refused(c, [](fnce_problem& p) { p.struct_size = sizeof p - 4; }, FNCE_INVALID_ARGUMENT,
+                        {"problem.struct_size ", std::to_string(sizeof(fnce_problem) - 4), first});
   struct Newer {
     fnce_problem problem;
     unsigned char tail[32];

@@ -19,8 +19,8 @@ constexpr int32_t kBoth = FNCE_SCORES_MIXED | FNCE_SCORES_UNMIXED;
 
 // Quiet and signalling NaN of either sign with payloads that look like numbers to sloppy bit tricks, and infinities.
 const std::vector<float> kPoisons{std::numeric_limits<float>::quiet_NaN(), std::bit_cast<float>(0x7f800001u),
-                                  std::bit_cast<float>(0xffc12345u), std::bit_cast<float>(0xff800001u),
-                                  std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()};
+                                  std::bit_cast<float>(0xffc12345u),       std::bit_cast<float>(0xff800001u),
+                                  std::numeric_limits<float>::infinity(),  -std::numeric_limits<float>::infinity()};
 
 struct Setting {
   int32_t granularity;
@@ -29,12 +29,11 @@ struct Setting {
   bool renormalize;
 };
 
-const std::vector<Setting> kSettings{
-    {FNCE_LAMBDA_NONE, FNCE_COLUMNS_QUEUE, FNCE_ANCHOR_MIXED, false},
-    {FNCE_LAMBDA_CALL, FNCE_COLUMNS_MIXED, FNCE_ANCHOR_MIXED, false},
-    {FNCE_LAMBDA_ROW, FNCE_COLUMNS_UNION, FNCE_ANCHOR_QUERY, false},
-    {FNCE_LAMBDA_DIMENSION, FNCE_COLUMNS_MIXED, FNCE_ANCHOR_QUERY, true},
-    {FNCE_LAMBDA_ELEMENT, FNCE_COLUMNS_MIXED, FNCE_ANCHOR_MIXED, false}};
+const std::vector<Setting> kSettings{{FNCE_LAMBDA_NONE, FNCE_COLUMNS_QUEUE, FNCE_ANCHOR_MIXED, false},
+                                     {FNCE_LAMBDA_CALL, FNCE_COLUMNS_MIXED, FNCE_ANCHOR_MIXED, false},
+                                     {FNCE_LAMBDA_ROW, FNCE_COLUMNS_UNION, FNCE_ANCHOR_QUERY, false},
+                                     {FNCE_LAMBDA_DIMENSION, FNCE_COLUMNS_MIXED, FNCE_ANCHOR_QUERY, true},
+                                     {FNCE_LAMBDA_ELEMENT, FNCE_COLUMNS_MIXED, FNCE_ANCHOR_MIXED, false}};
 
 Case base_case(const Setting& s, int64_t n, int64_t k, int64_t d, uint64_t seed) {
   Case c = make_case(FNCE_PRESET_MOCO, n, k, d);
@@ -147,8 +146,10 @@ TEST_CASE("nonfinite: a row of weight 0 stays 0, gradients too, whatever is in i
           CHECK(all_zero(out.dq, 4 * 13, 13));
           CHECK(all_zero(out.dk, 4 * 13, 13));
           CHECK(all_zero(out.dtemperature_rows, 4, 1));
-          if (reduction == FNCE_REDUCTION_NONE) CHECK(out.loss[4] == 0.0f);
-          else CHECK(static_cast<bool>(std::isfinite(out.loss[0])) == !in_queue);
+          if (reduction == FNCE_REDUCTION_NONE)
+            CHECK(out.loss[4] == 0.0f);
+          else
+            CHECK(static_cast<bool>(std::isfinite(out.loss[0])) == !in_queue);
           FNCE_CHECK_VERDICT(compare_loss(Truth(oracle_inputs(c)), out, c.want));
         }
       }
@@ -224,9 +225,9 @@ TEST_CASE("nonfinite: huge values without normalisation overflow to non-finite, 
     struct Scale {
       float q, k, queue;
     };
-    for (const Scale& s : {Scale{1e20f, 1e20f, 1e20f}, Scale{1e30f, 1e-30f, 1e30f}, Scale{1e15f, 1e16f, 1e16f},
-                           Scale{1e19f, 1.0f, 1e12f}, Scale{3e38f, 1.0f, 1.0f}, Scale{1.0f, 1.0f, 3e38f},
-                           Scale{1e10f, 1e10f, 1e10f}}) {
+    for (const Scale& s :
+         {Scale{1e20f, 1e20f, 1e20f}, Scale{1e30f, 1e-30f, 1e30f}, Scale{1e15f, 1e16f, 1e16f},
+          Scale{1e19f, 1.0f, 1e12f}, Scale{3e38f, 1.0f, 1.0f}, Scale{1.0f, 1.0f, 3e38f}, Scale{1e10f, 1e10f, 1e10f}}) {
       Case c = make_case(preset, 5, 40, 8);
       c.problem.normalize = 0;
       c.problem.reduction = FNCE_REDUCTION_NONE;
@@ -262,4 +263,41 @@ TEST_CASE("nonfinite: huge values with normalisation, and temperatures that over
       check_no_nonsense(c);
     }
   }
+}
+
+TEST_CASE("nonfinite: a norm that overflows leaves no finite statistic, anchor or queue row") {
+  Case c = base_case(kSettings[1], 9, 40, 8, 83);
+  c.problem.scores = kBoth;
+  for (size_t col = 3 * 8; col < 4 * 8; ++col) c.arrays.x_q[col] = 1e20f;
+  const Outputs out = run_loss(c);
+  const Statistics plain = run_scores(c);
+  CHECK(none_finite(out.loss, 3, 1));
+  for (const Statistics* s : {&out.mixed, &out.unmixed, &plain}) {
+    check_statistics(*s, 3, 1);
+    CHECK(none_finite(s->pos, 3, 1));
+    CHECK(std::isfinite(s->pos[2]));
+  }
+  const Plan plan(c.problem);
+  const Call call(c);
+  const Buffer<unsigned char> workspace = make_workspace(plan);
+  const Buffer<float> anchor(9 * 8), pos(9), unmixed_pos(9);
+  const fnce_anchors anchors{anchor.get(), pos.get(), unmixed_pos.get()};
+  FNCE_REQUIRE_OK(fnce_prep(plan.get(), &call.args, &anchors, workspace.get(), workspace.bytes(), device().stream()));
+  CHECK(none_finite(anchor.values(), 3 * 8, 8));
+  CHECK(none_finite(pos.values(), 3, 1));
+
+  const Buffer<float> keys(std::vector<float>(2 * 8, 1e20f)), queue(std::vector<float>(4 * 8, 0.5f));
+  const Buffer<int64_t> position(std::vector<int64_t>{1});
+  fnce_push push;
+  FNCE_REQUIRE_OK(fnce_push_init(&push, sizeof push));
+  push.n = 2;
+  push.k = 4;
+  push.d = 8;
+  push.device = device().kind();
+  push.device_index = device().index();
+  push.keys = keys.get();
+  push.queue = queue.get();
+  push.position_in = push.position_out = position.get();
+  FNCE_REQUIRE_OK(fnce_queue_push(&push, device().stream()));
+  CHECK(none_finite(queue.values(), 8, 16));
 }

@@ -1,5 +1,6 @@
 // fnce_prep, fnce_partial, fnce_merge, fnce_finish: the loss in steps, with the negatives in 1, 2 or 3 shards and the rows
 // in one or several parts, equals the whole problem's truth, with the whole problem's draws.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -72,6 +73,25 @@ TEST_CASE("partial: every granularity, column set, anchor and renormalisation su
       INFO(describe(whole));
       const Truth truth(oracle_inputs(whole));
       FNCE_CHECK_VERDICT(compare_all(whole, truth, run_in_steps(whole, {8, 13}, {64, 96}, Reduce::kMerge)));
+    }
+  }
+}
+
+TEST_CASE("partial: the last shard may end in a block that is not full") {
+  for (const int32_t preset : {FNCE_PRESET_FT, FNCE_PRESET_FT_ELEMENTWISE}) {
+    for (const int64_t k : {150, 129, 65, 3}) {
+      Case whole = make_case(preset, 10, k, 24);
+      whole.problem.perm_block = 64;
+      whole.problem.reduction = FNCE_REDUCTION_NONE;
+      whole.problem.scores = kBoth;
+      whole.want.dtemperature = false;
+      Random random(38);
+      fill_inputs(whole, random);
+      std::vector<int64_t> shards;
+      for (int64_t first = 0; first < k; first += 64) shards.push_back(std::min<int64_t>(64, k - first));
+      INFO(describe(whole));
+      FNCE_CHECK_VERDICT(
+          compare_all(whole, Truth(oracle_inputs(whole)), run_in_steps(whole, {10}, shards, Reduce::kMerge)));
     }
   }
 }
@@ -177,6 +197,30 @@ TEST_CASE("partial: without columns it is the neutral element") {
     std::memcpy(&l, bytes.data() + layout.l + 4 * i, 4);
     CHECK(m == -1e30f);
     CHECK(l == 0.0f);
+  }
+}
+
+TEST_CASE("partial: what is not finite in one shard reaches every row, loss and statistics") {
+  for (const size_t place : {size_t{3}, size_t{70}, size_t{159}}) {
+    for (const float poison : {NAN, INFINITY, -INFINITY}) {
+      Case c = sharded_case(FNCE_PRESET_FT, 37, kBoth);
+      c.arrays.weight.assign(21, 1.0f);
+      c.arrays.weight[5] = 0.0f;
+      c.arrays.queue[place * 24 + 7] = poison;
+      INFO("row of the queue " << place << ", " << poison);
+      const Outputs out = run_in_steps(c, {10, 11}, {64, 32, 64}, Reduce::kMerge);
+      FNCE_CHECK_VERDICT(compare_loss(Truth(oracle_inputs(c)), out, c.want));
+      for (const Statistics* s : {&out.mixed, &out.unmixed}) {
+        for (size_t i = 0; i < 21; ++i) {
+          INFO("row " << i);
+          CHECK_FALSE(std::isfinite(s->neg_mean[i]));
+          CHECK_FALSE(std::isfinite(s->neg_variance[i]));
+          CHECK_FALSE(std::isfinite(s->neg_min[i]));
+          CHECK_FALSE(std::isfinite(s->neg_max[i]));
+          CHECK_FALSE(std::isfinite(s->neg_log_mean_exp[i]));
+        }
+      }
+    }
   }
 }
 

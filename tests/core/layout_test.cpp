@@ -23,7 +23,8 @@ TEST_CASE("layout: the arrays of a partial are aligned, disjoint and inside") {
         add(layout.o, 4 * n * d);
         for (int set = 0; set < 2; ++set) {
           for (uint64_t start : {layout.mean[set], layout.m2[set], layout.min[set], layout.max[set]}) add(start, 4 * n);
-          for (uint64_t start : {layout.count[set], layout.n_greater[set], layout.n_greater_equal[set]}) add(start, 8 * n);
+          for (uint64_t start : {layout.count[set], layout.n_greater[set], layout.n_greater_equal[set]})
+            add(start, 8 * n);
         }
         add(layout.unmixed_m, 4 * n);
         add(layout.unmixed_l, 4 * n);

@@ -20,6 +20,7 @@ class InventedPlan : public BackendPlan {
   void prep(const Call&, const fnce_anchors&) const override {}
   void partial(const Call&, const fnce_anchors&, void*) const override {}
   void merge(const void* const*, int32_t, void*, fnce_stream) const override {}
+  void take_rows(const void*, const Problem&, int64_t, void*, fnce_stream) const override {}
   void finish(const Call&, const void*) const override {}
   void scores(const Call&, const fnce_score_buffers&) const override {}
 
@@ -74,7 +75,8 @@ fnce_status status_of(const Problem& problem, std::span<const Backend* const> ba
 }  // namespace
 
 TEST_CASE("plan: the first backend of the device that accepts the problem is taken") {
-  const InventedBackend fast("fast", FNCE_CUDA, 2, 512), general("general", FNCE_CUDA, 2, 1 << 20), host("host", FNCE_CPU, 1, 64);
+  const InventedBackend fast("fast", FNCE_CUDA, 2, 512), general("general", FNCE_CUDA, 2, 1 << 20),
+      host("host", FNCE_CPU, 1, 64);
   const std::array<const Backend*, 3> all = {&fast, &general, &host};
   CHECK(make_plan(problem_on(FNCE_CUDA, 0, 128), all)->description == "fast");
   CHECK(make_plan(problem_on(FNCE_CUDA, 1, 1000), all)->description == "general");

@@ -15,7 +15,9 @@ namespace {
 
 bool same_bits(float x, float y) { return std::memcmp(&x, &y, sizeof x) == 0; }
 
-LambdaDraw draw_with(float alpha) { return {0x123456789abcdefULL, 4 * 77, Stream::kLambdaNeg, inverse_alpha(alpha), 0.25f}; }
+LambdaDraw draw_with(float alpha) {
+  return {0x123456789abcdefULL, 4 * 77, Stream::kLambdaNeg, inverse_alpha(alpha), 0.25f};
+}
 
 }  // namespace
 
@@ -50,7 +52,8 @@ TEST_CASE("kernels: lambdas per row, dimension and element equal the scalar draw
       kernels().lambda_dimensions(draw, d, dims.data());
       kernels().lambda_elements(draw, 99, d, elements.data());
       for (uint64_t c = 0; c < static_cast<uint64_t>(d); ++c) {
-        wrong += !same_bits(dims[c], sample_lambda_dimension(draw.seed, draw.offset, draw.stream, draw.inv_alpha, draw.shift, c));
+        wrong += !same_bits(
+            dims[c], sample_lambda_dimension(draw.seed, draw.offset, draw.stream, draw.inv_alpha, draw.shift, c));
         wrong += !same_bits(elements[c], sample_lambda_element(draw.seed, draw.offset, draw.stream, draw.inv_alpha,
                                                                draw.shift, 99, c, static_cast<uint64_t>(d)));
       }

@@ -11,9 +11,7 @@ namespace {
 
 constexpr double kAlphas[] = {0.05, 0.2, 0.5, 1.0, 1.6, 2.0, 5.0, 50.0};
 
-float inverse(double alpha) {
-  return div_rn(1.0f, static_cast<float>(alpha));
-}
+float inverse(double alpha) { return div_rn(1.0f, static_cast<float>(alpha)); }
 
 // U, x as the contract makes them of bits; the formula in double, with the same limit of 2^100.
 double closed_form(double u, double x, double inv_alpha) {

@@ -14,9 +14,7 @@ inline constexpr double kNormalThreshold = 4.892;
 
 // Kolmogorov-Smirnov: the chance of D > sqrt(log(2 / 1e-6) / (2 n)) is below 1e-6 (Dvoretzky-Kiefer-Wolfowitz,
 // Massart).
-inline double ks_threshold(std::size_t n) {
-  return std::sqrt(std::log(2e6) / (2.0 * static_cast<double>(n)));
-}
+inline double ks_threshold(std::size_t n) { return std::sqrt(std::log(2e6) / (2.0 * static_cast<double>(n))); }
 
 template <class Cdf>
 double ks_distance(std::vector<double> sample, Cdf cdf) {

@@ -27,25 +27,15 @@ struct KnownAnswer {
   return draw_block(seed, offset, static_cast<Stream>(stream), index);
 }
 
-[[gnu::noinline]] Philox4 word(float value) {
-  return {{float_bits(value)}};
-}
+[[gnu::noinline]] Philox4 word(float value) { return {{float_bits(value)}}; }
 
-[[gnu::noinline]] Philox4 word(int64_t value) {
-  return {{static_cast<uint32_t>(value)}};
-}
+[[gnu::noinline]] Philox4 word(int64_t value) { return {{static_cast<uint32_t>(value)}}; }
 
-[[gnu::noinline]] float inverse(double alpha) {
-  return inverse_alpha(static_cast<float>(alpha));
-}
+[[gnu::noinline]] float inverse(double alpha) { return inverse_alpha(static_cast<float>(alpha)); }
 
-[[gnu::noinline]] float beta(uint32_t r0, uint32_t r1, double alpha) {
-  return beta_symmetric(r0, r1, inverse(alpha));
-}
+[[gnu::noinline]] float beta(uint32_t r0, uint32_t r1, double alpha) { return beta_symmetric(r0, r1, inverse(alpha)); }
 
-[[gnu::noinline]] float beta_16(uint32_t bits, double alpha) {
-  return beta_symmetric_16(bits, inverse(alpha));
-}
+[[gnu::noinline]] float beta_16(uint32_t bits, double alpha) { return beta_symmetric_16(bits, inverse(alpha)); }
 
 struct Draw {
   uint64_t seed, offset;
@@ -126,18 +116,10 @@ int check_all(const std::string& kind) {
 }  // namespace
 
 // The counts keep a line that went missing from going unnoticed.
-TEST_CASE("philox: known answers, Random123's and cuRAND's") {
-  CHECK(check_all("philox") == 10);
-}
+TEST_CASE("philox: known answers, Random123's and cuRAND's") { CHECK(check_all("philox") == 10); }
 
-TEST_CASE("beta: known answers") {
-  CHECK(check_all("beta") == 60);
-}
+TEST_CASE("beta: known answers") { CHECK(check_all("beta") == 60); }
 
-TEST_CASE("lambda: known answers at every granularity") {
-  CHECK(check_all("lambda") == 68);
-}
+TEST_CASE("lambda: known answers at every granularity") { CHECK(check_all("lambda") == 68); }
 
-TEST_CASE("permutation: known answers of sigma, C and pi") {
-  CHECK(check_all("permutation") == 196);
-}
+TEST_CASE("permutation: known answers of sigma, C and pi") { CHECK(check_all("permutation") == 196); }

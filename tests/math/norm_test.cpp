@@ -13,9 +13,7 @@ namespace {
 
 using Vector = std::array<double, 3>;
 
-double dot(const Vector& x, const Vector& y) {
-  return x[0] * y[0] + x[1] * y[1] + x[2] * y[2];
-}
+double dot(const Vector& x, const Vector& y) { return x[0] * y[0] + x[1] * y[1] + x[2] * y[2]; }
 
 Vector normalise(const Vector& v, double epsilon) {
   const double inverse = inverse_norm(std::sqrt(dot(v, v)), epsilon);

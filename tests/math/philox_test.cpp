@@ -10,9 +10,7 @@ using namespace fnce;
 
 namespace {
 
-std::vector<uint32_t> words(Philox4 block) {
-  return {block.word[0], block.word[1], block.word[2], block.word[3]};
-}
+std::vector<uint32_t> words(Philox4 block) { return {block.word[0], block.word[1], block.word[2], block.word[3]}; }
 
 }  // namespace
 

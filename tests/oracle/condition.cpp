@@ -17,10 +17,10 @@ using Rows = std::vector<double>;
 
 // Magnitudes that enter the vectors: |q|, |k|, |lambda||q| + |1-lambda||k| and so on, after renormalisation.
 struct Magnitudes {
-  Rows q, k, q_mixed, k_mixed, anchor;          // [N,D]
-  Rows negatives;                               // [columns,D]
+  Rows q, k, q_mixed, k_mixed, anchor;                           // [N,D]
+  Rows negatives;                                                // [columns,D]
   Rows q_norm, k_norm, q_mixed_norm, k_mixed_norm, anchor_norm;  // [N]
-  Rows negative_norm, queue_norm;               // [columns], [K]
+  Rows negative_norm, queue_norm;                                // [columns], [K]
 };
 
 Rows row_norms(const Rows& matrix, int64_t d) {

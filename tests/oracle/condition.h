@@ -10,9 +10,9 @@
 namespace oracle {
 
 struct ScoreCondition {
-  std::vector<double> pos;             // [N] of q^.k^
-  std::vector<double> largest, mean;   // [N] of the negatives' scores: the largest and the average over columns
-  std::vector<double> log_mean_exp;    // [N]
+  std::vector<double> pos;            // [N] of q^.k^
+  std::vector<double> largest, mean;  // [N] of the negatives' scores: the largest and the average over columns
+  std::vector<double> log_mean_exp;   // [N]
 };
 
 struct Condition {

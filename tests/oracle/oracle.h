@@ -16,12 +16,12 @@ enum class Reduction { kNone, kMean, kSum };
 
 struct Inputs {
   int64_t n = 0, k = 0, d = 0;
-  std::vector<double> x_q, x_k;           // [N,D]
-  std::vector<double> queue;              // [K,D]
-  std::vector<double> weight;             // [N], or empty: all 1
-  std::vector<double> lambda_pos;         // [1] | [N] | [D] | [N,D] by granularity_pos
-  std::vector<double> lambda_neg;         // [1] | [K] | [D] | [K,D] by granularity_neg
-  std::vector<int32_t> permutation;       // [K] where the negatives are mixed
+  std::vector<double> x_q, x_k;      // [N,D]
+  std::vector<double> queue;         // [K,D]
+  std::vector<double> weight;        // [N], or empty: all 1
+  std::vector<double> lambda_pos;    // [1] | [N] | [D] | [N,D] by granularity_pos
+  std::vector<double> lambda_neg;    // [1] | [K] | [D] | [K,D] by granularity_neg
+  std::vector<int32_t> permutation;  // [K] where the negatives are mixed
   double temperature = 0.07;
   double epsilon = 1e-12;
   bool normalize = true;
@@ -44,9 +44,9 @@ double lambda_at(Granularity granularity, const std::vector<double>& lambda, int
 template <class T>
 struct Scores {
   int64_t columns = 0;
-  std::vector<T> score;      // [N, columns] before the division by the temperature
-  std::vector<T> pos;        // [N]
-  std::vector<T> tie;        // [N] 8*2^-23 * max(|anchor|, |pos|)
+  std::vector<T> score;                                   // [N, columns] before the division by the temperature
+  std::vector<T> pos;                                     // [N]
+  std::vector<T> tie;                                     // [N] 8*2^-23 * max(|anchor|, |pos|)
   std::vector<T> mean, variance, min, max, log_mean_exp;  // [N]
 };
 
@@ -61,18 +61,18 @@ template <class T>
 struct Result {
   // Equations (1), (2), (4), (6): [N,D] and [N].
   std::vector<T> q, k, q_norm, k_norm, q_mixed, k_mixed, q_mixed_norm, k_mixed_norm, anchor;
-  std::vector<T> negatives;         // [columns,D]: Z, the mixed queue, or the mixed queue and then Z
-  std::vector<T> probability;       // [N,columns] softmax over the columns and the positive
-  std::vector<T> log_sum_exp;       // [N] over the negatives alone
-  std::vector<T> pushed;            // [N] 1 - probability of the positive
-  std::vector<T> row_loss;          // [N] equation (7), without weight
-  std::vector<T> loss_rows;         // [N] with weight
-  std::vector<T> loss;              // [N] without a reduction, else [1]
-  std::vector<T> dq, dk;            // [N,D] equation (8), of the reduced loss
-  std::vector<T> dtemperature_rows; // [N]
+  std::vector<T> negatives;          // [columns,D]: Z, the mixed queue, or the mixed queue and then Z
+  std::vector<T> probability;        // [N,columns] softmax over the columns and the positive
+  std::vector<T> log_sum_exp;        // [N] over the negatives alone
+  std::vector<T> pushed;             // [N] 1 - probability of the positive
+  std::vector<T> row_loss;           // [N] equation (7), without weight
+  std::vector<T> loss_rows;          // [N] with weight
+  std::vector<T> loss;               // [N] without a reduction, else [1]
+  std::vector<T> dq, dk;             // [N,D] equation (8), of the reduced loss
+  std::vector<T> dtemperature_rows;  // [N]
   T dtemperature = 0;
-  std::vector<T> entropy, dq_norm;  // [N] equation (9)
-  Scores<T> mixed, unmixed, plain;  // of the loss; of q.k and a.z_j; of q.k and q.z_j
+  std::vector<T> entropy, dq_norm;                 // [N] equation (9)
+  Scores<T> mixed, unmixed, plain;                 // of the loss; of q.k and a.z_j; of q.k and q.z_j
   std::vector<T> partial_m, partial_l, partial_o;  // [N], [N], [N,D]: the running softmax over the negatives
 };
 

@@ -9,6 +9,7 @@ namespace oracle {
 
 // score: [N,columns] and pos: [N] before the division by the temperature; anchor: [N,D], whose norms set the ties.
 template <class T>
-Scores<T> score_statistics(const Inputs& inputs, std::vector<T> score, std::vector<T> pos, const std::vector<T>& anchor);
+Scores<T> score_statistics(const Inputs& inputs, std::vector<T> score, std::vector<T> pos,
+                           const std::vector<T>& anchor);
 
 }  // namespace oracle

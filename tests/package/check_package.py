@@ -52,8 +52,8 @@ def install(options):
 
 def cmake_project(options, source, build, *definitions):
     """Configures and builds a project against the installed tree; the programs it made."""
-    run([options.cmake, "-G", options.generator, "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={options.scratch / 'prefix'}",
-         f"-DCMAKE_C_COMPILER={options.cc}", f"-DCMAKE_CXX_COMPILER={options.cxx}", "-DCMAKE_BUILD_TYPE=Release",
+    prefix = options.scratch / "prefix"
+    run([options.cmake, "-G", options.generator, "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCMAKE_C_COMPILER={options.cc}", f"-DCMAKE_CXX_COMPILER={options.cxx}", "-DCMAKE_BUILD_TYPE=Release",
          *definitions])
     run([options.cmake, "--build", build])
     programs = [p for p in build.rglob("*") if p.is_file() and os.access(p, os.X_OK) and "CMakeFiles" not in p.parts]
@@ -112,7 +112,7 @@ def examples(options):
 
 
 def readme(options):
-    """The C example of README.md: the ```c block after a line <!-- example: c -->, as a program of its own."""
+    """The C example of README.md: the ```c block after a line <!-- example: c -->, called by readme_main.c."""
     text = (options.source / "README.md").read_text()
     block = re.search(r"<!-- example: c -->\s*```c\n(.*?)```", text, re.S)
     if not block:
@@ -120,8 +120,9 @@ def readme(options):
     prefix, source, program = options.scratch / "prefix", options.scratch / "readme.c", options.scratch / "readme"
     source.write_text(block[1])
     library = one(prefix, "libflashnce.so").parent
-    run([options.cc, "-std=c99", "-Wall", "-Wextra", "-Werror", source, "-o", program, f"-I{prefix / 'include'}", f"-L{library}",
-         f"-Wl,-rpath,{library}", "-lflashnce", "-lm"])
+    run([options.cc, "-std=c11", "-Wall", "-Wextra", "-Werror", source,
+         options.source / "tests/package/readme_main.c", "-o", program,
+         f"-I{prefix / 'include'}", f"-L{library}", f"-Wl,-rpath,{library}", "-lflashnce", "-lm"])
     print(run([program]).strip())
 
 

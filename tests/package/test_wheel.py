@@ -1,4 +1,4 @@
-"""The wheel as a stranger installs it: alone in an environment of its own, PyTorch and NumPy lent where a test needs them.
+"""The wheel as a stranger installs it: alone in an environment of its own, PyTorch and NumPy lent where needed.
 
 `./dev test` builds the wheel into dist/ and installs it into build/wheel-venv before this runs.
 """

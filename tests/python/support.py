@@ -1,4 +1,4 @@
-"""What the Python tests share: data, the reference with what a seed drew, and the tolerance.
+"""What the Python tests share: data, the reference with what a seed drew, the tolerance, the compilers.
 
 Tolerance, one rule: the fast path computes scores in float32, each off by a few units of 2^-23 of the largest score; the
 loss moves with score / temperature by at most the same, and a gradient, relative to its largest element, likewise.
@@ -6,12 +6,19 @@ loss moves with score / temperature by at most the same, and a gradient, relativ
 
 from __future__ import annotations
 
+import shutil
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 import flashnce
 from flashnce import reference
+
+# Of torch.compile; "inductor" needs a C++ compiler.
+BACKENDS = ["aot_eager"]
+if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
+    BACKENDS.append("inductor")
 
 EPSILON = 2.0**-23
 UNITS = 8

@@ -24,7 +24,7 @@ def without_comments(text: str) -> str:
 
 def header_fields(name: str) -> list[str]:
     body = re.search(rf"typedef struct {name} \{{(.*?)\}} {name};", without_comments(HEADER), re.S).group(1)
-    return re.findall(r"(\w+);", body)
+    return re.findall(r"(\w+)(?:\[\d+\])?;", body)
 
 
 def header_constants() -> dict[str, int]:

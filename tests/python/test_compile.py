@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
-from support import batch
+from support import BACKENDS, batch
 from torch.library import opcheck
 
 from flashnce.torch import InfoNCE, Mix, Queue, _ops, info_nce
-
-BACKENDS = ["aot_eager"]
-if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
-    BACKENDS.append("inductor")
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,8 @@
 """Objects compiled for one instruction set hold no weak code that another one could end up running.
 
-An inline function with external linkage comes out of every object as a weak symbol; the linker keeps one copy for all. If
-that copy was compiled for AVX-512, a machine without AVX-512 stops at an illegal instruction. Weak symbols whose name
-holds the instruction set (a namespace fnce::avx2) exist once and are harmless.
+An inline function with external linkage comes out of every object as a weak symbol; the linker keeps one copy for all.
+If that copy was compiled for AVX-512, a machine without AVX-512 stops at an illegal instruction. Weak symbols whose
+name holds the instruction set (a namespace fnce::cpu::avx2) exist once and are harmless.
 
 usage: check_weak_symbols.py --nm NM --objects LIST     LIST: lines "<isa> <object file>"
 """

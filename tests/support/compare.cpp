@@ -85,7 +85,8 @@ std::vector<double> variance_condition(const StatisticsTruth& s) {
   std::vector<double> condition(s.exact.variance.size(), 0.0);
   for (size_t i = 0; i < condition.size(); ++i) {
     const double size = s.condition.largest[i], variance = s.exact.variance[i];
-    if (std::isfinite(variance)) condition[i] = 2 * std::sqrt(variance) * size + variance + 32 * kFloatEpsilon * size * size;
+    if (std::isfinite(variance))
+      condition[i] = 2 * std::sqrt(variance) * size + variance + 32 * kFloatEpsilon * size * size;
   }
   return condition;
 }
@@ -98,14 +99,13 @@ Verdict compare_values(const Truth& t, const StatisticsTruth& s, const Statistic
     const std::vector<float>& naive;
     const std::vector<double>& condition;
     const std::vector<float>& actual;
-  } fields[] = {
-      {"pos", s.exact.pos, s.naive.pos, s.condition.pos, actual.pos},
-      {"neg_mean", s.exact.mean, s.naive.mean, s.condition.mean, actual.neg_mean},
-      {"neg_variance", s.exact.variance, s.naive.variance, variance, actual.neg_variance},
-      {"neg_min", s.exact.min, s.naive.min, s.condition.largest, actual.neg_min},
-      {"neg_max", s.exact.max, s.naive.max, s.condition.largest, actual.neg_max},
-      {"neg_log_mean_exp", s.exact.log_mean_exp, s.naive.log_mean_exp, s.condition.log_mean_exp,
-       actual.neg_log_mean_exp}};
+  } fields[] = {{"pos", s.exact.pos, s.naive.pos, s.condition.pos, actual.pos},
+                {"neg_mean", s.exact.mean, s.naive.mean, s.condition.mean, actual.neg_mean},
+                {"neg_variance", s.exact.variance, s.naive.variance, variance, actual.neg_variance},
+                {"neg_min", s.exact.min, s.naive.min, s.condition.largest, actual.neg_min},
+                {"neg_max", s.exact.max, s.naive.max, s.condition.largest, actual.neg_max},
+                {"neg_log_mean_exp", s.exact.log_mean_exp, s.naive.log_mean_exp, s.condition.log_mean_exp,
+                 actual.neg_log_mean_exp}};
   Verdict verdict;
   for (const auto& f : fields) {
     const std::string name = std::string(s.name) + f.field;
@@ -181,14 +181,16 @@ Verdict compare_statistics(const Truth& t, ScoreSet set, const Statistics& actua
   Verdict verdict = compare_values(t, s, actual);
   for (const int64_t count : actual.neg_count)
     if (count != s.exact.columns) verdict.merge(failure(std::string(s.name) + "neg_count is " + std::to_string(count)));
-  verdict.merge(compare_count((std::string(s.name) + "n_greater").c_str(), s.exact, s.condition, false, actual.n_greater));
+  verdict.merge(
+      compare_count((std::string(s.name) + "n_greater").c_str(), s.exact, s.condition, false, actual.n_greater));
   verdict.merge(compare_count((std::string(s.name) + "n_greater_equal").c_str(), s.exact, s.condition, true,
                               actual.n_greater_equal));
   for (const auto* counts : {&actual.neg_count, &actual.n_greater, &actual.n_greater_equal})
-    if (static_cast<int64_t>(counts->size()) != n) verdict.merge(failure(std::string(s.name) + "a count's size is wrong"));
+    if (static_cast<int64_t>(counts->size()) != n)
+      verdict.merge(failure(std::string(s.name) + "a count's size is wrong"));
   if (set != ScoreSet::kMixed) return verdict;
-  verdict.merge(compare_rows({"mixed.entropy", n, 1, &t.exact.entropy, &t.naive.entropy, &t.condition.entropy},
-                             actual.entropy));
+  verdict.merge(
+      compare_rows({"mixed.entropy", n, 1, &t.exact.entropy, &t.naive.entropy, &t.condition.entropy}, actual.entropy));
   std::vector<double> condition(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) condition[i] = norm(t.condition.dq, i * d, d);
   verdict.merge(compare_rows({"mixed.dq_norm", n, 1, &t.exact.dq_norm, &t.naive.dq_norm, &condition}, actual.dq_norm));

@@ -19,10 +19,8 @@ class CpuDevice final : public Device {
   fnce_stream stream() const override { return nullptr; }
   bool host_memory() const override { return true; }
   int64_t max_products() const override { return 6'000'000; }
-  void* allocate(size_t bytes) const override {
-    return ::operator new(bytes, std::align_val_t{FNCE_ALIGNMENT});
-  }
-  void release(void* memory) const override { ::operator delete(memory, std::align_val_t{FNCE_ALIGNMENT}); }
+  void* allocate(size_t bytes) const override { return ::operator new (bytes, std::align_val_t{FNCE_ALIGNMENT}); }
+  void release(void* memory) const override { ::operator delete (memory, std::align_val_t{FNCE_ALIGNMENT}); }
   void upload(void* to, const void* from, size_t bytes) const override { copy(to, from, bytes); }
   void download(void* to, const void* from, size_t bytes) const override { copy(to, from, bytes); }
   void synchronize() const override {}

@@ -16,12 +16,12 @@ namespace support {
 class Device {
  public:
   virtual ~Device() = default;
-  virtual int32_t kind() const = 0;    // FNCE_CPU | FNCE_CUDA
+  virtual int32_t kind() const = 0;  // FNCE_CPU | FNCE_CUDA
   virtual int32_t index() const = 0;
   virtual fnce_stream stream() const = 0;
-  virtual bool host_memory() const = 0;             // whether wrong values behind pointers can be reported
-  virtual int64_t max_products() const = 0;         // cap of n*k*d of one randomised case
-  virtual void* allocate(size_t bytes) const = 0;   // aligned to FNCE_ALIGNMENT at least
+  virtual bool host_memory() const = 0;            // whether wrong values behind pointers can be reported
+  virtual int64_t max_products() const = 0;        // cap of n*k*d of one randomised case
+  virtual void* allocate(size_t bytes) const = 0;  // aligned to FNCE_ALIGNMENT at least
   virtual void release(void* memory) const = 0;
   virtual void upload(void* to, const void* from, size_t bytes) const = 0;
   virtual void download(void* to, const void* from, size_t bytes) const = 0;
@@ -56,7 +56,8 @@ class Buffer {
  public:
   static constexpr unsigned char kFill = 0xAB;
 
-  explicit Buffer(int64_t count, size_t skew = 0) : block_(static_cast<size_t>(count) * sizeof(T), skew), count_(count) {
+  explicit Buffer(int64_t count, size_t skew = 0)
+      : block_(static_cast<size_t>(count) * sizeof(T), skew), count_(count) {
     upload(std::vector<unsigned char>(block_.size(), kFill).data());
   }
   explicit Buffer(const std::vector<T>& values, size_t skew = 0)

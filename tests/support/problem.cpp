@@ -56,10 +56,10 @@ StatisticsBuffers::StatisticsBuffers(int64_t rows, bool of_loss)
       greater_equal_(rows) {}
 
 fnce_score_buffers StatisticsBuffers::pointers() const {
-  return {pointer_or_null(pos_),     pointer_or_null(count_),        pointer_or_null(mean_),
-          pointer_or_null(variance_), pointer_or_null(min_),          pointer_or_null(max_),
+  return {pointer_or_null(pos_),          pointer_or_null(count_),   pointer_or_null(mean_),
+          pointer_or_null(variance_),     pointer_or_null(min_),     pointer_or_null(max_),
           pointer_or_null(log_mean_exp_), pointer_or_null(greater_), pointer_or_null(greater_equal_),
-          pointer_or_null(entropy_), pointer_or_null(dq_norm_)};
+          pointer_or_null(entropy_),      pointer_or_null(dq_norm_)};
 }
 
 Statistics StatisticsBuffers::values() const {
@@ -161,7 +161,8 @@ void Call::check_memory() const {
   for (const auto* buffer : {&x_q_, &x_k_, &queue_, &weight_, &lambda_pos_, &lambda_neg_, &floats_, &loss_, &dq_, &dk_,
                              &dtemperature_rows_, &dtemperature_})
     if (!buffer->guards_intact()) throw std::runtime_error("a guard zone was overwritten");
-  if (!mixed_.guards_intact() || !unmixed_.guards_intact() || !permutation_.guards_intact() || !integers_.guards_intact())
+  if (!mixed_.guards_intact() || !unmixed_.guards_intact() || !permutation_.guards_intact() ||
+      !integers_.guards_intact())
     throw std::runtime_error("a guard zone of the statistics was overwritten");
   const bool unchanged = x_q_.holds(arrays_.x_q) && x_k_.holds(arrays_.x_k) && queue_.holds(arrays_.queue) &&
                          weight_.holds(arrays_.weight) && lambda_pos_.holds(arrays_.lambda_pos) &&
@@ -190,8 +191,7 @@ Statistics run_scores(const Case& c) {
   const StatisticsBuffers out(c.problem.n, false);
   const fnce_score_buffers pointers = out.pointers();
   const Buffer<unsigned char> workspace = make_workspace(plan);
-  require_ok(
-      fnce_scores(plan.get(), &call.args, &pointers, workspace.get(), workspace.bytes(), device().stream()));
+  require_ok(fnce_scores(plan.get(), &call.args, &pointers, workspace.get(), workspace.bytes(), device().stream()));
   call.check_memory();
   if (!workspace.guards_intact() || !out.guards_intact()) throw std::runtime_error("fnce_scores overran its memory");
   if (!call.outputs_untouched()) throw std::runtime_error("fnce_scores wrote an output of the loss");
@@ -236,8 +236,8 @@ bool same_bits(const Statistics& a, const Statistics& b) {
   return same_bits(a.pos, b.pos) && same_bits(a.neg_mean, b.neg_mean) && same_bits(a.neg_variance, b.neg_variance) &&
          same_bits(a.neg_min, b.neg_min) && same_bits(a.neg_max, b.neg_max) &&
          same_bits(a.neg_log_mean_exp, b.neg_log_mean_exp) && same_bits(a.entropy, b.entropy) &&
-         same_bits(a.dq_norm, b.dq_norm) && same_bits(a.neg_count, b.neg_count) && same_bits(a.n_greater, b.n_greater) &&
-         same_bits(a.n_greater_equal, b.n_greater_equal);
+         same_bits(a.dq_norm, b.dq_norm) && same_bits(a.neg_count, b.neg_count) &&
+         same_bits(a.n_greater, b.n_greater) && same_bits(a.n_greater_equal, b.n_greater_equal);
 }
 
 bool same_bits(const Outputs& a, const Outputs& b) {

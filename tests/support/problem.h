@@ -13,10 +13,10 @@
 namespace support {
 
 struct Arrays {
-  std::vector<float> x_q, x_k, queue;      // [N,D] [N,D] [K,D]
-  std::vector<float> weight;               // [N] or empty: NULL
+  std::vector<float> x_q, x_k, queue;         // [N,D] [N,D] [K,D]
+  std::vector<float> weight;                  // [N] or empty: NULL
   std::vector<float> lambda_pos, lambda_neg;  // where GIVEN
-  std::vector<int32_t> permutation;        // where GIVEN
+  std::vector<int32_t> permutation;           // where GIVEN
 };
 
 // Which outputs are asked for.
@@ -31,7 +31,7 @@ struct Case {
   Arrays arrays;
   Want want;
   bool numbers_by_pointer = false;
-  size_t skew = 0;    // bytes past an aligned address that every float array starts at
+  size_t skew = 0;  // bytes past an aligned address that every float array starts at
 };
 
 struct Statistics {
@@ -94,8 +94,8 @@ class Call {
   int64_t rows_;
   Buffer<float> x_q_, x_k_, queue_, weight_, lambda_pos_, lambda_neg_;
   Buffer<int32_t> permutation_;
-  Buffer<float> floats_;        // temperature, alpha_pos, shift_pos, alpha_neg, shift_neg behind pointers
-  Buffer<uint64_t> integers_;   // seed, offset
+  Buffer<float> floats_;       // temperature, alpha_pos, shift_pos, alpha_neg, shift_neg behind pointers
+  Buffer<uint64_t> integers_;  // seed, offset
   Buffer<float> loss_, dq_, dk_, dtemperature_rows_, dtemperature_;
   StatisticsBuffers mixed_, unmixed_;
 };

@@ -76,8 +76,10 @@ void choose_columns(Random& random, fnce_problem& p) {
   p.perm_block = block;
   p.column_offset = block * random.below(20);
   // The last shard may end in a block that is not full; any other is a union of whole blocks.
-  if (p.k % block == 0 && random.chance(0.7)) p.k_global = p.column_offset + p.k + block * random.below(5) + 5;
-  else p.k_global = p.column_offset + p.k;
+  if (p.k % block == 0 && random.chance(0.7))
+    p.k_global = p.column_offset + p.k + block * random.below(5) + 5;
+  else
+    p.k_global = p.column_offset + p.k;
 }
 
 void choose_options(Random& random, Case& c) {
@@ -156,8 +158,10 @@ void fill_inputs(Case& c, Random& random, Style style) {
     for (size_t i = 0; i < a.queue.size(); ++i)
       a.queue[i] = static_cast<float>(a.queue[i] * (0.5 + double(i / static_cast<size_t>(p.d) % 3) * 0.5));
   }
-  if (p.lambda_pos_source == FNCE_GIVEN) a.lambda_pos = given_lambda(random, lambda_count(p.lambda_pos, p.n, p.d), -0.3, 2);
-  if (p.lambda_neg_source == FNCE_GIVEN) a.lambda_neg = given_lambda(random, lambda_count(p.lambda_neg, p.k, p.d), -0.1, 1.2);
+  if (p.lambda_pos_source == FNCE_GIVEN)
+    a.lambda_pos = given_lambda(random, lambda_count(p.lambda_pos, p.n, p.d), -0.3, 2);
+  if (p.lambda_neg_source == FNCE_GIVEN)
+    a.lambda_neg = given_lambda(random, lambda_count(p.lambda_neg, p.k, p.d), -0.1, 1.2);
   if (p.permutation_source == FNCE_GIVEN) a.permutation = random_permutation(random, p.k);
 }
 
@@ -172,8 +176,8 @@ std::string describe(const Case& c) {
        << " reduction=" << p.reduction << " scores=" << p.scores << " threads=" << p.threads
        << " temperature=" << c.numbers.temperature << " alpha=" << c.numbers.alpha_pos << "," << c.numbers.alpha_neg
        << " shift=" << c.numbers.shift_pos << "," << c.numbers.shift_neg << " weight=" << !c.arrays.weight.empty()
-       << " pointers=" << c.numbers_by_pointer << " skew=" << c.skew << " want=" << c.want.loss << c.want.dq << c.want.dk
-       << c.want.dtemperature_rows << c.want.dtemperature;
+       << " pointers=" << c.numbers_by_pointer << " skew=" << c.skew << " want=" << c.want.loss << c.want.dq
+       << c.want.dk << c.want.dtemperature_rows << c.want.dtemperature;
   return text.str();
 }
 
@@ -187,7 +191,8 @@ Case random_case(uint64_t seed) {
   fill_inputs(c, random, style);
   if (random.chance(0.3)) {
     c.arrays.weight.resize(static_cast<size_t>(c.problem.n));
-    for (float& weight : c.arrays.weight) weight = random.chance(0.2) ? 0.0f : static_cast<float>(random.uniform(-0.5, 3));
+    for (float& weight : c.arrays.weight)
+      weight = random.chance(0.2) ? 0.0f : static_cast<float>(random.uniform(-0.5, 3));
   }
   c.label = "seed " + std::to_string(seed) + ", style " + std::to_string(static_cast<int>(style)) + ": " + describe(c);
   return c;

@@ -27,10 +27,10 @@ class Random {
 };
 
 enum class Style {
-  kPlain,   // Gaussian rows, keys near their queries
-  kSpiky,   // a few large dimensions, rows of very different length
-  kTied,    // few distinct rows, so that scores repeat
-  kZeros,   // some rows are exactly zero
+  kPlain,  // Gaussian rows, keys near their queries
+  kSpiky,  // a few large dimensions, rows of very different length
+  kTied,   // few distinct rows, so that scores repeat
+  kZeros,  // some rows are exactly zero
 };
 
 std::vector<float> gaussian_rows(Random& random, int64_t rows, int64_t d);

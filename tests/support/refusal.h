@@ -19,9 +19,10 @@ void check_refused(fnce_status actual, fnce_status expected, const std::vector<s
 void check_problem_refused(const Case& good, const std::function<void(fnce_problem&)>& spoil, fnce_status expected,
                            const std::vector<std::string>& words);
 
-// Arguments with one thing wrong: refused by fnce_loss, every output as it was.
+// Arguments with one thing wrong: refused by fnce_loss, every output as it was. A check that reads data may use the
+// workspace (`uses_workspace`), whose content is nobody's; any other must leave it alone too.
 void check_args_refused(const Case& good, const std::function<void(fnce_args&)>& spoil, fnce_status expected,
-                        const std::vector<std::string>& words);
+                        const std::vector<std::string>& words, bool uses_workspace = false);
 
 // A pointer one byte past where it was.
 template <class T>

@@ -67,8 +67,10 @@ struct Anchors {
         pos(p.scores & FNCE_SCORES_MIXED ? p.n : 0),
         unmixed_pos(p.scores & FNCE_SCORES_UNMIXED ? p.n : 0) {}
   fnce_anchors at(int64_t row) const {
-    return {anchor.get() + row * d, pos.count() ? pos.get() + row : nullptr,
-            unmixed_pos.count() ? unmixed_pos.get() + row : nullptr};
+    return {anchor.get() + row * d,
+            pos.count() ? pos.get() + row : nullptr,
+            unmixed_pos.count() ? unmixed_pos.get() + row : nullptr,
+            {}};
   }
   int64_t d;
   Buffer<float> anchor, pos, unmixed_pos;
@@ -94,8 +96,8 @@ Bytes partial_of(const Case& part, const Anchors& anchors) {
   const Buffer<unsigned char> workspace = make_workspace(plan);
   const Buffer<unsigned char> partial(static_cast<int64_t>(layout_of(plan).bytes));
   const fnce_anchors in = anchors.at(0);
-  require_ok(fnce_partial(plan.get(), &call.args, &in, partial.get(), partial.bytes(), workspace.get(), workspace.bytes(),
-                          device().stream()));
+  require_ok(fnce_partial(plan.get(), &call.args, &in, partial.get(), partial.bytes(), workspace.get(),
+                          workspace.bytes(), device().stream()));
   call.check_memory();
   if (!call.outputs_untouched()) throw std::runtime_error("fnce_partial wrote an output");
   if (!partial.guards_intact()) throw std::runtime_error("fnce_partial overran its partial");
@@ -126,8 +128,8 @@ Outputs finish(const Case& part, const Bytes& partial) {
   const Call call(part);
   const Buffer<unsigned char> workspace = make_workspace(plan);
   const Buffer<unsigned char> in(partial);
-  require_ok(fnce_finish(plan.get(), &call.args, in.get(), in.bytes(), workspace.get(), workspace.bytes(),
-                         device().stream()));
+  require_ok(
+      fnce_finish(plan.get(), &call.args, in.get(), in.bytes(), workspace.get(), workspace.bytes(), device().stream()));
   call.check_memory();
   if (!in.holds(partial)) throw std::runtime_error("fnce_finish changed the partial");
   return call.outputs();
@@ -165,37 +167,24 @@ Case part_of(const Case& whole, Range rows, Range columns) {
 
 fnce_layout layout_of(const Plan& plan) {
   fnce_layout layout;
-  layout.struct_size = sizeof layout;
-  require_ok(fnce_partial_layout(plan.get(), &layout));
+  require_ok(fnce_partial_layout(plan.get(), &layout, sizeof layout));
   return layout;
 }
 
-std::vector<unsigned char> rows_of_partial(const std::vector<unsigned char>& partial, const fnce_layout& whole,
-                                           const fnce_layout& part, Range rows, int64_t d) {
-  std::vector<unsigned char> out(part.bytes, 0);
-  const auto copy = [&](uint64_t from, uint64_t to, int64_t row_bytes) {
-    std::copy_n(partial.begin() + static_cast<int64_t>(from) + rows.first * row_bytes, rows.count * row_bytes,
-                out.begin() + static_cast<int64_t>(to));
-  };
-  copy(whole.m, part.m, 4);
-  copy(whole.l, part.l, 4);
-  copy(whole.o, part.o, 4 * d);
-  for (int set = 0; set < 2; ++set) {
-    if (whole.count[set] == 0) continue;
-    copy(whole.count[set], part.count[set], 8);
-    copy(whole.mean[set], part.mean[set], 4);
-    copy(whole.m2[set], part.m2[set], 4);
-    copy(whole.min[set], part.min[set], 4);
-    copy(whole.max[set], part.max[set], 4);
-    copy(whole.n_greater[set], part.n_greater[set], 8);
-    copy(whole.n_greater_equal[set], part.n_greater_equal[set], 8);
-  }
-  if (whole.unmixed_m != 0) {
-    copy(whole.unmixed_m, part.unmixed_m, 4);
-    copy(whole.unmixed_l, part.unmixed_l, 4);
-  }
-  return out;
+namespace {
+
+// The rows of `part` out of a partial of `plan`.
+Bytes rows_of_partial(const Bytes& partial, const Plan& plan, const Case& part, Range rows) {
+  const Plan own(part.problem);
+  const Buffer<unsigned char> from(partial), out(static_cast<int64_t>(layout_of(own).bytes));
+  require_ok(
+      fnce_partial_rows(plan.get(), from.get(), rows.first, own.get(), out.get(), out.bytes(), device().stream()));
+  if (!from.holds(partial)) throw std::runtime_error("fnce_partial_rows changed its input");
+  if (!out.guards_intact()) throw std::runtime_error("fnce_partial_rows overran its output");
+  return out.values();
 }
+
+}  // namespace
 
 Outputs run_in_steps(const Case& whole, const std::vector<int64_t>& row_counts,
                      const std::vector<int64_t>& column_counts, Reduce reduce) {
@@ -203,17 +192,16 @@ Outputs run_in_steps(const Case& whole, const std::vector<int64_t>& row_counts,
   const Anchors anchors(whole.problem);
   prepare(whole, rows, columns[0], anchors);
   std::vector<Bytes> partials;
-  for (const Range& range : columns) partials.push_back(partial_of(part_of(whole, {0, whole.problem.n}, range), anchors));
+  for (const Range& range : columns)
+    partials.push_back(partial_of(part_of(whole, {0, whole.problem.n}, range), anchors));
   const Plan plan(part_of(whole, {0, whole.problem.n}, columns[0]).problem);
   const fnce_layout layout = layout_of(plan);
-  const Bytes merged = reduce == Reduce::kMaxAndSum
-                           ? max_and_sum(partials, layout, whole.problem.n, whole.problem.d)
-                           : merge(plan, partials, reduce == Reduce::kMergeInPlace);
+  const Bytes merged = reduce == Reduce::kMaxAndSum ? max_and_sum(partials, layout, whole.problem.n, whole.problem.d)
+                                                    : merge(plan, partials, reduce == Reduce::kMergeInPlace);
   Outputs all;
   for (const Range& range : rows) {
     const Case part = part_of(whole, range, columns[0]);
-    const Outputs out =
-        finish(part, rows_of_partial(merged, layout, layout_of(Plan(part.problem)), range, whole.problem.d));
+    const Outputs out = finish(part, rows_of_partial(merged, plan, part, range));
     append(all.loss, out.loss);
     append(all.dq, out.dq);
     append(all.dk, out.dk);

@@ -18,10 +18,6 @@ std::vector<Range> ranges_of(const std::vector<int64_t>& counts);
 // The case of one process: its rows and its shard of the negatives, offsets set so that the draws are the whole's.
 Case part_of(const Case& whole, Range rows, Range columns);
 
-// Copies rows [first, first+count) of a partial of `whole` into a partial of a plan with count rows.
-std::vector<unsigned char> rows_of_partial(const std::vector<unsigned char>& partial, const fnce_layout& whole,
-                                           const fnce_layout& part, Range rows, int64_t d);
-
 fnce_layout layout_of(const Plan& plan);
 
 // The whole call in steps: every row range prepares its anchors, every column range makes a partial for all rows, the

@@ -14,9 +14,7 @@ struct RowError {
 };
 
 // Whether float32 can hold the truth; what it cannot hold must not come back finite.
-bool representable(double truth) {
-  return std::isfinite(truth) && std::isfinite(static_cast<float>(truth));
-}
+bool representable(double truth) { return std::isfinite(truth) && std::isfinite(static_cast<float>(truth)); }
 
 template <class T>
 RowError row_error(const Expectation& e, const std::vector<T>& values, int64_t row) {
@@ -119,7 +117,8 @@ Verdict compare_rows(const Expectation& e, const std::vector<float>& actual) {
     if (!std::isfinite(error.norm)) continue;  // check_finiteness has reported it
     const RowUnit unit = row_unit(e, i);
     check_bound(verdict, e, i, "norm", error.norm, (2 * naive.norm + kRounding) * unit.norm);
-    if (e.width > 1) check_bound(verdict, e, i, "maximum", error.largest, (2 * naive.largest + kRounding) * unit.largest);
+    if (e.width > 1)
+      check_bound(verdict, e, i, "maximum", error.largest, (2 * naive.largest + kRounding) * unit.largest);
   }
   return verdict;
 }

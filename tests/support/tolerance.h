@@ -6,8 +6,9 @@
 //            statistics) or per element (gradients; taken as row norm and as row maximum). For the loss of a row:
 //              w * (1 + log(1+C) + |LSE| + |q^||k^|/tau + sum_j softmax_j |a||z_j|/tau) + loss
 //            because every logit carries an error of a few eps*|a||z|/tau, the logarithm one of eps*|LSE|, and the loss
-//            moves with w = 1 - p+ times both; a small loss so keeps its digits. Gradients scale the magnitudes of
-//            their terms by the same sum.
+//            moves with w = 1 - p+ times both; a small loss so keeps its digits. Gradients are the sums of their
+//            terms' magnitudes, each times the relative error of its weight: (1 - w) of the bracket for w, and the
+//            column's own and the average score for a column's share of the softmax.
 // naive      the error of the naive float32 twin of the oracle in units of 2^-23 * condition, the largest over the rows
 //            of the call: what plain float32 code reaches on this very input. Never counted above kNaiveCap, so that an
 //            input which breaks the naive code does not excuse the library.
@@ -42,7 +43,7 @@ struct Expectation {
   std::string name;
   int64_t rows = 0, width = 1;
   const std::vector<double>* truth = nullptr;
-  const std::vector<float>* naive = nullptr;     // the twin's result
+  const std::vector<float>* naive = nullptr;  // the twin's result
   const std::vector<double>* condition = nullptr;
 };
 

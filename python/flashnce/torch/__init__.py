@@ -7,6 +7,8 @@
     loss.backward()
     queue.push(k)
 
+scores(q, k, queue) gives the statistics of the scores alone, before any mixing, to log.
+
 Works in eager mode and under torch.compile(fullgraph=True), with DistributedDataParallel and autocast. Not to be put
 under torch.utils.checkpoint: the logits that it would save are never stored anyway, and a recomputation after a push
 would see another queue.
@@ -15,6 +17,8 @@ would see another queue.
 from .._options import PRESETS, Mix
 from ._loss import InfoNCE, info_nce
 from ._queue import Queue, ignore_queues_in_ddp
-from ._scores import Scores, ScoreStatistics
+from ._scores import Scores, ScoreStatistics, scores
 
-__all__ = ["PRESETS", "InfoNCE", "Mix", "Queue", "ScoreStatistics", "Scores", "ignore_queues_in_ddp", "info_nce"]
+__all__ = [
+    "PRESETS", "InfoNCE", "Mix", "Queue", "ScoreStatistics", "Scores", "ignore_queues_in_ddp", "info_nce", "scores",
+]  # fmt: skip

@@ -11,75 +11,14 @@ from torch import Tensor, nn
 from .. import _library as c
 from .._options import PRESETS, Mix, choice, integer, lambda_granularity, mix_or_none, number, resolve_columns
 from . import _ops
+from ._arguments import beside, float_tensor, negative_rows, pair, temperature_or_number
 from ._queue import Queue
 from ._scores import Scores, unpack_scores
 
-_HALF = (torch.float16, torch.bfloat16)
 # Spreads the rank over the bits of a seed; odd, so that no two ranks meet.
 _RANK_FACTOR = 0x9E3779B97F4A7C15
 _SEED_MASK = 2**63 - 1
 _NO_MIX = Mix(1.0)
-
-
-def _features(name: str, value: object) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
-    if value.dim() != 2:
-        raise ValueError(f"{name} has shape {list(value.shape)}; it must be [N, D]")
-    if value.dtype == torch.float32:
-        return value
-    if value.dtype in _HALF:
-        return value.float()
-    hint = "; flashnce.reference.info_nce computes in float64" if value.dtype == torch.float64 else ""
-    raise TypeError(f"{name} has type {value.dtype}; it must be float32, float16 or bfloat16{hint}")
-
-
-def _beside(name: str, value: Tensor, q: Tensor) -> None:
-    if value.device != q.device:
-        raise ValueError(f"{name} is on {value.device}; it must be on the device of q, {q.device}")
-    if value.requires_grad and torch.is_grad_enabled():
-        raise ValueError(f"{name} requires a gradient; the loss has none for it: pass {name}.detach()")
-
-
-def _float_tensor(name: str, value: object, q: Tensor) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
-    if value.dtype != torch.float32:
-        raise TypeError(f"{name} has type {value.dtype}; it must be float32")
-    _beside(name, value, q)
-    return value
-
-
-def _negatives(value: object, q: Tensor) -> Tensor:
-    negatives = value.queue if isinstance(value, Queue) else value
-    if not isinstance(negatives, Tensor):
-        raise TypeError(f"negatives is a {type(value).__name__}; it must be a Queue or a Tensor")
-    if negatives.dim() != 2 or negatives.shape[1] != q.shape[1]:
-        raise ValueError(
-            f"negatives has shape {list(negatives.shape)}; it must be [K, {q.shape[1]}], as q {list(q.shape)}"
-        )
-    if negatives.dtype == torch.float64:
-        raise TypeError(
-            "negatives has type torch.float64; it must be float32; flashnce.reference.info_nce computes in float64"
-        )
-    if not negatives.is_floating_point():
-        raise TypeError(f"negatives has type {negatives.dtype}; it must be float32")
-    _beside("negatives", negatives, q)
-    return negatives
-
-
-def _temperature(value: object, q: Tensor) -> tuple[Tensor | None, float]:
-    """The temperature as a tensor or, where that is None, as a number."""
-    if not isinstance(value, Tensor):
-        number("temperature", value)
-        return None, float(value)
-    if value.numel() != 1:
-        raise ValueError(f"temperature has shape {list(value.shape)}; it must have one element")
-    if value.dtype != torch.float32:
-        raise TypeError(f"temperature has type {value.dtype}; it must be float32")
-    if value.device != q.device:
-        raise ValueError(f"temperature is on {value.device}; it must be on the device of q, {q.device}")
-    return value, 1.0
 
 
 def _mixing(name: str, value: object, mix: Mix | None, rows: int, q: Tensor) -> tuple[str, Tensor | None]:
@@ -88,7 +27,7 @@ def _mixing(name: str, value: object, mix: Mix | None, rows: int, q: Tensor) -> 
         return ("none" if mix is None else mix.per), None
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = torch.full((1,), float(value), device=q.device)
-    value = _float_tensor(name, value, q)
+    value = float_tensor(name, value, q)
     return lambda_granularity(name, tuple(value.shape), rows, q.shape[1], None if mix is None else mix.per), value
 
 
@@ -103,7 +42,7 @@ def _permutation(value: object, rows: int, negatives_mixed: bool, q: Tensor) -> 
         raise ValueError("permutation is given but the negatives are not mixed; give negative= or lambda_neg= too")
     if tuple(value.shape) != (rows,):
         raise ValueError(f"permutation has shape {list(value.shape)}; it must be [{rows}]")
-    _beside("permutation", value, q)
+    beside("permutation", value, q)
     # Clamped first: an index of 2^32 must not become the 0 that is missing.
     return value if value.dtype == torch.int32 else value.clamp(-1, rows).int()
 
@@ -122,7 +61,7 @@ def _seed(seed: object, generator: torch.Generator | None, rng: str, q: Tensor) 
     if isinstance(seed, Tensor):
         if seed.dtype != torch.int64 or seed.numel() != 1:
             raise ValueError(f"seed is {seed.dtype} {list(seed.shape)}; it must be an int or int64 of one element")
-        _beside("seed", seed, q)
+        beside("seed", seed, q)
         return seed, 0
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"seed is a {type(seed).__name__}; it must be an int, an int64 Tensor of one element or None")
@@ -190,22 +129,18 @@ def info_nce(
         TypeError: an argument of the wrong type; float64 features (flashnce.reference.info_nce takes them).
         ValueError: anything else that is wrong, in one sentence that names the argument.
     """
-    q, k = _features("q", q), _features("k", k)
-    if k.shape != q.shape:
-        raise ValueError(f"k has shape {list(k.shape)}; it must be that of q, {list(q.shape)}")
-    if k.device != q.device:
-        raise ValueError(f"k is on {k.device}; it must be on the device of q, {q.device}")
+    q, k = pair(q, k)
     if detach_key:
         k = k.detach()
-    negatives = _negatives(negatives, q)
-    temperature, temperature_value = _temperature(temperature, q)
+    negatives = negative_rows(negatives, q)
+    temperature, temperature_value = temperature_or_number(temperature, q)
     mix_or_none("positive", positive)
     mix_or_none("negative", negative)
     choice("anchor", anchor, ("mixed", "query"))
     choice("reduction", reduction, ("none", "mean", "sum"))
     choice("rng", rng, ("rank", "shared"))
     if weight is not None:
-        weight = _float_tensor("weight", weight, q)
+        weight = float_tensor("weight", weight, q)
         if tuple(weight.shape) != (q.shape[0],):
             raise ValueError(f"weight has shape {list(weight.shape)}; it must be [{q.shape[0]}]")
     integer("offset", offset)

@@ -2,6 +2,7 @@
 
     info_nce_forward   equations (1) to (9): the loss, its gradients and statistics, all from one pass
     scale              a saved gradient times the upstream gradient: the backward pass
+    scores             equation (9) before any mixing, with the first matrix product only
     queue_push         equation (10), in place
 
 Forward saves the gradients that it computed, so that backward needs neither the queue nor any random number, and a
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import _library as c
-from .._options import plan_for
+from .._options import Plan, plan_for
 
 _FEATURE_TYPES = {torch.float32: c.FLOAT32, torch.float16: c.FLOAT16, torch.bfloat16: c.BFLOAT16}
 
@@ -61,6 +62,10 @@ _library.define(
     "-> (Tensor loss, Tensor dq, Tensor dk, Tensor dtemperature, Tensor float_scores, Tensor int_scores)"
 )
 _library.define("scale(Tensor gradient, Tensor upstream) -> Tensor")
+_library.define(
+    "scores(Tensor q, Tensor k, Tensor negatives, Tensor? temperature, float temperature_value, bool normalize) "
+    "-> (Tensor float_scores, Tensor int_scores)"
+)
 _library.define("queue_push(Tensor(a!) queue, Tensor(b!) position, Tensor keys, *, bool normalize) -> ()")
 
 
@@ -120,16 +125,31 @@ def _outputs(q: Tensor, structure: Structure) -> tuple[Tensor, ...]:
     )
 
 
-def _point_scores(args: c.Args, floats: Tensor, integers: Tensor, unmixed: bool) -> None:
-    n = floats.shape[1]
-    floats_at, integers_at = floats.data_ptr(), integers.data_ptr()
-    for buffers, names in ((args.mixed, FLOAT_SCORES + LOSS_SCORES), (args.unmixed, FLOAT_SCORES if unmixed else ())):
-        for name in names:
-            setattr(buffers, name, floats_at)
-            floats_at += 4 * n
-        for name in INT_SCORES if names else ():
-            setattr(buffers, name, integers_at)
-            integers_at += 8 * n
+def _point_scores(buffers: c.ScoreBuffers, float_names: tuple[str, ...], floats: Tensor, integers: Tensor) -> None:
+    """Points the buffers at the first rows of two packed tensors."""
+    for names, rows in ((float_names, floats), (INT_SCORES, integers)):
+        at, stride = rows.data_ptr(), rows.element_size() * rows.shape[1]
+        for i, name in enumerate(names):
+            setattr(buffers, name, at + i * stride)
+
+
+def _plan(q: Tensor, negatives: Tensor, structure: Structure, given: tuple[bool, bool, bool] = (False,) * 3) -> Plan:
+    """The plan of a call; `given` says whether lambda_pos, lambda_neg and the permutation are tensors."""
+    device, device_index, _ = _device("q", q)
+    key = (
+        q.shape[0], negatives.shape[0], q.shape[1], device, device_index, c.FLOAT32,
+        _FEATURE_TYPES.get(negatives.dtype, 0), structure.normalize,
+        structure.per_pos, int(given[0]), structure.renormalize_pos,
+        structure.per_neg, int(given[1]), structure.renormalize_neg, int(given[2]),
+        structure.columns, structure.anchor, structure.reduction, structure.scores,
+        torch.get_num_threads() if device == c.CPU else 0,
+    )  # fmt: skip
+    try:
+        return plan_for(key)
+    except ValueError as error:
+        if negatives.dtype != torch.float32:
+            raise TypeError(f"negatives has type {negatives.dtype}: {error}") from None
+        raise
 
 
 _args_template = bytes(c.new_args())
@@ -140,7 +160,7 @@ def _info_nce_forward(
     numbers,
 ):  # fmt: skip
     structure, numbers = Structure(*structure), Numbers(*numbers)
-    device, device_index, stream = _device("q", q)
+    device, _, stream = _device("q", q)
     n, d = q.shape
     rows = negatives.shape[0]
     f32 = torch.float32
@@ -157,19 +177,8 @@ def _info_nce_forward(
     weight, lambda_pos, lambda_neg, permutation = (
         None if tensor is None else tensor.contiguous() for tensor in (weight, lambda_pos, lambda_neg, permutation)
     )
-    plan_key = (
-        n, rows, d, device, device_index, c.FLOAT32, _FEATURE_TYPES.get(negatives.dtype, 0), structure.normalize,
-        structure.per_pos, int(lambda_pos is not None), structure.renormalize_pos,
-        structure.per_neg, int(lambda_neg is not None), structure.renormalize_neg, int(permutation is not None),
-        structure.columns, structure.anchor, structure.reduction, structure.scores,
-        torch.get_num_threads() if device == c.CPU else 0,
-    )  # fmt: skip
-    try:
-        plan = plan_for(plan_key)
-    except ValueError as error:
-        if negatives.dtype != f32:
-            raise TypeError(f"negatives has type {negatives.dtype}: {error}") from None
-        raise
+    given = (lambda_pos is not None, lambda_neg is not None, permutation is not None)
+    plan = _plan(q, negatives, structure, given)
     outputs = _outputs(q, structure)
     loss, dq, dk, dtemperature, float_scores, int_scores = outputs
 
@@ -201,7 +210,10 @@ def _info_nce_forward(
     elif structure.need_dtemperature:
         args.dtemperature = dtemperature.data_ptr()
     if structure.scores:
-        _point_scores(args, float_scores, int_scores, bool(structure.scores & c.SCORES_UNMIXED))
+        _point_scores(args.mixed, FLOAT_SCORES + LOSS_SCORES, float_scores, int_scores)
+    if structure.scores & c.SCORES_UNMIXED:
+        floats, integers = float_scores[len(FLOAT_SCORES + LOSS_SCORES) :], int_scores[len(INT_SCORES) :]
+        _point_scores(args.unmixed, FLOAT_SCORES, floats, integers)
     buffer, workspace = _workspace(plan.workspace_bytes, q.device)
     c.check(c.LIBRARY.fnce_loss(plan.handle, args, workspace, plan.workspace_bytes, stream))
     return outputs
@@ -290,6 +302,42 @@ def _scale_fake(gradient: Tensor, upstream: Tensor) -> Tensor:
     return torch.empty_like(gradient, memory_format=torch.contiguous_format)
 
 
+# The structure of equation (7) without mixing. Any plan serves fnce_scores, and this one MoCo's loss may have made.
+_PLAIN = Structure(1, 0, 0, 0, 0, c.COLUMNS["queue"], c.ANCHOR["mixed"], c.REDUCTION["mean"], c.SCORES_NONE, 0, 0, 0)
+
+
+def _scores_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
+    n = q.shape[0]
+    return q.new_empty((len(FLOAT_SCORES), n)), q.new_empty((len(INT_SCORES), n), dtype=torch.int64)
+
+
+def _scores(q, k, negatives, temperature, temperature_value, normalize):
+    _, _, stream = _device("q", q)
+    f32 = torch.float32
+    _sizes_or_raise(
+        q, k, negatives,
+        (("q", q, f32, None), ("k", k, f32, None), ("negatives", negatives, negatives.dtype, None),
+         ("temperature", temperature, f32, 1)),
+    )  # fmt: skip
+    q, k, negatives = q.contiguous(), k.contiguous(), negatives.contiguous()
+    plan = _plan(q, negatives, _PLAIN._replace(normalize=int(normalize)))
+    floats, integers = _scores_outputs(q)
+    args, out = c.Args.from_buffer_copy(_args_template), c.ScoreBuffers()
+    args.x_q, args.x_k = q.data_ptr(), k.data_ptr()
+    args.queue = negatives.data_ptr() if negatives.shape[0] else None
+    args.temperature = temperature_value
+    if temperature is not None:
+        args.temperature_pointer = temperature.data_ptr()
+    _point_scores(out, FLOAT_SCORES, floats, integers)
+    buffer, workspace = _workspace(plan.workspace_bytes, q.device)
+    c.check(c.LIBRARY.fnce_scores(plan.handle, args, out, workspace, plan.workspace_bytes, stream))
+    return floats, integers
+
+
+def _scores_fake(q, k, negatives, temperature, temperature_value, normalize):
+    return _scores_outputs(q)
+
+
 _push_template = bytes(c.new_push())
 
 
@@ -329,6 +377,7 @@ def _queue_push_fake(queue: Tensor, position: Tensor, keys: Tensor, *, normalize
 for _name, _implementation, _fake in (
     ("info_nce_forward", _info_nce_forward, _info_nce_forward_fake),
     ("scale", _scale, _scale_fake),
+    ("scores", _scores, _scores_fake),
     ("queue_push", _queue_push, _queue_push_fake),
 ):
     _library.impl(_name, _implementation, "CompositeExplicitAutograd")
@@ -336,3 +385,4 @@ for _name, _implementation, _fake in (
 torch.library.register_autograd("flashnce::info_nce_forward", _backward, setup_context=_setup_context, lib=_library)
 
 queue_push = torch.ops.flashnce.queue_push.default
+scores = torch.ops.flashnce.scores.default

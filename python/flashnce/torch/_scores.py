@@ -1,12 +1,16 @@
-"""The score statistics of equation (9) that come with the loss on request."""
+"""The score statistics of equation (9): those that come with the loss on request, and scores, which has them alone."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from . import _ops
+from ._arguments import negative_rows, pair, temperature_or_number
 from ._ops import FLOAT_SCORES, INT_SCORES, LOSS_SCORES
+from ._queue import Queue
 
 
 class ScoreStatistics(NamedTuple):
@@ -48,14 +52,52 @@ class Scores(NamedTuple):
     offset: int
 
 
+def _statistics(float_names: tuple[str, ...], floats: Tensor, integers: Tensor) -> ScoreStatistics:
+    named = dict.fromkeys(LOSS_SCORES) | dict(zip(float_names, floats.unbind(0)))
+    return ScoreStatistics(**named | dict(zip(INT_SCORES, integers.unbind(0))))
+
+
 def unpack_scores(floats: Tensor, integers: Tensor, two: bool, seed: Tensor | int | None, offset: int) -> Scores:
     """Scores out of the packed rows that the operator writes; `two` where the unmixed ones follow the mixed."""
-    f, i = floats.unbind(0), integers.unbind(0)
-    mixed = dict(zip(FLOAT_SCORES + LOSS_SCORES, f)) | dict(zip(INT_SCORES, i))
+    names, count = FLOAT_SCORES + LOSS_SCORES, len(INT_SCORES)
+    mixed = _statistics(names, floats[: len(names)], integers[:count])
     if two:
-        unmixed = dict(zip(FLOAT_SCORES, f[len(FLOAT_SCORES) + len(LOSS_SCORES) :]))
-        unmixed |= dict(zip(INT_SCORES, i[len(INT_SCORES) :]))
+        unmixed = _statistics(FLOAT_SCORES, floats[len(names) :], integers[count:])
     else:
-        unmixed = dict(mixed)
-    unmixed["entropy"] = unmixed["dq_norm"] = None
-    return Scores(ScoreStatistics(**mixed), ScoreStatistics(**unmixed), seed, offset)
+        unmixed = mixed._replace(**dict.fromkeys(LOSS_SCORES))
+    return Scores(mixed, unmixed, seed, offset)
+
+
+@torch.no_grad()
+def scores(
+    q: Tensor,
+    k: Tensor,
+    negatives: Queue | Tensor,
+    *,
+    temperature: float | Tensor = 0.07,
+    normalize: bool = True,
+) -> ScoreStatistics:
+    """The statistics of the scores before any feature transformation, q.k and q.z_j, equation (9), without a loss.
+
+    What a trainer logs as "before FT", at the price of one matrix product. Differs from `unmixed` of
+    info_nce(..., return_scores=True) where q is mixed and scores the negatives itself (anchor="mixed"). Nothing has a
+    gradient, whatever the arguments require.
+
+    Args:
+        q, k: [N,D] queries and their keys: float32, or float16 and bfloat16, which are computed in float32.
+        negatives: a Queue or a float32 [K,D], used as given (never normalised).
+        temperature: tau > 0 of neg_log_mean_exp, a number or a float32 tensor of one element.
+        normalize: whether q and k are divided by their norms, equation (1).
+
+    Returns:
+        ScoreStatistics, whose `entropy` and `dq_norm`, which belong to a loss, are None.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: anything else that is wrong, in one sentence that names the argument.
+    """
+    q, k = pair(q, k)
+    negatives = negative_rows(negatives, q)
+    temperature, temperature_value = temperature_or_number(temperature, q)
+    packed = _ops.scores(q, k, negatives, temperature, temperature_value, bool(normalize))
+    return _statistics(FLOAT_SCORES, *packed)

@@ -64,8 +64,7 @@ void lambda_rows(const LambdaDraw& draw, int64_t first, int64_t count, float* ou
   for (int64_t start = 0; start < count; start += kBatch) {
     const int batch = static_cast<int>(count - start < kBatch ? count - start : kBatch);
     for (int i = 0; i < batch; ++i) {
-      const Philox4 block =
-          draw_block(draw.seed, draw.offset, draw.stream, static_cast<uint64_t>(first + start + i));
+      const Philox4 block = draw_block(draw.seed, draw.offset, draw.stream, static_cast<uint64_t>(first + start + i));
       words[0][i] = block.word[0];
       words[1][i] = block.word[1];
     }

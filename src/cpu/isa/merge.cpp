@@ -6,8 +6,6 @@
 namespace fnce::cpu::FNCE_ISA {
 namespace {
 
-constexpr double kLn2 = 0.69314718055994530942;
-
 // factors[chunk][width] = 2^(m_c - M), corrected for the rounding of M to a natural logarithm.
 void merge_maxima(const MergeJob& job) {
   const int64_t width = int64_t{job.vectors} * kLanes;
@@ -51,7 +49,8 @@ void merge_panel(const MergeJob& job) {
     for (int64_t i = 0; i < width; i += kLanes) {
       V sum = hn::Zero(df);
       for (int chunk = 0; chunk < job.chunks; ++chunk)
-        sum = hn::MulAdd(hn::Load(df, job.factors + chunk * width + i), hn::Load(df, job.o[chunk] + c * width + i), sum);
+        sum =
+            hn::MulAdd(hn::Load(df, job.factors + chunk * width + i), hn::Load(df, job.o[chunk] + c * width + i), sum);
       hn::Store(sum, df, row + i);
     }
     for (int i = 0; i < job.rows; ++i) job.out_o[i * job.d + c] = row[i];

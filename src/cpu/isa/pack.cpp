@@ -51,9 +51,7 @@ const float* mix_row(const PackJob& job, int64_t row, int64_t partner) {
     out[c] = __builtin_fmaf(lam, x[c], (1.0f - lam) * y[c]);
   }
   if (job.renormalize) {
-    // A norm that overflows gives NaN, not a row of zeros.
-    const float length = norm(out, job.d);
-    scale_row(out, inverse_norm(length, job.epsilon) + 0.0f * length, job.d, out);
+    scale_row(out, checked_inverse_norm(norm(out, job.d), job.epsilon), job.d, out);
   }
   return out;
 }

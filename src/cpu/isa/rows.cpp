@@ -38,7 +38,7 @@ float normalized(const float* x, const RowInput& input, float* out) {
   float length = 1.0f, factor = 1.0f;
   if (input.normalize) {
     length = norm(x, input.d);
-    factor = inverse_norm(length, input.epsilon);
+    factor = checked_inverse_norm(length, input.epsilon);
   }
   scale_row(x, factor, input.d, out);
   return length;
@@ -47,7 +47,7 @@ float normalized(const float* x, const RowInput& input, float* out) {
 // The lambda of feature c.
 HWY_INLINE float lambda_at(const RowInput& input, int64_t c) { return input.lambda[input.per_element ? c : 0]; }
 
-// (x, y) <- (mix(lambda, x, y), mix(lambda, y, x)), into other memory.
+// (mix(lambda, x, y), mix(lambda, y, x)); in place is fine.
 void mix_pair(const RowInput& input, const float* x, const float* y, float* mixed_x, float* mixed_y) {
   for (int64_t c = 0; c < input.d; ++c) {
     const float lambda = lambda_at(input, c), a = x[c], b = y[c];
@@ -80,9 +80,7 @@ float scaled_norm(const float* g, float up, int64_t d) {
 
 }  // namespace
 
-float norm(const float* x, int64_t d) {
-  return __builtin_sqrtf(dot(x, x, d));
-}
+float norm(const float* x, int64_t d) { return __builtin_sqrtf(dot(x, x, d)); }
 
 void scale_row(const float* x, float factor, int64_t d, float* out) {
   for (int64_t c = 0; c < d; ++c) out[c] = x[c] * factor;
@@ -93,7 +91,7 @@ void prepare_row(const RowInput& input, RowState& s) {
   s.norm_q = normalized(input.x_q, input, s.q);
   s.norm_k = normalized(input.x_k, input, s.k);
   s.norm_q_mixed = s.norm_k_mixed = 1.0f;
-  // A norm that overflows would make the row 0 without a word: it counts as not finite.
+  // A norm that overflows counts as not finite.
   float check = finite_check(input.x_q, d) + finite_check(input.x_k, d) + 0.0f * s.norm_q + 0.0f * s.norm_k;
   s.unmixed_pos = dot(s.q, s.k, d);
   s.pos = s.unmixed_pos;
@@ -104,8 +102,8 @@ void prepare_row(const RowInput& input, RowState& s) {
       s.norm_q_mixed = norm(s.q_mixed, d);
       s.norm_k_mixed = norm(s.k_mixed, d);
       check += 0.0f * s.norm_q_mixed + 0.0f * s.norm_k_mixed;
-      scale_row(s.q_mixed, inverse_norm(s.norm_q_mixed, input.epsilon), d, s.q_mixed);
-      scale_row(s.k_mixed, inverse_norm(s.norm_k_mixed, input.epsilon), d, s.k_mixed);
+      scale_row(s.q_mixed, checked_inverse_norm(s.norm_q_mixed, input.epsilon), d, s.q_mixed);
+      scale_row(s.k_mixed, checked_inverse_norm(s.norm_k_mixed, input.epsilon), d, s.k_mixed);
     }
     s.pos = dot(s.q_mixed, s.k_mixed, d);
   } else {

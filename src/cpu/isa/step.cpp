@@ -10,14 +10,15 @@
 namespace fnce::cpu::FNCE_ISA {
 namespace {
 
-#if HWY_MAX_BYTES == 64  // AVX-512
+#if HWY_MAX_BYTES == 64   // AVX-512
 constexpr int kMR = 8;    // 32 registers: 8 x 3 accumulators, 3 of B, 1 broadcast
 constexpr int kMR2 = 12;  // keys per micro tile for 2-vector panels
 #else
 constexpr int kMR = 4;  // 16 registers: 4 x 3 accumulators, 3 of B, 1 broadcast
 constexpr int kMR2 = 4;
 #endif
-static_assert(kKeyTile % kMR == 0 && kKeyTile % kMR2 == 0 && kDimBlock % kMR == 0);
+static_assert(kKeyPadding % kMR == 0 && kKeyPadding % kMR2 == 0 && kKeyPadding % 8 == 0);
+static_assert(kKeyTile % kKeyPadding == 0 && kDimBlock % kMR == 0);
 
 // A running maximum is raised only when a score exceeds it by this much (base 2): rescaling is rare, and 2^40 times a sum of
 // 2^31 terms is far inside float32.
@@ -212,8 +213,8 @@ HWY_INLINE void score_tile(const TileJob& job, const Panel& panel, int j, int va
     store(acc, weights);
     exponentials<MR, NV, kTail>(job, panel, valid, mixed, sum);
     mix_weights(job.lambda + j, mixed);
-    FNCE_UNROLL for (int t = 0; t < MR; ++t) FNCE_UNROLL for (int v = 0; v < NV; ++v)
-        mixed[t][v] = hn::Add(mixed[t][v], hn::Load(df, weights + (t * NV + v) * kLanes));
+    FNCE_UNROLL for (int t = 0; t < MR; ++t) FNCE_UNROLL for (int v = 0; v < NV; ++v) mixed[t][v] =
+        hn::Add(mixed[t][v], hn::Load(df, weights + (t * NV + v) * kLanes));
     store(mixed, weights);
   } else {
     if constexpr (kMode == TileMode::kMixed) mix_scores(job.lambda + j, acc);
@@ -291,8 +292,8 @@ void run_tile(const TileJob& job) {
   Prefetcher prefetcher(job, count_steps(job));
   for (int p = 0; p < job.panels.count(); ++p) {
     const int64_t first = int64_t{job.panels.first_vector(p)} * kLanes;
-    const Panel panel{job.queries + first * job.d_padded, job.sums_o + first * job.d_padded, job.m + first, job.l + first,
-                      nullptr};
+    const Panel panel{job.queries + first * job.d_padded, job.sums_o + first * job.d_padded, job.m + first,
+                      job.l + first, nullptr};
     switch (job.panels.width(p)) {
       case 3: run_panel<kMR, 3>(job, panel, prefetcher); break;
       case 2: run_panel<kMR2, 2>(job, panel, prefetcher); break;

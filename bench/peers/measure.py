@@ -1,0 +1,70 @@
+"""Interleaved timing: rounds in which every peer runs once, so that what slows the machine down slows all of them.
+
+Ratios are taken within a round and then their median, not the ratio of medians.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable
+
+BLOCK = 0.02  # seconds that a peer is timed for in a round, at least: short steps are repeated
+SLOW = 4.0  # seconds that a slow peer may take in all rounds together
+FEWEST = 3  # rounds of a slow peer
+# Worker threads of BLAS and OpenMP spin for up to some 25 ms after their last task, and would take the cores from the next
+# peer. Nobody has workers on one thread.
+PAUSE = 0.04
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+class Timer:
+    """Times one peer, which has run once; made by running it again."""
+
+    def __init__(self, step: Callable[[], None], rounds: int, threads: int) -> None:
+        start = time.perf_counter()
+        step()
+        seconds = time.perf_counter() - start
+        self.step, self.pause = step, PAUSE if threads > 1 else 0.0
+        self.repeats = max(1, math.ceil(BLOCK / seconds))
+        # After the pause workers sleep and caches are cold, which a short step would feel more than a long one.
+        self.untimed = 1 if seconds < BLOCK else 0
+        self.rounds = min(rounds, max(FEWEST, int(SLOW / seconds)))
+
+    def milliseconds(self) -> float:
+        if self.pause:
+            time.sleep(self.pause)
+        for _ in range(self.untimed):
+            self.step()
+        start = time.perf_counter()
+        for _ in range(self.repeats):
+            self.step()
+        return (time.perf_counter() - start) / self.repeats * 1e3
+
+
+def measure(steps: dict[str, Callable[[], None]], rounds: int, threads: int) -> dict[str, list[float]]:
+    """Milliseconds of each peer in each of its rounds; slow ones have fewer rounds, the first ones."""
+    timers = {name: Timer(step, rounds, threads) for name, step in steps.items()}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(rounds):
+            # Every other round backwards: nobody always runs after the same one.
+            for name in list(timers) if number % 2 == 0 else reversed(timers):
+                if number < timers[name].rounds:
+                    times[name].append(timers[name].milliseconds())
+            gc.collect()
+    finally:
+        gc.enable()
+    return times
+
+
+def ratio(times: dict[str, list[float]], numerator: str, denominator: str) -> dict[str, float]:
+    """Of the rounds that both ran in."""
+    return spread([a / b for a, b in zip(times[numerator], times[denominator])])

@@ -1,0 +1,53 @@
+// fnce_queue_push, equation (10), and fnce_scale, the backward pass: memory traffic only.
+#include "workload.h"
+
+namespace fnce::bench {
+namespace {
+
+constexpr int64_t kFeatures = 128;
+
+void queue_push(benchmark::State& state) {
+  const int64_t n = state.range(0), k = state.range(1);
+  const std::vector<float> keys = random_rows(n, kFeatures, 1, false);
+  std::vector<float> queue = random_rows(k, kFeatures, 2, true);
+  int64_t position = 0;
+  fnce_push push;
+  if (!succeeded(state, fnce_push_init(&push, sizeof push))) return;
+  push.n = n, push.k = k, push.d = kFeatures;
+  push.keys = keys.data(), push.queue = queue.data();
+  push.position_in = push.position_out = &position;
+  for (auto _ : state) {
+    if (!succeeded(state, fnce_queue_push(&push, nullptr))) return;
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * 2 * n * kFeatures * int64_t{sizeof(float)});
+}
+
+void scale(benchmark::State& state) {
+  const int64_t n = state.range(0);
+  const std::vector<float> gradient = random_rows(n, kFeatures, 1, false);
+  std::vector<float> out(gradient.size());
+  const float upstream = 2;
+  for (auto _ : state) {
+    const fnce_status status =
+        fnce_scale(FNCE_CPU, 0, gradient.data(), n, kFeatures, &upstream, 1, FNCE_FLOAT32, out.data(), nullptr);
+    if (!succeeded(state, status)) return;
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * 2 * n * kFeatures * int64_t{sizeof(float)});
+}
+
+}  // namespace
+
+void register_queue_benchmarks() {
+  benchmark::RegisterBenchmark("queue_push", queue_push)
+      ->ArgNames({"n", "k"})
+      ->Args({256, 4096})
+      ->Args({256, 65536})
+      ->Args({1024, 65536})
+      ->UseRealTime()
+      ->MinTime(kMinSeconds);
+  benchmark::RegisterBenchmark("scale", scale)->ArgName("n")->Arg(256)->Arg(1024)->UseRealTime()->MinTime(kMinSeconds);
+}
+
+}  // namespace fnce::bench

@@ -1,0 +1,84 @@
+"""The arguments that info_nce and scores share, checked: each error is one sentence that names the argument.
+
+Everything here can be traced by torch.compile: no data is read.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._options import number
+from ._queue import Queue
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def features(name: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
+    if value.dim() != 2:
+        raise ValueError(f"{name} has shape {list(value.shape)}; it must be [N, D]")
+    if value.dtype == torch.float32:
+        return value
+    if value.dtype in _HALF:
+        return value.float()
+    hint = "; flashnce.reference.info_nce computes in float64" if value.dtype == torch.float64 else ""
+    raise TypeError(f"{name} has type {value.dtype}; it must be float32, float16 or bfloat16{hint}")
+
+
+def pair(q: object, k: object) -> tuple[Tensor, Tensor]:
+    q, k = features("q", q), features("k", k)
+    if k.shape != q.shape:
+        raise ValueError(f"k has shape {list(k.shape)}; it must be that of q, {list(q.shape)}")
+    if k.device != q.device:
+        raise ValueError(f"k is on {k.device}; it must be on the device of q, {q.device}")
+    return q, k
+
+
+def beside(name: str, value: Tensor, q: Tensor) -> None:
+    if value.device != q.device:
+        raise ValueError(f"{name} is on {value.device}; it must be on the device of q, {q.device}")
+    if value.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name} requires a gradient; the loss has none for it: pass {name}.detach()")
+
+
+def float_tensor(name: str, value: object, q: Tensor) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
+    if value.dtype != torch.float32:
+        raise TypeError(f"{name} has type {value.dtype}; it must be float32")
+    beside(name, value, q)
+    return value
+
+
+def negative_rows(value: object, q: Tensor) -> Tensor:
+    negatives = value.queue if isinstance(value, Queue) else value
+    if not isinstance(negatives, Tensor):
+        raise TypeError(f"negatives is a {type(value).__name__}; it must be a Queue or a Tensor")
+    if negatives.dim() != 2 or negatives.shape[1] != q.shape[1]:
+        raise ValueError(
+            f"negatives has shape {list(negatives.shape)}; it must be [K, {q.shape[1]}], as q {list(q.shape)}"
+        )
+    if negatives.dtype == torch.float64:
+        raise TypeError(
+            "negatives has type torch.float64; it must be float32; flashnce.reference.info_nce computes in float64"
+        )
+    if not negatives.is_floating_point():
+        raise TypeError(f"negatives has type {negatives.dtype}; it must be float32")
+    beside("negatives", negatives, q)
+    return negatives
+
+
+def temperature_or_number(value: object, q: Tensor) -> tuple[Tensor | None, float]:
+    """The temperature as a tensor or, where that is None, as a number."""
+    if not isinstance(value, Tensor):
+        number("temperature", value)
+        return None, float(value)
+    if value.numel() != 1:
+        raise ValueError(f"temperature has shape {list(value.shape)}; it must have one element")
+    if value.dtype != torch.float32:
+        raise TypeError(f"temperature has type {value.dtype}; it must be float32")
+    if value.device != q.device:
+        raise ValueError(f"temperature is on {value.device}; it must be on the device of q, {q.device}")
+    return value, 1.0
