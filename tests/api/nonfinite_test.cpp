@@ -281,7 +281,7 @@ TEST_CASE("nonfinite: a norm that overflows leaves no finite statistic, anchor o
   const Call call(c);
   const Buffer<unsigned char> workspace = make_workspace(plan);
   const Buffer<float> anchor(9 * 8), pos(9), unmixed_pos(9);
-  const fnce_anchors anchors{anchor.get(), pos.get(), unmixed_pos.get()};
+  const fnce_anchors anchors{anchor.get(), pos.get(), unmixed_pos.get(), {}};
   FNCE_REQUIRE_OK(fnce_prep(plan.get(), &call.args, &anchors, workspace.get(), workspace.bytes(), device().stream()));
   CHECK(none_finite(anchor.values(), 3 * 8, 8));
   CHECK(none_finite(pos.values(), 3, 1));

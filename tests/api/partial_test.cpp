@@ -114,7 +114,7 @@ TEST_CASE("partial: anchors are equation (6), scores of the positives beside the
     const Call call(c);
     const Buffer<unsigned char> workspace = make_workspace(plan);
     const Buffer<float> a(21 * 24), pos(21), unmixed_pos(21);
-    const fnce_anchors anchors{a.get(), pos.get(), unmixed_pos.get()};
+    const fnce_anchors anchors{a.get(), pos.get(), unmixed_pos.get(), {}};
     FNCE_REQUIRE_OK(fnce_prep(plan.get(), &call.args, &anchors, workspace.get(), workspace.bytes(), device().stream()));
     const std::vector<float> actual = a.values(), actual_pos = pos.values(), actual_unmixed = unmixed_pos.values();
     for (size_t i = 0; i < actual.size(); ++i) CHECK(std::abs(double(actual[i]) - truth.exact.anchor[i]) < 1e-6);
@@ -125,7 +125,7 @@ TEST_CASE("partial: anchors are equation (6), scores of the positives beside the
     // Without statistics only the anchors need to be exported.
     c.problem.scores = FNCE_SCORES_NONE;
     const Plan bare(c.problem);
-    const fnce_anchors only{a.get(), nullptr, nullptr};
+    const fnce_anchors only{a.get(), nullptr, nullptr, {}};
     FNCE_REQUIRE_OK(fnce_prep(bare.get(), &call.args, &only, workspace.get(), workspace.bytes(), device().stream()));
     CHECK(a.holds(actual));
   }
@@ -140,7 +140,7 @@ TEST_CASE("partial: the arrays are what the layout says") {
   const fnce_layout layout = layout_of(plan);
   const Buffer<unsigned char> workspace = make_workspace(plan), partial(static_cast<int64_t>(layout.bytes));
   const Buffer<float> a(n * d), pos(n), unmixed_pos(n);
-  const fnce_anchors anchors{a.get(), pos.get(), unmixed_pos.get()};
+  const fnce_anchors anchors{a.get(), pos.get(), unmixed_pos.get(), {}};
   FNCE_REQUIRE_OK(fnce_prep(plan.get(), &call.args, &anchors, workspace.get(), workspace.bytes(), device().stream()));
   FNCE_REQUIRE_OK(fnce_partial(plan.get(), &call.args, &anchors, partial.get(), partial.bytes(), workspace.get(),
                                workspace.bytes(), device().stream()));
@@ -187,7 +187,7 @@ TEST_CASE("partial: without columns it is the neutral element") {
   const fnce_layout layout = layout_of(plan);
   const Buffer<unsigned char> workspace = make_workspace(plan), partial(static_cast<int64_t>(layout.bytes));
   const Buffer<float> a(std::vector<float>(21 * 24, 0.5f));
-  const fnce_anchors anchors{a.get(), nullptr, nullptr};
+  const fnce_anchors anchors{a.get(), nullptr, nullptr, {}};
   FNCE_REQUIRE_OK(fnce_partial(plan.get(), &call.args, &anchors, partial.get(), partial.bytes(), workspace.get(),
                                workspace.bytes(), device().stream()));
   const std::vector<unsigned char> bytes = partial.values();

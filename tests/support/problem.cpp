@@ -59,7 +59,7 @@ fnce_score_buffers StatisticsBuffers::pointers() const {
   return {pointer_or_null(pos_),          pointer_or_null(count_),   pointer_or_null(mean_),
           pointer_or_null(variance_),     pointer_or_null(min_),     pointer_or_null(max_),
           pointer_or_null(log_mean_exp_), pointer_or_null(greater_), pointer_or_null(greater_equal_),
-          pointer_or_null(entropy_),      pointer_or_null(dq_norm_)};
+          pointer_or_null(entropy_),      pointer_or_null(dq_norm_), {}};
 }
 
 Statistics StatisticsBuffers::values() const {
