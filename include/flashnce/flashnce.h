@@ -43,6 +43,7 @@
  * Determinism. Same inputs, seed, device and plan: the same bits. On FNCE_CPU with one instruction set: the same bits
  * for any number of threads.
  */
+/* clang-format off */
 #ifndef FLASHNCE_FLASHNCE_H
 #define FLASHNCE_FLASHNCE_H
 
@@ -75,16 +76,14 @@ FNCE_API const char* fnce_version_string(void);
 typedef int32_t fnce_status;
 enum {
   FNCE_OK = 0,
-  FNCE_INVALID_ARGUMENT =
-      10,                /* a field or pointer is wrong; fnce_last_error() says which, what it was, what it may be */
-  FNCE_UNSUPPORTED = 20, /* meaningful, but not built into this library (yet)                                    */
-  FNCE_NO_DEVICE = 30,   /* the device asked for is not compiled in or not there                                 */
-  FNCE_DEVICE_MISMATCH = 31, /* the call runs on another device than the plan's                                      */
-  FNCE_WORKSPACE_TOO_SMALL =
-      40,                  /* fewer bytes than fnce_plan_workspace / fnce_partial_layout ask for                   */
-  FNCE_OUT_OF_MEMORY = 50, /* host memory: a plan, or a sentence, could not be allocated                           */
-  FNCE_DEVICE_ERROR = 60,  /* the device reported a fault; the sentence names the kernel                           */
-  FNCE_INTERNAL_ERROR = 90 /* a defect of the library: please report it                                            */
+  FNCE_INVALID_ARGUMENT = 10,    /* a field or pointer is wrong; fnce_last_error() says which, what it was, what it may be */
+  FNCE_UNSUPPORTED = 20,         /* meaningful, but not built into this library (yet)                                    */
+  FNCE_NO_DEVICE = 30,           /* the device asked for is not compiled in or not there                                 */
+  FNCE_DEVICE_MISMATCH = 31,     /* the call runs on another device than the plan's                                      */
+  FNCE_WORKSPACE_TOO_SMALL = 40, /* fewer bytes than fnce_plan_workspace / fnce_partial_layout ask for                   */
+  FNCE_OUT_OF_MEMORY = 50,       /* host memory: a plan, or a sentence, could not be allocated                           */
+  FNCE_DEVICE_ERROR = 60,        /* the device reported a fault; the sentence names the kernel                           */
+  FNCE_INTERNAL_ERROR = 90       /* a defect of the library: please report it                                            */
 };
 
 /* The name of a status code, "FNCE_OK". Static storage; "unknown status" for a number that is none. */
@@ -101,8 +100,8 @@ typedef struct CUstream_st* fnce_stream;
 
 /* ---- 2. The problem: sizes, types and structure ------------------------------------------------------------------ */
 
-enum { FNCE_CPU = 1, FNCE_CUDA = 2 };                           /* fnce_problem.device                            */
-enum { FNCE_FLOAT32 = 1, FNCE_FLOAT16 = 2, FNCE_BFLOAT16 = 3 }; /* element types                                  */
+enum { FNCE_CPU = 1, FNCE_CUDA = 2 };                              /* fnce_problem.device                            */
+enum { FNCE_FLOAT32 = 1, FNCE_FLOAT16 = 2, FNCE_BFLOAT16 = 3 };    /* element types                                  */
 
 /* Starting points; every field can be changed afterwards. */
 enum {
@@ -156,49 +155,47 @@ enum {
 
 /* What is computed. Fill it with fnce_problem_init, then set fields. All int32_t choices take the enums above. */
 typedef struct fnce_problem {
-  uint64_t struct_size; /* sizeof(fnce_problem) of the caller; set by fnce_problem_init                           */
+  uint64_t struct_size;     /* sizeof(fnce_problem) of the caller; set by fnce_problem_init                           */
 
-  int64_t n; /* N queries, 1 .. 2^31-1                                                                 */
-  int64_t k; /* K negatives held here (this process's shard), 0 .. 2^31-1                              */
-  int64_t d; /* D features, 1 .. 2^20                                                                  */
+  int64_t n;                /* N queries, 1 .. 2^31-1                                                                 */
+  int64_t k;                /* K negatives held here (this process's shard), 0 .. 2^31-1                              */
+  int64_t d;                /* D features, 1 .. 2^20                                                                  */
 
-  int64_t k_global;      /* negatives over all shards, k .. 2^31-1; 0: k, where column_offset is 0                 */
-  int64_t row_offset;    /* global index of query 0, 0 .. 2^32: row i draws at row_offset + i                      */
-  int64_t column_offset; /* global index of negative 0; a multiple of perm_block where that is set                 */
-  int64_t perm_block;    /* the permutation stays inside blocks of this many columns: 0 (one block of all of them)
+  int64_t k_global;         /* negatives over all shards, k .. 2^31-1; 0: k, where column_offset is 0                 */
+  int64_t row_offset;       /* global index of query 0, 0 .. 2^32: row i draws at row_offset + i                      */
+  int64_t column_offset;    /* global index of negative 0; a multiple of perm_block where that is set                 */
+  int64_t perm_block;       /* the permutation stays inside blocks of this many columns: 0 (one block of all of them)
                                or a multiple of 16. A shard (k < k_global) with mixed negatives is a union of blocks   */
 
-  int32_t device;        /* FNCE_CPU | FNCE_CUDA                                                                   */
-  int32_t device_index;  /* which one; 0 for FNCE_CPU                                                              */
-  int32_t feature_type;  /* element type of x_q and x_k                                                            */
-  int32_t queue_type;    /* element type of the queue                                                              */
-  int32_t gradient_type; /* element type of dq and dk; FNCE_FLOAT32 to save for fnce_scale                         */
-  int32_t precision;     /* FNCE_PRECISION_*                                                                       */
+  int32_t device;           /* FNCE_CPU | FNCE_CUDA                                                                   */
+  int32_t device_index;     /* which one; 0 for FNCE_CPU                                                              */
+  int32_t feature_type;     /* element type of x_q and x_k                                                            */
+  int32_t queue_type;       /* element type of the queue                                                              */
+  int32_t gradient_type;    /* element type of dq and dk; FNCE_FLOAT32 to save for fnce_scale                         */
+  int32_t precision;        /* FNCE_PRECISION_*                                                                       */
 
-  int32_t normalize;  /* 1: x_q and x_k are divided by their L2 norms, equation (1); 0: used as they are        */
-  int32_t lambda_pos; /* FNCE_LAMBDA_*: mixing of q and k, equation (2)                                         */
-  int32_t
-      lambda_pos_source;   /* FNCE_SAMPLED | FNCE_GIVEN                                                              */
-  int32_t renormalize_pos; /* 1: q^ and k^ are normalised after mixing, equation (4)                                 */
-  int32_t lambda_neg;      /* FNCE_LAMBDA_*: mixing of the queue with its permutation, equation (3)                  */
-  int32_t
-      lambda_neg_source;   /* FNCE_SAMPLED | FNCE_GIVEN                                                              */
-  int32_t renormalize_neg; /* 1: mixed negatives are normalised, equation (4)                                        */
+  int32_t normalize;        /* 1: x_q and x_k are divided by their L2 norms, equation (1); 0: used as they are        */
+  int32_t lambda_pos;       /* FNCE_LAMBDA_*: mixing of q and k, equation (2)                                         */
+  int32_t lambda_pos_source;/* FNCE_SAMPLED | FNCE_GIVEN                                                              */
+  int32_t renormalize_pos;  /* 1: q^ and k^ are normalised after mixing, equation (4)                                 */
+  int32_t lambda_neg;       /* FNCE_LAMBDA_*: mixing of the queue with its permutation, equation (3)                  */
+  int32_t lambda_neg_source;/* FNCE_SAMPLED | FNCE_GIVEN                                                              */
+  int32_t renormalize_neg;  /* 1: mixed negatives are normalised, equation (4)                                        */
   int32_t permutation_source; /* FNCE_SAMPLED | FNCE_GIVEN (excludes perm_block and shards)                           */
-  int32_t columns;   /* FNCE_COLUMNS_*, equation (5)                                                           */
-  int32_t anchor;    /* FNCE_ANCHOR_*, equation (6)                                                            */
-  int32_t reduction; /* FNCE_REDUCTION_*, equation (7)                                                         */
-  int32_t scores;    /* FNCE_SCORES_* bits: which statistics the calls may be asked for                        */
+  int32_t columns;          /* FNCE_COLUMNS_*, equation (5)                                                           */
+  int32_t anchor;           /* FNCE_ANCHOR_*, equation (6)                                                            */
+  int32_t reduction;        /* FNCE_REDUCTION_*, equation (7)                                                         */
+  int32_t scores;           /* FNCE_SCORES_* bits: which statistics the calls may be asked for                        */
 
-  int32_t threads; /* CPU threads for a call, up to 1024; 0: what fnce_get_threads() says when the plan is made.
+  int32_t threads;          /* CPU threads for a call, up to 1024; 0: what fnce_get_threads() says when the plan is made.
                                Never changes bits, but the size of the workspace                                     */
 
   /* Reserved for masks: 0, or FNCE_UNSUPPORTED. */
-  int32_t target_columns;  /* per row, a column that is the positive or is left out                                  */
-  int32_t id_mask;         /* negatives whose id equals the query's are left out                                     */
-  int32_t column_segments; /* negatives in several arrays                                                            */
-  int32_t valid_columns;   /* only the first so many rows of the queue are valid, a count in device memory           */
-  int32_t reserved;        /* 0                                                                                      */
+  int32_t target_columns;   /* per row, a column that is the positive or is left out                                  */
+  int32_t id_mask;          /* negatives whose id equals the query's are left out                                     */
+  int32_t column_segments;  /* negatives in several arrays                                                            */
+  int32_t valid_columns;    /* only the first so many rows of the queue are valid, a count in device memory           */
+  int32_t reserved;         /* 0                                                                                      */
 } fnce_problem;
 
 /* Fills `problem` with a preset: float32, CPU, normalised, mean reduction; n = k = d = 0 to be set. `size` is the
@@ -234,28 +231,28 @@ enum {
 
 /* With what it is computed. Fill it with fnce_args_init, then set fields. */
 typedef struct fnce_args {
-  uint64_t struct_size; /* sizeof(fnce_args) of the caller; set by fnce_args_init                             */
+  uint64_t struct_size;         /* sizeof(fnce_args) of the caller; set by fnce_args_init                             */
 
   /* Inputs: device memory. */
-  const void* x_q;            /* [N,D] queries, feature_type                                                        */
-  const void* x_k;            /* [N,D] their keys (positives), feature_type                                         */
-  const void* queue;          /* [K,D] negatives, queue_type, used as they are (never normalised); NULL if K = 0    */
-  const float* weight;        /* [N] weight of each row's loss, or NULL: all 1. 0 gives exactly 0, whatever the row */
-  const float* lambda_pos;    /* GIVEN lambda: [1] | [N] | [D] | [N,D] by problem.lambda_pos; NULL if SAMPLED       */
-  const float* lambda_neg;    /* GIVEN lambda: [1] | [K] | [D] | [K,D] by problem.lambda_neg; NULL if SAMPLED       */
-  const int32_t* permutation; /* GIVEN permutation pi: [K], a bijection of 0..K-1; NULL if SAMPLED                  */
+  const void* x_q;              /* [N,D] queries, feature_type                                                        */
+  const void* x_k;              /* [N,D] their keys (positives), feature_type                                         */
+  const void* queue;            /* [K,D] negatives, queue_type, used as they are (never normalised); NULL if K = 0    */
+  const float* weight;          /* [N] weight of each row's loss, or NULL: all 1. 0 gives exactly 0, whatever the row */
+  const float* lambda_pos;      /* GIVEN lambda: [1] | [N] | [D] | [N,D] by problem.lambda_pos; NULL if SAMPLED       */
+  const float* lambda_neg;      /* GIVEN lambda: [1] | [K] | [D] | [K,D] by problem.lambda_neg; NULL if SAMPLED       */
+  const int32_t* permutation;   /* GIVEN permutation pi: [K], a bijection of 0..K-1; NULL if SAMPLED                  */
 
   /* Numbers. Each is a value, or, where the pointer beside it is not NULL, read from device memory by the call. A wrong
    * number in memory of another device than the CPU cannot be reported: it gives NaN. */
-  float temperature;         /* tau > 0                                                                            */
-  float alpha_pos;           /* lambda_pos ~ Beta(alpha_pos, alpha_pos) + shift_pos, alpha_pos > 0                 */
-  float shift_pos;           /* 1 extrapolates (FT), 0 interpolates; finite                                        */
-  float alpha_neg;           /* lambda_neg ~ Beta(alpha_neg, alpha_neg) + shift_neg, alpha_neg > 0                 */
-  float shift_neg;           /* 0 interpolates; finite                                                             */
-  float epsilon;             /* smallest norm divided by, equations (1) and (4): F.normalize's eps, >= 1e-18          */
-  uint64_t seed;             /* key of the random draws                                                            */
-  uint64_t offset;           /* position in the sequence of draws, a multiple of 4; a call uses up 4               */
-  uint64_t offset_increment; /* added to offset or *offset_pointer (CUDA graphs), a multiple of 4                  */
+  float temperature;            /* tau > 0                                                                            */
+  float alpha_pos;              /* lambda_pos ~ Beta(alpha_pos, alpha_pos) + shift_pos, alpha_pos > 0                 */
+  float shift_pos;              /* 1 extrapolates (FT), 0 interpolates; finite                                        */
+  float alpha_neg;              /* lambda_neg ~ Beta(alpha_neg, alpha_neg) + shift_neg, alpha_neg > 0                 */
+  float shift_neg;              /* 0 interpolates; finite                                                             */
+  float epsilon;                /* smallest norm divided by, equations (1) and (4): F.normalize's eps, >= 1e-18          */
+  uint64_t seed;                /* key of the random draws                                                            */
+  uint64_t offset;              /* position in the sequence of draws, a multiple of 4; a call uses up 4               */
+  uint64_t offset_increment;    /* added to offset or *offset_pointer (CUDA graphs), a multiple of 4                  */
   const float* temperature_pointer; /* [1]                                                                            */
   const float* alpha_pos_pointer;   /* [1]                                                                            */
   const float* shift_pos_pointer;   /* [1]                                                                            */
@@ -267,22 +264,22 @@ typedef struct fnce_args {
   /* Outputs: device memory, each may be NULL. The gradients are those of the reduced loss (times the upstream gradient:
    * fnce_scale); with FNCE_REDUCTION_NONE row i is the gradient of loss[i]. Without dq, dk, the two dtemperature and
    * the statistics `entropy` and `dq_norm`, the second GEMM is skipped. */
-  float* loss;                /* [1], or [N] with FNCE_REDUCTION_NONE; equation (7), weights applied                */
-  void* dq;                   /* [N,D] gradient of x_q, gradient_type, equation (8)                                 */
-  void* dk;                   /* [N,D] gradient of x_k, gradient_type, equation (8)                                 */
-  float* dtemperature_rows;   /* [N] each row's part of the gradient of the temperature                             */
-  float* dtemperature;        /* [1] their sum, in a fixed order                                                    */
-  fnce_score_buffers mixed;   /* needs FNCE_SCORES_MIXED in problem.scores                                          */
-  fnce_score_buffers unmixed; /* needs FNCE_SCORES_UNMIXED                                                          */
+  float* loss;                  /* [1], or [N] with FNCE_REDUCTION_NONE; equation (7), weights applied                */
+  void* dq;                     /* [N,D] gradient of x_q, gradient_type, equation (8)                                 */
+  void* dk;                     /* [N,D] gradient of x_k, gradient_type, equation (8)                                 */
+  float* dtemperature_rows;     /* [N] each row's part of the gradient of the temperature                             */
+  float* dtemperature;          /* [1] their sum, in a fixed order                                                    */
+  fnce_score_buffers mixed;     /* needs FNCE_SCORES_MIXED in problem.scores                                          */
+  fnce_score_buffers unmixed;   /* needs FNCE_SCORES_UNMIXED                                                          */
 
-  int32_t checks;   /* FNCE_CHECK_* bits                                                                  */
-  int32_t reserved; /* 0                                                                                  */
+  int32_t checks;               /* FNCE_CHECK_* bits                                                                  */
+  int32_t reserved;             /* 0                                                                                  */
 
   /* Reserved for masks: NULL, or FNCE_UNSUPPORTED. */
-  const int32_t* target_columns; /* [N]                                                                            */
-  const int64_t* query_ids;      /* [N]                                                                            */
-  const int64_t* column_ids;     /* [K]                                                                            */
-  const int64_t* valid_columns;  /* [1]                                                                            */
+  const int32_t* target_columns;    /* [N]                                                                            */
+  const int64_t* query_ids;         /* [N]                                                                            */
+  const int64_t* column_ids;        /* [K]                                                                            */
+  const int64_t* valid_columns;     /* [1]                                                                            */
 } fnce_args;
 
 /* Fills `args`: no pointers, temperature 0.07, FT's alphas 2.0 and 1.6 and shift 1 for the positives, epsilon 1e-12,
@@ -310,8 +307,9 @@ FNCE_API const char* fnce_plan_describe(const fnce_plan* plan);
  *
  * `workspace`: device memory, `workspace_bytes` of it, aligned to FNCE_ALIGNMENT; one call at a time may use it.
  *
- * A non-finite value (or a norm that overflows) in row i of x_q or x_k, weight i or a lambda of row i makes the results of row i non-finite (and so
- * a reduced loss); one in the queue or in a lambda of the negatives makes all rows non-finite; rows of weight 0 stay 0.
+ * A non-finite value in row i of x_q or x_k (or a norm that overflows), weight i or a lambda of row i makes the results of
+ * row i non-finite (and so a reduced loss); one in the queue or in a lambda of the negatives makes all rows non-finite; rows
+ * of weight 0 stay 0.
  *
  * Errors: FNCE_INVALID_ARGUMENT, FNCE_UNSUPPORTED, FNCE_WORKSPACE_TOO_SMALL, FNCE_DEVICE_MISMATCH, FNCE_DEVICE_ERROR. */
 FNCE_API fnce_status fnce_loss(const fnce_plan* plan, const fnce_args* args, void* workspace, size_t workspace_bytes,
@@ -323,28 +321,28 @@ FNCE_API fnce_status fnce_loss(const fnce_plan* plan, const fnce_args* args, voi
  * infinity. Out of place, so that a gradient can be used twice. gradient: [rows,columns] float32; upstream: [1] or [rows]
  * float32; out: [rows,columns] out_type; all in memory of the device. rows 0 .. 2^31-1, columns 0 .. 2^31.
  * Errors: FNCE_INVALID_ARGUMENT, FNCE_UNSUPPORTED, FNCE_NO_DEVICE, FNCE_DEVICE_ERROR. */
-FNCE_API fnce_status fnce_scale(int32_t device, int32_t device_index, const float* gradient, int64_t rows,
-                                int64_t columns, const float* upstream, int64_t upstream_count, int32_t out_type,
-                                void* out, fnce_stream stream);
+FNCE_API fnce_status fnce_scale(int32_t device, int32_t device_index, const float* gradient, int64_t rows, int64_t columns,
+                                const float* upstream, int64_t upstream_count, int32_t out_type, void* out,
+                                fnce_stream stream);
 
 /* ---- 6. The queue ------------------------------------------------------------------------------------------------ */
 
 /* Writes a batch of keys into a ring of K rows, equation (10). Fill it with fnce_push_init, then set fields. */
 typedef struct fnce_push {
-  uint64_t struct_size; /* sizeof(fnce_push) of the caller; set by fnce_push_init                             */
-  int64_t n;            /* keys, 0 .. 2^31-1; of more than k keys the last k stay                             */
-  int64_t k;            /* rows of the queue, 1 .. 2^31-1                                                     */
-  int64_t d;            /* features, 1 .. 2^20                                                                */
-  int32_t device;       /* FNCE_CPU | FNCE_CUDA                                                               */
+  uint64_t struct_size;         /* sizeof(fnce_push) of the caller; set by fnce_push_init                             */
+  int64_t n;                    /* keys, 0 .. 2^31-1; of more than k keys the last k stay                             */
+  int64_t k;                    /* rows of the queue, 1 .. 2^31-1                                                     */
+  int64_t d;                    /* features, 1 .. 2^20                                                                */
+  int32_t device;               /* FNCE_CPU | FNCE_CUDA                                                               */
   int32_t device_index;
-  int32_t key_type;           /* element type of keys                                                               */
-  int32_t queue_type;         /* element type of the queue                                                          */
-  int32_t normalize;          /* 1: keys are divided by their L2 norms first                                        */
-  float epsilon;              /* smallest norm divided by, >= 1e-18                                                 */
-  const void* keys;           /* [n,d] device memory; never mixed keys                                              */
-  void* queue;                /* [k,d] device memory, updated                                                       */
-  const int64_t* position_in; /* [1] device memory: the row the first key goes to, 0 .. k-1                         */
-  int64_t* position_out;      /* [1] device memory: the row after the last key; must not be position_in on a GPU    */
+  int32_t key_type;             /* element type of keys                                                               */
+  int32_t queue_type;           /* element type of the queue                                                          */
+  int32_t normalize;            /* 1: keys are divided by their L2 norms first                                        */
+  float epsilon;                /* smallest norm divided by, >= 1e-18                                                 */
+  const void* keys;             /* [n,d] device memory; never mixed keys                                              */
+  void* queue;                  /* [k,d] device memory, updated                                                       */
+  const int64_t* position_in;   /* [1] device memory: the row the first key goes to, 0 .. k-1                         */
+  int64_t* position_out;        /* [1] device memory: the row after the last key; must not be position_in on a GPU    */
 } fnce_push;
 
 /* CPU, float32, normalise, epsilon 1e-12; `size` is the caller's sizeof(fnce_push). */
@@ -379,42 +377,41 @@ FNCE_API fnce_status fnce_scores(const fnce_plan* plan, const fnce_args* args, c
 
 /* What the negatives need to know of a row. Device memory. */
 typedef struct fnce_anchors {
-  void* anchor;       /* [N,D] a of equation (6), float32 for a float32 queue                               */
-  float* pos;         /* [N] q^.k^; may be NULL if problem.scores has no FNCE_SCORES_MIXED                  */
-  float* unmixed_pos; /* [N] q.k;   may be NULL if problem.scores has no FNCE_SCORES_UNMIXED                */
-  void* reserved[2];  /* NULL, or FNCE_UNSUPPORTED                                                          */
+  void* anchor;                 /* [N,D] a of equation (6), float32 for a float32 queue                               */
+  float* pos;                   /* [N] q^.k^; may be NULL if problem.scores has no FNCE_SCORES_MIXED                  */
+  float* unmixed_pos;           /* [N] q.k;   may be NULL if problem.scores has no FNCE_SCORES_UNMIXED                */
+  void* reserved[2];            /* NULL, or FNCE_UNSUPPORTED                                                          */
 } fnce_anchors;
 
 /* Equations (1), (2), (4), (6): writes the anchors of the plan's rows. */
-FNCE_API fnce_status fnce_prep(const fnce_plan* plan, const fnce_args* args, const fnce_anchors* anchors,
-                               void* workspace, size_t workspace_bytes, fnce_stream stream);
+FNCE_API fnce_status fnce_prep(const fnce_plan* plan, const fnce_args* args, const fnce_anchors* anchors, void* workspace,
+                               size_t workspace_bytes, fnce_stream stream);
 
 /* Where a partial keeps what; offsets in bytes from its start. float32 unless said otherwise. */
 typedef struct fnce_layout {
   uint64_t struct_size;
-  uint64_t bytes;              /* of the whole partial                                                               */
-  uint64_t m;                  /* [N] the row's reference: the negatives' maximal score / temperature, or up to 28 below
+  uint64_t bytes;               /* of the whole partial                                                               */
+  uint64_t m;                   /* [N] the row's reference: the negatives' maximal score / temperature, or up to 28 below
                                    it; -1e30 without columns                                                          */
-  uint64_t l;                  /* [N] sum of exp(s - m), up to 2^40 per column                                       */
-  uint64_t o;                  /* [N,D] sum of exp(s - m) times the negative                                         */
-  uint64_t count[2];           /* int64 [N] number of columns; [0] mixed, [1] unmixed; 0 if not gathered             */
-  uint64_t mean[2];            /* [N]                                                                                */
-  uint64_t m2[2];              /* [N] sum of squared deviations from the mean: merge by Chan's formula               */
-  uint64_t min[2];             /* [N]                                                                                */
-  uint64_t max[2];             /* [N]                                                                                */
-  uint64_t n_greater[2];       /* int64 [N]                                                                          */
-  uint64_t n_greater_equal[2]; /* int64 [N]                                                                          */
-  uint64_t unmixed_m;          /* [N] m and l of the unmixed scores, for their log-mean-exp; 0 if not gathered       */
-  uint64_t unmixed_l;          /* [N]                                                                                */
+  uint64_t l;                   /* [N] sum of exp(s - m), up to 2^40 per column                                       */
+  uint64_t o;                   /* [N,D] sum of exp(s - m) times the negative                                         */
+  uint64_t count[2];            /* int64 [N] number of columns; [0] mixed, [1] unmixed; 0 if not gathered             */
+  uint64_t mean[2];             /* [N]                                                                                */
+  uint64_t m2[2];               /* [N] sum of squared deviations from the mean: merge by Chan's formula               */
+  uint64_t min[2];              /* [N]                                                                                */
+  uint64_t max[2];              /* [N]                                                                                */
+  uint64_t n_greater[2];        /* int64 [N]                                                                          */
+  uint64_t n_greater_equal[2];  /* int64 [N]                                                                          */
+  uint64_t unmixed_m;           /* [N] m and l of the unmixed scores, for their log-mean-exp; 0 if not gathered       */
+  uint64_t unmixed_l;           /* [N]                                                                                */
 } fnce_layout;
 
 /* The layout of the partials of this plan. `size` is the caller's sizeof(fnce_layout). */
 FNCE_API fnce_status fnce_partial_layout(const fnce_plan* plan, fnce_layout* layout, size_t size);
-/* The plan's negatives against `anchors` (of problem.n rows): writes all of `partial`, device memory of `partial_bytes`. Of
- * `args`, queue, lambda_neg, permutation and the numbers are used. */
-FNCE_API fnce_status fnce_partial(const fnce_plan* plan, const fnce_args* args, const fnce_anchors* anchors,
-                                  void* partial, size_t partial_bytes, void* workspace, size_t workspace_bytes,
-                                  fnce_stream stream);
+/* The plan's negatives against `anchors` (of problem.n rows): writes all arrays of `partial`, device memory of
+ * `partial_bytes`. Of `args`, queue, lambda_neg, permutation and the numbers are used. */
+FNCE_API fnce_status fnce_partial(const fnce_plan* plan, const fnce_args* args, const fnce_anchors* anchors, void* partial,
+                                  size_t partial_bytes, void* workspace, size_t workspace_bytes, fnce_stream stream);
 /* Merges `count` partials of plans with equal n, d and scores, in the order given, into `out` (which may be partials[0]). */
 FNCE_API fnce_status fnce_merge(const fnce_plan* plan, const void* const* partials, int32_t count, void* out,
                                 size_t partial_bytes, fnce_stream stream);
@@ -424,8 +421,8 @@ FNCE_API fnce_status fnce_partial_rows(const fnce_plan* partial_plan, const void
                                        const fnce_plan* plan, void* out, size_t partial_bytes, fnce_stream stream);
 /* Adds the positives of the plan's rows: everything that fnce_loss writes. x_q, x_k and the draws must be those of
  * fnce_prep. */
-FNCE_API fnce_status fnce_finish(const fnce_plan* plan, const fnce_args* args, const void* partial,
-                                 size_t partial_bytes, void* workspace, size_t workspace_bytes, fnce_stream stream);
+FNCE_API fnce_status fnce_finish(const fnce_plan* plan, const fnce_args* args, const void* partial, size_t partial_bytes,
+                                 void* workspace, size_t workspace_bytes, fnce_stream stream);
 
 /* ---- 9. Stateless calls ------------------------------------------------------------------------------------------ */
 
@@ -433,18 +430,16 @@ FNCE_API fnce_status fnce_finish(const fnce_plan* plan, const fnce_args* args, c
  * bytes (the 256 used last). For callers that cannot hold state, such as a compiler's foreign function interface. Such a
  * caller sets problem.threads, so that the size it asked for once stays right. Thread-safe. */
 FNCE_API fnce_status fnce_run_workspace(const fnce_problem* problem, size_t* bytes);
-FNCE_API fnce_status fnce_run(const fnce_problem* problem, const fnce_args* args, void* workspace,
-                              size_t workspace_bytes, fnce_stream stream);
+FNCE_API fnce_status fnce_run(const fnce_problem* problem, const fnce_args* args, void* workspace, size_t workspace_bytes,
+                              fnce_stream stream);
 
 /* ---- 10. Inspection ---------------------------------------------------------------------------------------------- */
 
 /* The lambda that a call with these arguments uses where it is SAMPLED: host memory, in row order, [1] | [R] | [D] | [R,D].
  * `count` is the length of `out` and must be that of the shape. Values behind a *_pointer must be host-readable.
  * Errors: FNCE_INVALID_ARGUMENT (also: no mixing, or GIVEN). */
-FNCE_API fnce_status fnce_sample_lambda_pos(const fnce_problem* problem, const fnce_args* args, float* out,
-                                            int64_t count);
-FNCE_API fnce_status fnce_sample_lambda_neg(const fnce_problem* problem, const fnce_args* args, float* out,
-                                            int64_t count);
+FNCE_API fnce_status fnce_sample_lambda_pos(const fnce_problem* problem, const fnce_args* args, float* out, int64_t count);
+FNCE_API fnce_status fnce_sample_lambda_neg(const fnce_problem* problem, const fnce_args* args, float* out, int64_t count);
 /* The permutation pi that such a call uses where it is SAMPLED: host memory, [K], indices of this shard's rows. */
 FNCE_API fnce_status fnce_permutation(const fnce_problem* problem, const fnce_args* args, int32_t* out, int64_t count);
 
