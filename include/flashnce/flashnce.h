@@ -449,7 +449,8 @@ FNCE_API fnce_status fnce_device_count(int32_t device, int32_t* count);
 FNCE_API const char* fnce_build_info(void);
 /* The process's default number of CPU threads, at first the number of CPUs this process may run on. 1 .. 1024. Plans made
  * before keep theirs; fnce_scale and fnce_queue_push always use the present one. The instruction set is chosen once, the best
- * that the processor has; FNCE_CPU_ISA=baseline, avx2 or avx512 in the environment forces another one that it has. */
+ * that the processor has; FNCE_CPU_ISA=baseline, avx2 or avx512 in the environment forces another one (plans fail where the
+ * processor lacks it). */
 FNCE_API fnce_status fnce_set_threads(int32_t threads);
 FNCE_API int32_t fnce_get_threads(void);
 

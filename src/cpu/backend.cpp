@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "core/layout.h"
+#include "core/status.h"
 #include "core/threads.h"
 #include "cpu/kernels.h"
 #include "cpu/merge.h"
@@ -131,6 +132,8 @@ class CpuBackend : public Backend {
   bool host_memory() const override { return true; }
   std::string build_info() const override { return std::string("cpu (") + kernels().name + ")"; }
   std::unique_ptr<BackendPlan> plan(const Problem& problem) const override {
+    if (const char* refused = refused_isa())
+      invalid("FNCE_CPU_ISA in the environment", refused, "baseline, avx2, avx512, as far as this processor has them");
     return std::make_unique<CpuPlan>(problem);
   }
   void scale(const ScaleCall& call, fnce_stream) const override { cpu::scale(call); }

@@ -148,6 +148,8 @@ struct Kernels {
 
 // The best instruction set of this processor; FNCE_CPU_ISA=baseline|avx2|avx512 in the environment forces one that it has.
 const Kernels& kernels();
+// The value of FNCE_CPU_ISA if it names none that this processor has; else null.
+const char* refused_isa();
 
 #if defined(FNCE_ISA_AVX512)
 const Kernels& kernels_avx512();

@@ -60,23 +60,33 @@ class Pool {
     const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
     const size_t helpers = hire(static_cast<size_t>(threads - 1));
-    pending_.store(static_cast<int>(helpers), std::memory_order_relaxed);
     for (size_t i = 0; i < helpers; ++i) {
       workers_[i]->job = &job;
-      workers_[i]->called.store(1, std::memory_order_release);
-      workers_[i]->called.notify_one();
+      workers_[i]->state.store(kCalled, std::memory_order_release);
+      workers_[i]->state.notify_one();
     }
     job.work(0);
-    wait_while(pending_, [](int left) { return left != 0; });
+    for (size_t i = 0; i < helpers; ++i) dismiss(workers_[i]->state);
     return true;
   }
 
  private:
+  // A worker's word: the caller sets kCalled, the worker answers kRunning and, when it finds no task any more, kIdle.
+  enum State : int { kIdle, kCalled, kRunning };
+
   // Workers sleep on a word of their own, each in its own cache line.
   struct alignas(64) Worker {
-    std::atomic<int> called{0};
+    std::atomic<int> state{kIdle};
     Job* job = nullptr;
   };
+
+  // Takes the call back from a worker that has not woken up yet: all tasks are taken, and waking takes longer than a small
+  // step. Waits for one that is running.
+  static void dismiss(std::atomic<int>& state) {
+    int called = kCalled;
+    if (state.compare_exchange_strong(called, kIdle, std::memory_order_acq_rel)) return;
+    wait_while(state, [](int now) { return now == kRunning; });
+  }
 
   template <class Condition>
   static void wait_while(std::atomic<int>& word, Condition&& holds) {
@@ -104,22 +114,23 @@ class Pool {
     return workers_.size() < wanted ? workers_.size() : wanted;
   }
 
-  void start(Worker& worker, int index) {
+  static void start(Worker& worker, int index) {
     const BlockedSignals blocked;
-    std::thread([this, &worker, index] {
+    std::thread([&worker, index] {
       for (;;) {
-        wait_while(worker.called, [](int called) { return called == 0; });
-        worker.called.store(0, std::memory_order_relaxed);
+        wait_while(worker.state, [](int now) { return now == kIdle; });
+        int called = kCalled;
+        if (!worker.state.compare_exchange_strong(called, kRunning, std::memory_order_acq_rel)) continue;
         worker.job->work(index);
         // The job lives on the caller's stack: after this line it is gone.
-        if (pending_.fetch_sub(1, std::memory_order_acq_rel) == 1) pending_.notify_one();
+        worker.state.store(kIdle, std::memory_order_release);
+        worker.state.notify_one();
       }
     }).detach();
   }
 
   std::mutex mutex_;
   std::vector<std::unique_ptr<Worker>> workers_;
-  std::atomic<int> pending_{0};
 };
 
 std::atomic<Pool*> g_pool{nullptr};
