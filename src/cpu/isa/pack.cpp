@@ -1,5 +1,6 @@
 // Packing: key tiles, mixed on the way where equation (3) cannot be applied to scores, and queries.
 #include "cpu/isa/simd.h"
+#include "math/mixing.h"
 #include "math/norm.h"
 
 namespace fnce::cpu::FNCE_ISA {
@@ -25,7 +26,7 @@ HWY_INLINE void pack_row(const PackJob& job, const float* row, int j, hn::Vec<D8
   }
 }
 
-// The mixed row of equations (3) and (4), in scratch.
+// The mixed row of equations (3) and (4), in scratch: mix of math/mixing.h, in vectors.
 const float* mix_row(const PackJob& job, int64_t row, int64_t partner) {
   const float *x = job.queue + row * job.d, *y = job.queue + partner * job.d;
   float* out = job.scratch;
@@ -48,7 +49,7 @@ const float* mix_row(const PackJob& job, int64_t row, int64_t partner) {
   }
   for (; c < job.d; ++c) {
     const float lam = lambda ? lambda[c] : one;
-    out[c] = __builtin_fmaf(lam, x[c], (1.0f - lam) * y[c]);
+    out[c] = mix(lam, x[c], y[c]);
   }
   if (job.renormalize) {
     scale_row(out, checked_inverse_norm(norm(out, job.d), job.epsilon), job.d, out);

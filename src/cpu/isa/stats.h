@@ -1,5 +1,6 @@
 // Score statistics of one key tile, equation (9), from the raw scores that the first GEMM left behind. Lane-wise, like all
 // the rest: a lane is a query. A tile's own mean and sum of squares come first and are merged by Chan's formula.
+// Vector forms of math/stats.h.
 #pragma once
 #include "cpu/isa/simd.h"
 

@@ -158,7 +158,8 @@ HWY_INLINE void exponentials(const TileJob& job, const Panel& panel, int valid, 
   }
 }
 
-// x_v <- lambda_v x_v + (1 - lambda_v) x_(v+1) around each quad: scores of the mixed negatives from those of the raw ones.
+// x_v <- lambda_v x_v + (1 - lambda_v) x_(v+1) around each quad: scores of the mixed negatives from those of the raw ones
+// (mix of math/mixing.h, in vectors).
 template <int MR, int NV>
 HWY_INLINE void mix_scores(const float* lambda, V (&x)[MR][NV]) {
   FNCE_UNROLL for (int t = 0; t < MR; t += 4) FNCE_UNROLL for (int v = 0; v < NV; ++v) {
@@ -171,7 +172,7 @@ HWY_INLINE void mix_scores(const float* lambda, V (&x)[MR][NV]) {
   }
 }
 
-// x_v <- lambda_v x_v + (1 - lambda_(v-1)) x_(v-1): the weight of each raw row, the transpose of the above.
+// x_v <- lambda_v x_v + (1 - lambda_(v-1)) x_(v-1): the weight of each raw row, the transpose of the above (mix_transposed).
 template <int MR, int NV>
 HWY_INLINE void mix_weights(const float* lambda, V (&x)[MR][NV]) {
   FNCE_UNROLL for (int t = 0; t < MR; t += 4) FNCE_UNROLL for (int v = 0; v < NV; ++v) {
