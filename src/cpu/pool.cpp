@@ -1,5 +1,5 @@
-// Workers sleep between calls. A call has several parallel steps a few microseconds apart, so a worker first spins for about
-// that long: waking costs more than a small step. It never spins longer, because the caller's own threads need the cores.
+// Workers sleep between calls. A call has several parallel steps in quick succession, so a worker first spins for a moment:
+// waking costs more than a small step. It never spins longer, because the caller's own threads need the cores.
 #include "cpu/pool.h"
 
 #include <pthread.h>
@@ -20,7 +20,7 @@
 namespace fnce::cpu {
 namespace {
 
-constexpr int kSpins = 2000;  // about 30 microseconds of pauses
+constexpr int kSpins = 2000;
 
 inline void pause_cpu() {
 #if defined(__x86_64__) || defined(__i386__)

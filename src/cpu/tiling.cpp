@@ -6,7 +6,7 @@
 namespace fnce::cpu {
 namespace {
 
-constexpr int64_t kMinTilesPerChunk = 5;      // below, merging a chunk costs more than 3 % of computing it
+constexpr int64_t kMinTilesPerChunk = 5;      // below, merging a chunk is no small part of computing it
 constexpr int64_t kMaxChunkBytes = 32 << 20;  // of sums per chunk x row, all chunks together
 constexpr int64_t kMaxChunksManyRows = 32, kFewRows = 64;
 

@@ -12,13 +12,7 @@ FNCE_HD T gradient_anchor(T scale, T o_mean) {
   return scale * o_mean;
 }
 
-// The positive's share of g_q^.
-template <class T>
-FNCE_HD T gradient_query_mixed(T scale, T k_mixed) {
-  return -scale * k_mixed;
-}
-
-// g_q^ with a = q^, without the rounding of two products.
+// g_q^: the positive's share, and the anchor's where a = q^ (o_mean = 0 else), without the rounding of two products.
 template <class T>
 FNCE_HD T gradient_query_mixed(T scale, T k_mixed, T o_mean) {
   return scale * (o_mean - k_mixed);

@@ -64,8 +64,7 @@ TEST_CASE("gradient: of both features, for both anchors, against finite differen
         const Forward f = forward(q, k, lambda, temperature, anchor_mixed);
         const double scale = f.row.w / temperature;
         for (int c = 0; c < kD; ++c) {
-          const double g_q = anchor_mixed ? gradient_query_mixed(scale, f.k_mixed[c], f.o_mean[c])
-                                          : gradient_query_mixed(scale, f.k_mixed[c]);
+          const double g_q = gradient_query_mixed(scale, f.k_mixed[c], anchor_mixed ? f.o_mean[c] : 0.0);
           const double g_k = gradient_key_mixed(scale, f.q_mixed[c]);
           const double direct = anchor_mixed ? 0.0 : gradient_anchor(scale, f.o_mean[c]);
           const auto slope = [&](const Row& q_up, const Row& k_up, const Row& q_down, const Row& k_down) {

@@ -6,6 +6,11 @@ import os
 import subprocess
 import sys
 
+import torch
+
+from flashnce import _library
+from flashnce.torch import InfoNCE, Queue
+
 LOSS = """
 import numpy, flashnce
 q = numpy.eye(4, 8, dtype=numpy.float32)
@@ -27,3 +32,18 @@ def test_an_instruction_set_can_be_forced():
     forced = run(FNCE_CPU_ISA="baseline")
     assert forced.returncode == 0, forced.stderr
     assert abs(float(forced.stdout) - float(run().stdout)) < 1e-5
+
+
+def test_calls_without_a_plan_follow_the_threads_of_torch():
+    before = torch.get_num_threads()
+    queue, q = Queue(8, 4), torch.randn(3, 4, requires_grad=True)
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            queue.push(torch.randn(3, 4))
+            assert _library.LIBRARY.fnce_get_threads() == threads
+        torch.set_num_threads(1)
+        InfoNCE()(q, q.detach(), queue).backward()
+        assert _library.LIBRARY.fnce_get_threads() == 1
+    finally:
+        torch.set_num_threads(before)

@@ -278,6 +278,11 @@ def info_nce_forward(*inputs) -> tuple[Tensor, ...]:
     return _Eager.apply(*inputs)
 
 
+def _follow_torch_threads() -> None:
+    """Calls without a plan take the process's number of threads: PyTorch's."""
+    c.LIBRARY.fnce_set_threads(min(torch.get_num_threads(), 1024))
+
+
 def _scale(gradient: Tensor, upstream: Tensor) -> Tensor:
     device, device_index, stream = _device("gradient", gradient)
     rows, columns = gradient.shape
@@ -289,6 +294,7 @@ def _scale(gradient: Tensor, upstream: Tensor) -> Tensor:
         )
     gradient, upstream = gradient.contiguous(), upstream.contiguous()
     out = torch.empty_like(gradient)
+    _follow_torch_threads()
     c.check(
         c.LIBRARY.fnce_scale(
             device, device_index, gradient.data_ptr(), rows, columns, upstream.data_ptr(), count, c.FLOAT32,
@@ -364,6 +370,7 @@ def _queue_push(queue: Tensor, position: Tensor, keys: Tensor, *, normalize: boo
     push.key_type, push.queue_type = _FEATURE_TYPES.get(keys.dtype, 0), _FEATURE_TYPES.get(queue.dtype, 0)
     push.keys, push.queue = keys.data_ptr(), queue.data_ptr()
     push.position_in, push.position_out = read.data_ptr(), position.data_ptr()
+    _follow_torch_threads()
     c.check(c.LIBRARY.fnce_queue_push(push, stream))
     for changed in (queue, position):
         if not changed.is_inference():
