@@ -1,4 +1,4 @@
-"""Measures the library beside other implementations of the same training step, and prints the table.
+"""Measures the library beside other implementations of the same training step, and prints the tables.
 
 Each number of threads has a process of its own, pinned to as many CPUs, in which all implementations take turns. Needs
 PyTorch, NumPy, the flashnce package and, in FLASHNCE_LIBRARY, the library to measure; `./dev bench` provides all of it.
@@ -11,58 +11,81 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import compare
+import grid
+import limits
 import record as records
-from peers import software
+import report
+from peers import kernels, software
 from peers.steps import TEMPERATURE, Shape
-from table import ROWS
+from session import plan, sizes, work
 
 BENCH = Path(__file__).resolve().parent
-SHAPES = ["256x65536x128", "32x65536x128", "1024x65536x128", "256x4096x128"]
 ROUNDS, QUICK_ROUNDS = 11, 3
-# What every BLAS and OpenMP that may be there reads.
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
-# Settings of the caller's environment that could make a BLAS choose other kernels than it would by itself, such as
-# OPENBLAS_CORETYPE=Haswell, or wait otherwise, do not reach the measurement.
-TUNING_VARIABLES = re.compile(r"(OPENBLAS|GOTO|MKL|BLIS|OMP|GOMP|KMP|DNNL|ONEDNN|ATEN)_")
+
+
+def parser_of(cores: int) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__.split("\n\n")[0])
+    peers = sorted(set(records.STEPS) - set(records.GEMMS))
+    add = parser.add_argument
+    add("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}; only the steps")
+    add("--tables", nargs="+", choices=[*grid.TABLES, "memory"], metavar="TABLE",
+        help="of steps, shapes, types, isa, pages, memory; default: steps and memory, with --record all")  # fmt: skip
+    add("--rounds", type=int, metavar="R", help="so many rounds; half as many in the tables beside that of steps")
+    add("--shapes", nargs="+", metavar="NxKxD", help=f"of all tables but `shapes`; default: {' '.join(grid.SHAPES)}")
+    add("--grid", nargs="+", default=grid.GRID, metavar="NxKxD", help="of the table `shapes`")
+    add("--threads", nargs="+", type=int, default=sorted({1, cores}), metavar="T", help="default: 1 and all cores")
+    add("--isa", nargs="+", choices=sorted(limits.ISA), metavar="SET",
+        help="limit the library and its peers to each of these instruction sets: " + ", ".join(limits.ISA))  # fmt: skip
+    add("--without", nargs="+", default=[], metavar="PEER", choices=peers, help="leave out some: " + ", ".join(peers))
+    add("--memory-shape", default=grid.SHAPES[0], metavar="NxKxD", help=f"default: {grid.SHAPES[0]}")
+    add("--no-memory", action="store_true", help="do not measure memory")
+    add("--record", nargs="?", const="", metavar="FILE",
+        help="also write a record: FILE, default bench/records/<date>-<cpu>.json")  # fmt: skip
+    add("--compare", metavar="OTHER",
+        help="instead compare this build with another: the path of a libflashnce.so, a build folder, or a git "
+        "revision, which is built first")  # fmt: skip
+    add("--presets", nargs="+", default=list(compare.PRESETS), choices=compare.PRESETS, metavar="PRESET",
+        help="of --compare; default: all")  # fmt: skip
+    add("--types", nargs="+", default=["float32"], choices=compare.TYPES, metavar="TYPE",
+        help="of --compare, the element type of features and queue: " + ", ".join(compare.TYPES))  # fmt: skip
+    add("--fail-above", type=float, metavar="R",
+        help="of --compare: exit status 1 where this build takes over R times as long beyond the noise")  # fmt: skip
+    add("--json", metavar="FILE", help="of --compare: write all of it there")
+    add("--c-api", nargs=argparse.REMAINDER, metavar="OPTION",
+        help="instead run the Google Benchmark program of the C interface; all that follows goes to it")  # fmt: skip
+    return parser
 
 
 def options_of(arguments: list[str]) -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0))
-    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds instead of {ROUNDS}, no memory")
-    parser.add_argument("--rounds", type=int, metavar="R", help="so many rounds")
-    parser.add_argument("--shapes", nargs="+", default=SHAPES, metavar="NxKxD", help=f"default: {' '.join(SHAPES)}")
-    parser.add_argument(
-        "--threads", nargs="+", type=int, default=sorted({1, cores}), metavar="T", help="default: 1 and all cores"
-    )
-    parser.add_argument("--without", nargs="+", default=[], metavar="PEER", choices=sorted(set(ROWS) - set(records.GEMMS)),
-                        help="leave out some: " + ", ".join(sorted(set(ROWS) - set(records.GEMMS))))  # fmt: skip
-    parser.add_argument(
-        "--memory-shape", default=SHAPES[0], metavar="NxKxD", help=f"where memory is measured; default: {SHAPES[0]}"
-    )
-    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
-    parser.add_argument(
-        "--record", nargs="?", const="", metavar="FILE",
-        help="also write a record: FILE, default bench/records/<date>-<cpu>.json",
-    )  # fmt: skip
-    parser.add_argument(
-        "--c-api", nargs=argparse.REMAINDER, metavar="OPTION",
-        help="instead run the Google Benchmark program of the C interface; all that follows goes to it",
-    )  # fmt: skip
+    parser = parser_of(cores)
     options = parser.parse_args(arguments)
+    if options.tables is None:
+        options.tables = ["steps", "memory"] if options.record is None else [*grid.TABLES, "memory"]
+        if options.isa and options.record is None:
+            options.tables = ["isa"]
+        elif options.quick:
+            options.tables = ["steps"]
+    if options.no_memory:
+        options.tables = [table for table in options.tables if table != "memory"]
+    if options.compare is None and options.isa is None:
+        options.isa = grid.instruction_sets() if "isa" in options.tables else []
+    options.pages = options.shapes or grid.PAGES
+    options.shapes = options.shapes or grid.SHAPES
     try:
-        options.shapes = [Shape.parse(text) for text in options.shapes]
+        for name in ("shapes", "grid", "pages"):
+            setattr(options, name, [Shape.parse(text) for text in getattr(options, name)])
         options.memory_shape = Shape.parse(options.memory_shape)
     except ValueError as error:
         parser.error(str(error))
-    if options.rounds is None:
+    if options.rounds is None and options.compare is None:
         options.rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    if options.rounds < 1:
+    if options.rounds is not None and options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: at least 1")
     for threads in options.threads:
         if not 1 <= threads <= cores:
@@ -78,60 +101,6 @@ def run_c_api(arguments: list[str]) -> None:
     os.execv(program, [str(program), *arguments])
 
 
-def work(threads: int, options: argparse.Namespace, with_memory: bool):
-    """The lines of a worker process, as they come."""
-    memory_shape = options.memory_shape if with_memory else None
-    job = {
-        "threads": threads,
-        "shapes": [[s.n, s.k, s.d] for s in options.shapes],
-        "rounds": options.rounds,
-        "without": options.without,
-        "memory_shape": [memory_shape.n, memory_shape.k, memory_shape.d] if memory_shape else None,
-    }
-    environment = {name: value for name, value in os.environ.items() if not TUNING_VARIABLES.match(name)}
-    environment |= {name: str(threads) for name in THREAD_VARIABLES}
-    # torch.compile would start processes for it that stay.
-    environment["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(BENCH), os.environ.get("PYTHONPATH")]))
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "peers.worker"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    worker.stdin.write(json.dumps(job))
-    worker.stdin.close()
-    for line in worker.stdout:
-        yield json.loads(line)
-    if worker.wait() != 0:
-        sys.exit(f"run.py: the measurement on {threads} threads ended with status {worker.returncode}")
-
-
-def print_cell(cell: dict) -> None:
-    n, k, d = cell["shape"]
-    print(f"\nN={n} K={k} D={d}, {cell['threads']} thread{'s' * (cell['threads'] > 1)}")
-    head = f"  {'':34}{'ms':>9}{'min':>9}{'max':>9}  {'/ torch mm':>10}  {'/ numpy mm':>10}  {'/ faster, min .. max':>22}"
-    print(head + f"  {'loss err':>8}  {'dq err':>8}")
-    for name, peer in cell["peers"].items():
-        ms, ratios = peer["ms"], peer["ratios"]
-        faster = ratios[cell["gemms"]]
-        line = f"  {ROWS[name]:34}{ms['median']:9.3f}{ms['min']:9.3f}{ms['max']:9.3f}"
-        line += "".join(f"  {ratios[base]['median']:10.3f}" for base in records.GEMMS)
-        line += f"  {faster['median']:8.3f} {faster['min']:6.2f} ..{faster['max']:5.2f}"
-        line += "".join(f"  {peer[error]:8.1e}" for error in ("loss_error", "dq_error") if error in peer)
-        print(line)
-    for name, reason in cell["skipped"].items():
-        print(f"  {ROWS[name]:34}  skipped: {reason}")
-    for name, ratio in cell["comparisons"].items():
-        print(f"  {name:34}{ratio['median']:9.3f}{ratio['min']:9.3f}{ratio['max']:9.3f}")
-    sys.stdout.flush()
-
-
-def print_memory(memory: dict) -> None:
-    n, k, d = memory["shape"]
-    print(f"\nPeak memory of a step beyond its inputs, N={n} K={k} D={d}, {memory['threads']} threads, MiB")
-    for name, extra in memory["extra_mib"].items():
-        print(f"  {ROWS[name]:34}{extra:9.1f}")
-    sys.stdout.flush()
-
-
 def write_record(record: dict, file: str) -> None:
     slug = re.sub(r"[^a-z0-9]+", "-", record["machine"]["cpu"].lower()).strip("-")
     path = Path(file) if file else BENCH / "records" / f"{record['date']}-{slug}.json"
@@ -144,10 +113,43 @@ def write_record(record: dict, file: str) -> None:
     print(f"record: {path.name}")
 
 
-def main() -> None:
+def note_line(record: dict, threads: int, options: argparse.Namespace, line: dict) -> None:
+    """Takes a line of a worker into the record, and prints it."""
+    if "cell" in line:
+        record["tables"].setdefault(line["table"], []).append(line["cell"])
+        report.print_cell(line["table"], line["cell"])
+    elif "left_out" in line:
+        record["left_out"].append(line["left_out"])
+    elif line.get("memory"):
+        shape = sizes(options.memory_shape)
+        record["memory"] = {"shape": shape, "threads": threads, "extra_mib": line["memory"]}
+        report.print_memory(record["memory"])
+
+
+def measure(record: dict, options: argparse.Namespace) -> None:
+    """Fills the record."""
+    probed: set[str | None] = set()
+    for threads, isa, jobs in plan(options):
+        if isa not in probed and (isa is not None or options.record is not None):
+            probed.add(isa)
+            environment = limits.environment(1, isa)
+            entry = {"limit": isa, "flashnce": software.instruction_set(environment)}
+            entry["peers"] = kernels.probe(environment)
+            record["instruction_sets"].append(entry)
+            report.print_kernels(entry)
+        for line in work("peers.worker", threads, isa, jobs):
+            note_line(record, threads, options, line)
+            # Of a process without a limit, if there is one.
+            if "software" in line and (record["software"] is None or isa is None):
+                record["software"] = line["software"]
+
+
+def main() -> int:
     options = options_of(sys.argv[1:])
     if options.c_api is not None:
         run_c_api(options.c_api)
+    if options.compare is not None:
+        return compare.run(options)
     start = time.monotonic()
     command = shlex.join(["./dev", "bench", *sys.argv[1:]])
     if options.record:
@@ -159,29 +161,24 @@ def main() -> None:
         "commit": software.commit(BENCH.parent),
         "machine": software.machine(),
         "software": None,
-        "settings": {"rounds": options.rounds, "temperature": TEMPERATURE},
-        "cells": [],
+        "settings": {"rounds": options.rounds, "temperature": TEMPERATURE, "seconds": 0.0},
+        "instruction_sets": [],
+        "tables": {},
+        "left_out": [],
         "memory": None,
     }
     if record["machine"]["load"] > 0.5:
         print(f"this machine is not quiet: load {record['machine']['load']}; expect noise")
-    for threads in options.threads:
-        with_memory = not (options.quick or options.no_memory) and threads == max(options.threads)
-        for line in work(threads, options, with_memory):
-            if "cell" in line:
-                record["cells"].append(line["cell"])
-                print_cell(line["cell"])
-            elif line.get("memory"):
-                memory_shape = options.memory_shape
-                sizes = [memory_shape.n, memory_shape.k, memory_shape.d]
-                record["memory"] = {"shape": sizes, "threads": threads, "extra_mib": line["memory"]}
-                print_memory(record["memory"])
-            record["software"] = line.get("software", record["software"])
+    measure(record, options)
+    if record["software"] is None:
+        sys.exit("run.py: there is nothing to measure here")
     print(f"\n{', '.join(f'{name} {value}' for name, value in record['software'].items())}")
-    print(f"{time.monotonic() - start:.0f} s")
+    record["settings"]["seconds"] = round(time.monotonic() - start, 1)
+    print(f"{record['settings']['seconds']:.0f} s")
     if options.record is not None:
         write_record(record, options.record)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

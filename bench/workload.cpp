@@ -1,8 +1,11 @@
 // Inputs and calls that the benchmarks of the C interface share.
 #include "workload.h"
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <string_view>
 #include <utility>
 
 namespace fnce::bench {
@@ -16,7 +19,62 @@ uint64_t next_random(uint64_t& state) {
   return z ^ (z >> 31);
 }
 
+// The parts of "a,b,c".
+std::vector<std::string_view> split(std::string_view text, char by) {
+  std::vector<std::string_view> parts;
+  for (size_t end; (end = text.find(by)) != std::string_view::npos; text.remove_prefix(end + 1))
+    parts.push_back(text.substr(0, end));
+  parts.push_back(text);
+  return parts;
+}
+
+bool parse_shape(std::string_view text, Shape& shape) {
+  const std::vector<std::string_view> parts = split(text, 'x');
+  int64_t* const sizes[] = {&shape.n, &shape.k, &shape.d};
+  if (parts.size() != 3) return false;
+  for (size_t i = 0; i < 3; ++i) {
+    const char *begin = parts[i].data(), *end = begin + parts[i].size();
+    const auto [stop, error] = std::from_chars(begin, end, *sizes[i]);
+    if (error != std::errc() || stop != end || *sizes[i] < 1) return false;
+  }
+  return true;
+}
+
+std::string parse_option(std::string_view name, std::string_view text, Options& options) {
+  if (name == "--types") options.elements.clear();
+  for (const std::string_view part : split(text, ',')) {
+    if (name == "--shapes") {
+      Shape shape;
+      if (!parse_shape(part, shape)) return "--shapes takes NxKxD,..., not '" + std::string(part) + "'";
+      options.shapes.push_back(shape);
+    } else {
+      const auto* found = std::find_if(std::begin(kElements), std::end(kElements),
+                                       [&](const Element& element) { return element.name == part; });
+      if (found == std::end(kElements))
+        return "--types takes float32, bfloat16 and float16, not '" + std::string(part) + "'";
+      options.elements.push_back(*found);
+    }
+  }
+  return "";
+}
+
 }  // namespace
+
+std::string take_options(int& argc, char** argv, Options& options) {
+  int kept = 1;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view argument = argv[i];
+    const size_t equals = argument.find('=');
+    const std::string_view name = argument.substr(0, equals);
+    if (equals == std::string_view::npos || (name != "--shapes" && name != "--types")) {
+      argv[kept++] = argv[i];
+      continue;
+    }
+    if (std::string wrong = parse_option(name, argument.substr(equals + 1), options); !wrong.empty()) return wrong;
+  }
+  argc = kept;
+  return "";
+}
 
 std::vector<float> random_rows(int64_t rows, int64_t d, uint64_t seed, bool unit) {
   std::vector<float> values(static_cast<size_t>(rows * d));
@@ -31,16 +89,29 @@ std::vector<float> random_rows(int64_t rows, int64_t d, uint64_t seed, bool unit
   return values;
 }
 
-const Inputs& inputs_of(const Shape& shape) {
+std::vector<std::byte> rounded(const std::vector<float>& values, const Element& element) {
+  const float one = 1;
+  const int64_t count = static_cast<int64_t>(values.size());
+  std::vector<std::byte> bytes(static_cast<size_t>(count * element.size));
+  if (fnce_scale(FNCE_CPU, 0, values.data(), 1, count, &one, 1, element.type, bytes.data(), nullptr) != FNCE_OK)
+    bytes.clear();
+  return bytes;
+}
+
+const Inputs& inputs_of(const Shape& shape, const Element& element) {
   static Shape kept{0, 0, 0};
+  static int32_t kept_type = 0;
   static Inputs inputs;
-  if (kept.n != shape.n || kept.k != shape.k || kept.d != shape.d) {
-    inputs.x_q = random_rows(shape.n, shape.d, 1, false);
-    inputs.x_k = random_rows(shape.n, shape.d, 2, false);
+  if (kept.n != shape.n || kept.k != shape.k || kept.d != shape.d || kept_type != element.type) {
+    const std::vector<float> x_q = random_rows(shape.n, shape.d, 1, false);
+    std::vector<float> x_k = random_rows(shape.n, shape.d, 2, false);
     // Keys near their queries, as an encoder's are.
-    for (size_t i = 0; i < inputs.x_k.size(); ++i) inputs.x_k[i] = inputs.x_q[i] + 0.5f * inputs.x_k[i];
-    inputs.queue = random_rows(shape.k, shape.d, 3, true);
+    for (size_t i = 0; i < x_k.size(); ++i) x_k[i] = x_q[i] + 0.5f * x_k[i];
+    inputs.x_q = rounded(x_q, element);
+    inputs.x_k = rounded(x_k, element);
+    inputs.queue = rounded(random_rows(shape.k, shape.d, 3, true), element);
     kept = shape;
+    kept_type = element.type;
   }
   return inputs;
 }
@@ -70,10 +141,12 @@ fnce_problem preset_of(int32_t preset, int32_t threads) {
 
 void LossCall::Free::operator()(std::byte* p) const { std::free(p); }
 
-LossCall::LossCall(fnce_problem problem, const Shape& shape, Gradients gradients) : problem_(problem) {
+LossCall::LossCall(fnce_problem problem, const Shape& shape, Gradients gradients, const Element& element)
+    : problem_(problem) {
   problem_.n = shape.n;
   problem_.k = shape.k;
   problem_.d = shape.d;
+  problem_.feature_type = problem_.queue_type = element.type;
   if ((status_ = fnce_args_init(&args_, sizeof args_)) != FNCE_OK) return;
   if ((status_ = fnce_plan_create(&problem_, &plan_)) != FNCE_OK) return;
   if ((status_ = fnce_plan_workspace(plan_, &workspace_bytes_)) != FNCE_OK) return;
@@ -81,13 +154,13 @@ LossCall::LossCall(fnce_problem problem, const Shape& shape, Gradients gradients
   workspace_.reset(static_cast<std::byte*>(std::aligned_alloc(FNCE_ALIGNMENT, bytes)));
   if (!workspace_) std::abort();
 
-  const Inputs& inputs = inputs_of(shape);
+  const Inputs& inputs = inputs_of(shape, element);
   args_.x_q = inputs.x_q.data();
   args_.x_k = inputs.x_k.data();
   args_.queue = inputs.queue.data();
   args_.loss = &loss_;
   if (gradients == Gradients::kDq) {
-    dq_.resize(inputs.x_q.size());
+    dq_.resize(static_cast<size_t>(shape.n * shape.d));
     args_.dq = dq_.data();
   }
   if (problem_.scores != FNCE_SCORES_NONE) point_scores();

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace fnce::bench {
@@ -15,17 +16,36 @@ struct Shape {
   int64_t n, k, d;
 };
 
+struct Element {
+  const char* name;
+  int32_t type;  // FNCE_FLOAT32 ..
+  int64_t size;  // bytes
+};
+inline constexpr Element kElements[] = {
+    {"float32", FNCE_FLOAT32, 4}, {"bfloat16", FNCE_BFLOAT16, 2}, {"float16", FNCE_FLOAT16, 2}};
+
+// What the program was told to measure. No shapes: those of the source files.
+struct Options {
+  std::vector<Shape> shapes;
+  std::vector<Element> elements{std::begin(kElements), std::end(kElements)};
+};
+// Takes --shapes=NxKxD,... and --types=NAME,... out of the arguments; a sentence if one of them is wrong, else "".
+std::string take_options(int& argc, char** argv, Options& options);
+
 // Seconds each benchmark runs at least: long enough for a stable median, short enough for the whole program to be run often.
 constexpr double kMinSeconds = 0.1;
 
-// Random features, and unit rows as negatives.
+// Random features, and unit rows as negatives, as bytes of an element type; empty where the library does not have it.
 struct Inputs {
-  std::vector<float> x_q, x_k;  // [N,D]
-  std::vector<float> queue;     // [K,D]
+  std::vector<std::byte> x_q, x_k;  // [N,D]
+  std::vector<std::byte> queue;     // [K,D]
 };
 
-// The inputs of a shape; the last shape asked for is kept, as benchmarks run shape by shape.
-const Inputs& inputs_of(const Shape& shape);
+// The inputs of a shape; those asked for last are kept, as benchmarks run shape by shape.
+const Inputs& inputs_of(const Shape& shape, const Element& element);
+
+// The values in an element type, rounded by the library's own fnce_scale; empty where it does not have the type.
+std::vector<std::byte> rounded(const std::vector<float>& values, const Element& element);
 
 // Rows of uniform numbers in [-1, 1), the same for the same seed; `unit` divides each row by its norm.
 std::vector<float> random_rows(int64_t rows, int64_t d, uint64_t seed, bool unit);
@@ -44,8 +64,8 @@ enum class Gradients { kNone, kDq };
 // A plan with its workspace, outputs and arguments, ready for calls of fnce_loss.
 class LossCall {
  public:
-  // `problem` has everything but the sizes.
-  LossCall(fnce_problem problem, const Shape& shape, Gradients gradients);
+  // `problem` has everything but the sizes and element types; dq is float32, as a trainer saves it.
+  LossCall(fnce_problem problem, const Shape& shape, Gradients gradients, const Element& element = kElements[0]);
   ~LossCall() { fnce_plan_destroy(plan_); }
   LossCall(const LossCall&) = delete;
   LossCall& operator=(const LossCall&) = delete;
@@ -80,9 +100,9 @@ class LossCall {
 fnce_problem preset_of(int32_t preset, int32_t threads);
 
 // Registration, one function per source file.
-void register_loss_benchmarks();
+void register_loss_benchmarks(const Options& options);
 void register_draw_benchmarks();
-void register_queue_benchmarks();
+void register_queue_benchmarks(const Options& options);
 void register_thread_benchmarks();
 
 }  // namespace fnce::bench

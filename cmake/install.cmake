@@ -1,9 +1,15 @@
-# What is installed: the header, both libraries, the CMake package, the pkg-config file and the licence. With
-# FLASHNCE_PYTHON the shared library alone, as component `python`, into the wheel's flashnce/lib.
+# What is installed: the headers, both libraries, the CMake package, the pkg-config file and the licence. With
+# FLASHNCE_PYTHON the shared library alone, as component `python`, into the wheel's flashnce/lib. In another project's
+# build (FetchContent, add_subdirectory) nothing, unless that sets FLASHNCE_INSTALL.
 include(CMakePackageConfigHelpers)
+
+option(FLASHNCE_INSTALL "Install FlashNCE with this build" ${PROJECT_IS_TOP_LEVEL})
 
 if(FLASHNCE_PYTHON)
   install(TARGETS flashnce LIBRARY DESTINATION flashnce/lib COMPONENT python)
+  return()
+endif()
+if(NOT FLASHNCE_INSTALL)
   return()
 endif()
 
@@ -15,7 +21,8 @@ install(
   LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
   ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
   RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
-install(FILES "${PROJECT_SOURCE_DIR}/include/flashnce/flashnce.h" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/flashnce")
+install(FILES "${PROJECT_SOURCE_DIR}/include/flashnce/flashnce.h" "${PROJECT_SOURCE_DIR}/include/flashnce/flashnce.hpp"
+        DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/flashnce")
 install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 install(EXPORT flashnceTargets NAMESPACE flashnce:: DESTINATION "${package_dir}")
 

@@ -52,7 +52,7 @@ cmake_program() {
 configure_preset() {
   local preset=$1 options=() cc
   shift
-  if [[ $preset == tsan ]]; then
+  if [[ $preset == tsan || $preset == fuzz ]]; then
     cc=$(first_program clang-14 clang clang-20 clang-19 clang-18 clang-17 clang-16 clang-15) ||
       die "clang is not installed"
     options=(-DCMAKE_C_COMPILER="$cc" -DCMAKE_CXX_COMPILER="${cc/clang/clang++}")
@@ -81,10 +81,12 @@ bench_program() {
   env "${PYTHON_ENVIRONMENT[@]}" "$VENV/bin/python" bench/run.py "$@"
 }
 
+# The wheel says by its tag on which systems it runs: auditwheel finds that out.
 build_wheel() {
-  rm -rf dist
-  "$VENV/bin/python" -m pip wheel . --wheel-dir dist --no-deps --no-build-isolation -q \
+  rm -rf dist build/dist
+  "$VENV/bin/python" -m pip wheel . --wheel-dir build/dist --no-deps --no-build-isolation -q \
     --config-settings=build-dir=build/wheel
+  PATH="$VENV/bin:$PATH" "$VENV/bin/python" -m auditwheel repair --wheel-dir dist build/dist/flashnce-*.whl
 }
 
 clang_format() {
@@ -92,7 +94,7 @@ clang_format() {
   for folder in include src kernels tests bench examples; do
     if [[ -d $folder ]]; then folders+=("$folder"); fi
   done
-  find "${folders[@]}" -type f \( -name '*.h' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) \
+  find "${folders[@]}" -type f \( -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) \
     -not -path 'include/flashnce/flashnce.h' -print0 | xargs -0 "$VENV/bin/clang-format" "$@"
 }
 

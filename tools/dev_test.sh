@@ -6,9 +6,9 @@ help_test() {
 usage: ./dev test [--quick | --full | --long]
 
   --quick   format, release build with its tests, Python tests, the wheel in an environment of its own: under 5 minutes
-  --full    (default) that, the long tests, the tests under address, undefined-behaviour and thread sanitizers, the demo
-            and the benchmarks in short: under 45 minutes on 2 cores
-  --long    the full tier with ten times as many random cases
+  --full    (default) that, the long tests, every instruction set, arm64 under emulation, address, undefined-behaviour and
+            thread sanitizers, fuzzing, a soak, the demo and the benchmarks in short: under 45 minutes on 2 cores
+  --long    the full tier with ten times as many random cases, 10^6 fuzzing runs and 10^5 steps of soak
 
 Stops at the first failing stage and prints the end of its log. The last line counts the tests of all stages.
 
@@ -58,19 +58,35 @@ test_quick() {
   pytest_stage "tests wheel" tests/package/test_wheel.py
 }
 
-# test_full CASES
+# The cross build's tests; where these packages do not exist, or the machine is arm64 itself, there is nothing to do.
+test_arm64() {
+  if [[ $(uname -m) != x86_64 ]] || ! first_program aarch64-linux-gnu-g++ >/dev/null; then
+    echo "arm64: not tested here (needs x86-64 and the packages $PACKAGES_arm64)"
+    return 0
+  fi
+  build_preset arm64 "all"
+  FNCE_TEST_CASES=50 ctest_stage "tests arm64 emulated" arm64 -L '^quick$' -E fork
+}
+
+# test_full CASES FUZZ_RUNS SOAK_STEPS
 test_full() {
   FNCE_TEST_CASES=${FNCE_TEST_CASES:-$1} FNCE_TEST_SEED=${FNCE_TEST_SEED:-100001} \
     ctest_stage "tests long grid" release -R "randomised grid"
   ctest_stage "tests instruction sets" release -L full
+  FNCE_SOAK_STEPS=$3 ctest_stage "soak" release -L long
+  pytest_stage "tests sdist" tests/package/test_sdist.py
+  test_arm64
   build_preset asan ""
   ctest_stage "tests asan ubsan" asan -L quick
   build_preset tsan "api_tests cpu_tests"
   # The pool is tested across a fork as well.
   TSAN_OPTIONS=die_after_fork=0 ctest_stage "tests tsan" tsan -R "api_tests|cpu_tests"
+  build_preset fuzz "fuzz_one_call fuzz_sequence"
+  stage "fuzzing" python3 tests/fuzz/run.py --build build/fuzz --runs "$2"
   stage "demo in short" demo_smoke --steps 40 --limit 2000 --queue-size 1024 --no-progress
   build_bench
   stage "bench in short" bench_program --rounds 1 --shapes 32x4096x64 --threads 1 --no-memory
+  stage "bench compare in short" bench_program --compare build/release --rounds 6 --shapes 32x4096x64 --threads 1
 }
 
 cmd_test() {
@@ -80,7 +96,7 @@ cmd_test() {
     --quick | --full | --long) tier=${1#--} ;;
     *) die "test takes --quick, --full or --long, not '$1'" ;;
   esac
-  if [[ $tier == quick ]]; then setup_system base test; else setup_system base test analysis demo; fi
+  if [[ $tier == quick ]]; then setup_system base test; else setup_system base test analysis demo arm64; fi
   setup_python
   rm -rf "$RESULTS"
   mkdir -p "$RESULTS"
@@ -88,8 +104,8 @@ cmd_test() {
   SECONDS=0
   test_quick
   case $tier in
-    full) test_full 4000 ;;
-    long) test_full 40000 ;;
+    full) test_full 4000 40000 5000 ;;
+    long) test_full 40000 500000 100000 ;;
   esac
   printf '%-44s %s %7.1f s\n' "all of it" "ok    " "$SECONDS"
   print_results

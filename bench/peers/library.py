@@ -3,7 +3,8 @@ binding costs."""
 
 from __future__ import annotations
 
-import ctypes
+import re
+from collections.abc import Callable
 
 import flashnce
 import torch
@@ -11,6 +12,7 @@ from flashnce import _library as c
 from flashnce.torch import PRESETS, InfoNCE
 from torch import Tensor
 
+from .loaded import TYPES, Loaded, own
 from .steps import TEMPERATURE, Draws, Inputs, Shape
 
 SEED = 20  # that the errors are measured with
@@ -51,37 +53,65 @@ class Binding:
         return loss.item(), self.inputs.x_q.grad.clone()
 
 
-class CInterface:
-    """fnce_loss on a plan: loss and dq in one call."""
+def allocate(size: int) -> Tensor:
+    """Bytes of ordinary memory."""
+    return torch.empty(size, dtype=torch.uint8)
 
-    def __init__(self, inputs: Inputs, transformation: str) -> None:
-        self.transformation = transformation
-        shape = inputs.shape
-        problem = c.new_problem(transformation)
+
+class CInterface:
+    """fnce_loss on a plan: loss and dq in one call. x_q, x_k and the queue are of the inputs' element type, dq is
+    float32 as a trainer saves it for fnce_scale. `reduction` is "mean" where the step is timed, "none" where single
+    rows are looked at."""
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        transformation: str,
+        *,
+        library: Loaded | None = None,
+        reduction: str = "mean",
+        workspace: Callable[[int], Tensor] = allocate,
+    ) -> None:
+        self.transformation, self.library = transformation, library or own()
+        shape, element = inputs.shape, TYPES[str(inputs.queue.dtype).removeprefix("torch.")]
+        problem = self.library.problem(transformation)
         problem.n, problem.k, problem.d = shape.n, shape.k, shape.d
         problem.threads = torch.get_num_threads()
-        self.plan, size = ctypes.c_void_p(), ctypes.c_size_t()
-        c.check(c.LIBRARY.fnce_plan_create(problem, ctypes.byref(self.plan)))
-        c.check(c.LIBRARY.fnce_plan_workspace(self.plan, ctypes.byref(size)))
-        self.workspace_bytes = size.value
-        self.buffer = torch.empty(size.value + c.ALIGNMENT, dtype=torch.uint8)
+        problem.feature_type = problem.queue_type = element
+        problem.reduction = c.REDUCTION[reduction]
+        self.plan = None
+        self.plan, self.workspace_bytes, self.description = self.library.plan(problem)
+        self.buffer = workspace(self.workspace_bytes + c.ALIGNMENT)
         self.workspace = -(-self.buffer.data_ptr() // c.ALIGNMENT) * c.ALIGNMENT
-        self.loss, self.dq = torch.empty(()), torch.empty(shape.n, shape.d)
-        self.args = c.new_args()
+        self.loss, self.dq = torch.empty(shape.n if reduction == "none" else ()), torch.empty(shape.n, shape.d)
+        self.inputs = inputs  # the pointers below are into it
+        self.args = self.library.args()
         self.args.temperature = TEMPERATURE
         self.args.x_q, self.args.x_k = inputs.x_q.data_ptr(), inputs.x_k.data_ptr()
         self.args.queue = inputs.queue.data_ptr()
         self.args.loss, self.args.dq = self.loss.data_ptr(), self.dq.data_ptr()
 
     def __del__(self) -> None:
-        if c is not None and c.LIBRARY is not None:
-            c.LIBRARY.fnce_plan_destroy(self.plan)
+        if self.plan is not None:
+            self.library.handle.fnce_plan_destroy(self.plan)
 
     def step(self) -> None:
         self.args.seed += 1
-        c.check(c.LIBRARY.fnce_loss(self.plan, self.args, self.workspace, self.workspace_bytes, None))
+        self.library.check(
+            self.library.handle.fnce_loss(self.plan, self.args, self.workspace, self.workspace_bytes, None)
+        )
 
-    def result(self, draws: Draws) -> tuple[float, Tensor]:
+    def products(self) -> str | None:
+        """The type that scores are multiplied in, where the plan says it."""
+        found = re.search(r"\b(float32|float16|bfloat16) products", self.description)
+        return found.group(1) if found else None
+
+    def run(self) -> tuple[Tensor, Tensor]:
+        """Loss and dq of the seed that the errors are measured with."""
         self.args.seed = SEED - 1
         self.step()
-        return self.loss.item(), self.dq.clone()
+        return self.loss.clone(), self.dq.clone()
+
+    def result(self, draws: Draws) -> tuple[float, Tensor]:
+        loss, dq = self.run()
+        return loss.item(), dq

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 
 BLOCK = 0.02  # seconds that a peer is timed for in a round, at least: short steps are repeated
-SLOW = 4.0  # seconds that a slow peer may take in all rounds together
+SLOW = 3.0  # seconds that a slow peer may take in all rounds together; a third in the tables beside that of steps
 FEWEST = 3  # rounds of a slow peer
-# Worker threads of BLAS and OpenMP spin for up to some 25 ms after their last task, and would take the cores from the next
-# peer. Nobody has workers on one thread.
+# Worker threads of BLAS and OpenMP spin for up to some 25 ms after their last task, and would take the cores from the
+# next peer. Nobody has workers on one thread.
 PAUSE = 0.04
 
 
@@ -24,17 +24,22 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 class Timer:
-    """Times one peer, which has run once; made by running it again."""
+    """Times one peer, which has run once; made by running it again. Where that is not worth its time, `first` says how
+    many seconds the first run took. `slow`: seconds that the peer may take in all rounds together."""
 
-    def __init__(self, step: Callable[[], None], rounds: int, threads: int) -> None:
-        start = time.perf_counter()
-        step()
-        seconds = time.perf_counter() - start
+    def __init__(
+        self, step: Callable[[], None], rounds: int, threads: int, first: float = 0.0, slow: float = SLOW
+    ) -> None:
+        seconds = first
+        if first < slow / FEWEST:
+            start = time.perf_counter()
+            step()
+            seconds = time.perf_counter() - start
         self.step, self.pause = step, PAUSE if threads > 1 else 0.0
         self.repeats = max(1, math.ceil(BLOCK / seconds))
         # After the pause workers sleep and caches are cold, which a short step would feel more than a long one.
         self.untimed = 1 if seconds < BLOCK else 0
-        self.rounds = min(rounds, max(FEWEST, int(SLOW / seconds)))
+        self.rounds = min(rounds, max(FEWEST, int(slow / seconds)))
 
     def milliseconds(self) -> float:
         if self.pause:
@@ -47,9 +52,12 @@ class Timer:
         return (time.perf_counter() - start) / self.repeats * 1e3
 
 
-def measure(steps: dict[str, Callable[[], None]], rounds: int, threads: int) -> dict[str, list[float]]:
-    """Milliseconds of each peer in each of its rounds; slow ones have fewer rounds, the first ones."""
-    timers = {name: Timer(step, rounds, threads) for name, step in steps.items()}
+def measure(
+    steps: dict[str, Callable[[], None]], rounds: int, threads: int, firsts: dict[str, float], slow: float = SLOW
+) -> dict[str, list[float]]:
+    """Milliseconds of each peer in each of its rounds; slow ones have fewer rounds, the first ones. `firsts`: the
+    seconds that the first run of each took."""
+    timers = {name: Timer(step, rounds, threads, firsts[name], slow) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in steps}
     gc.collect()
     gc.disable()

@@ -1,8 +1,8 @@
 """Peak memory of a step beyond its inputs: each peer in a process of its own, by the kernel's count of resident pages.
 
-The peer runs once and is thrown away, so that loading code, compiling it and starting threads do not count; then everything
-that it allocates does, also what it keeps between steps (a workspace, preallocated scores). Where the kernel does not let a
-process reset its own peak, nothing is measured.
+The peer runs once and is thrown away, so that loading code, compiling it and starting threads do not count; then
+everything that it allocates does, also what it keeps between steps (a workspace, preallocated scores). Where the kernel
+does not let a process reset its own peak, nothing is measured.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def measurable() -> bool:
 
 
 def extra_memory(inputs: Callable[[], object], make: Callable[[object], object]) -> float | None:
-    """MiB that make(inputs()) takes, measured in a fork; None where that failed. The caller must not have computed anything
-    in threads before, not even the inputs: a fork takes only the calling thread along, and OpenMP would wait for the rest."""
+    """MiB that make(inputs()) takes, measured in a fork; None where that failed. The caller must not have computed
+    anything in threads before, not even the inputs: a fork takes only the calling thread along, and OpenMP would wait
+    for the rest."""
     read, write = os.pipe()
     sys.stdout.flush()
     child = os.fork()

@@ -1,5 +1,5 @@
-"""What ran: versions of the library, its compiler, PyTorch and NumPy with their BLAS, and the machine. No names of hosts or
-places in it, as it goes into records."""
+"""What ran: versions of the library, its compiler, PyTorch and NumPy with their BLAS, and the machine. No names of
+hosts or places in it, as it goes into records."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def _torch_blas(config: str) -> str:
     return info.group(1) if info else "unknown"
 
 
-def _numpy_blas() -> str:
+def numpy_blas() -> str:
     """The loaded OpenBLAS and the kernels that it chose for this machine, or what NumPy was built with."""
     import numpy
 
@@ -61,8 +62,15 @@ def describe() -> dict[str, str]:
         "torch": torch.__version__,
         "torch_blas": _torch_blas(torch.__config__.show()),
         "numpy": numpy.__version__,
-        "numpy_blas": _numpy_blas(),
+        "numpy_blas": numpy_blas(),
     }
+
+
+def instruction_set(environment: dict[str, str]) -> str:
+    """The one that the library uses in a process with this environment."""
+    program = "from peers.loaded import own; print(own().instruction_set())"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def machine() -> dict:
@@ -91,8 +99,8 @@ def commit(root: Path) -> dict:
             return None
         return done.stdout.strip()
 
-    # A record is made before it is committed, and so is the table of it.
-    changes = git("status", "--porcelain", "--", ".", ":!bench/records", ":!README.md")
+    # A record is made before it is committed, and so are the tables of it.
+    changes = git("status", "--porcelain", "--", ".", ":!bench/records", ":!README.md", ":!docs/performance.md")
     return {"id": git("rev-parse", "--verify", "-q", "HEAD"), "dirty": changes != ""}
 
 

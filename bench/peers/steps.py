@@ -1,12 +1,16 @@
-"""The peers written in PyTorch and NumPy: the loss of a step and its gradient in q, as a user without this library writes it.
+"""The peers written in PyTorch and NumPy: the loss of a step and its gradient in q, as a user without this library
+writes it.
 
-A peer is an object with `step()`, the timed training step, which draws anew each time, and `result(draws)`, the loss and the
-gradient with given draws, which the errors come from. `transformation` is the preset that it computes; None: no loss at all.
+A peer is an object with `step()`, the timed training step, which draws anew each time, and `result(draws)`, the loss
+and the gradient with given draws, which the errors come from. `transformation` is the preset that it computes; None: no
+loss at all.
 """
 
 from __future__ import annotations
 
 import shutil
+import time
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +49,24 @@ class Inputs:
         self.x_k = self.x_q + 0.5 * torch.randn(shape.n, shape.d, generator=generator)
         self.queue = normalize(torch.randn(shape.k, shape.d, generator=generator), dim=1)
         self.x_q.requires_grad_()
+        self.others: dict[torch.dtype, Inputs] = {}
+
+    def of_type(self, dtype: torch.dtype) -> Inputs:
+        """The same numbers rounded to another element type; kept, so that all peers of a type share them."""
+        if dtype == self.queue.dtype:
+            return self
+        if dtype not in self.others:
+            other = copy(self)
+            other.x_q, other.x_k, other.queue = (x.detach().to(dtype) for x in (self.x_q, self.x_k, self.queue))
+            other.others = {}
+            self.others[dtype] = other
+        return self.others[dtype]
+
+    def with_queue(self, queue: Tensor) -> Inputs:
+        """The same with the queue in other memory."""
+        other = copy(self)
+        other.queue, other.others = queue, {}
+        return other
 
 
 @dataclass
@@ -66,10 +88,13 @@ class Gemms:
 
 
 class TorchGemms(Gemms):
-    def __init__(self, inputs: Inputs) -> None:
+    """In the inputs' element type. `scores`: memory for them that is shared with others."""
+
+    def __init__(self, inputs: Inputs, scores: Tensor | None = None) -> None:
+        n, k, d = inputs.shape.n, inputs.shape.k, inputs.shape.d
         self.q, self.queue = inputs.x_q.detach(), inputs.queue
-        self.scores = torch.zeros(inputs.shape.n, inputs.shape.k)
-        self.out = torch.zeros(inputs.shape.n, inputs.shape.d)
+        self.scores = torch.zeros(n, k, dtype=self.q.dtype) if scores is None else scores
+        self.out = torch.zeros(n, d, dtype=self.q.dtype)
 
     def step(self) -> None:
         torch.mm(self.q, self.queue.T, out=self.scores)
@@ -77,14 +102,38 @@ class TorchGemms(Gemms):
 
 
 class NumpyGemms(Gemms):
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, scores: Tensor | None = None) -> None:
+        n, k, d = inputs.shape.n, inputs.shape.k, inputs.shape.d
         self.q, self.queue = inputs.x_q.detach().numpy(), inputs.queue.numpy()
-        self.scores = np.zeros((inputs.shape.n, inputs.shape.k), np.float32)
-        self.out = np.zeros((inputs.shape.n, inputs.shape.d), np.float32)
+        self.scores = np.zeros((n, k), np.float32) if scores is None else scores.numpy()
+        self.out = np.zeros((n, d), np.float32)
 
     def step(self) -> None:
         np.matmul(self.q, self.queue.T, out=self.scores)
         np.matmul(self.scores, self.queue, out=self.out)
+
+
+SENSIBLE = 4  # times float32's: GEMMs of a type that are slower have no kernels for it on this processor
+
+
+class HalfGemms(TorchGemms):
+    """float16. On a processor without arithmetic for it PyTorch multiplies one by one, which nobody would use."""
+
+    @staticmethod
+    def missing() -> str | None:
+        sides = [torch.randn(256, 128), torch.randn(2048, 128)]
+        seconds = []
+        for dtype in (torch.float32, torch.float16):
+            left, right = (side.to(dtype) for side in sides)
+            tries = []
+            for _ in range(5):
+                start = time.perf_counter()
+                torch.mm(left, right.T)
+                tries.append(time.perf_counter() - start)
+            seconds.append(min(tries))
+        if seconds[1] <= SENSIBLE * seconds[0]:
+            return None
+        return f"a float16 product takes more than {SENSIBLE} times as long as a float32 one here"
 
 
 def moco_loss(x_q: Tensor, x_k: Tensor, queue_columns: Tensor, labels: Tensor) -> Tensor:

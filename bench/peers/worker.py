@@ -1,7 +1,9 @@
-"""A process that measures with one number of threads: reads a JSON job from standard input, writes JSON lines.
+"""A process that measures with one number of threads and one set of instructions: reads JSON jobs from standard input,
+one a line, and writes JSON lines.
 
-job: {"threads", "shapes": [[n,k,d], ...], "rounds", "without": [peer, ...], "memory_shape": [n,k,d] or null}
-lines: {"cell": ...} as in a record, {"memory": {peer: MiB}}, {"software": ...}, as they are ready.
+jobs:  {"table": one of tables.TABLES, "threads", "shapes": [[n,k,d], ...], "rounds", "without": [peer, ...]}
+       {"memory": [n,k,d], "without": [peer, ...]}, which must be the first
+lines: {"table", "cell"} and {"left_out"} as in a record, {"memory": {peer: MiB}}, {"software"}, as they are ready.
 """
 
 from __future__ import annotations
@@ -25,99 +27,10 @@ def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def makers(without: list[str]) -> dict:
-    """name: function of the inputs that makes the peer. The names are those of the records."""
+def memory(shape, without: list[str]) -> dict[str, float]:
     from functools import partial
 
-    from . import library, steps
-
-    peers = {"gemms-torch": steps.TorchGemms, "gemms-numpy": steps.NumpyGemms}
-    for transformation in ("moco", "ft", "ft-elementwise"):
-        peers[f"flashnce-{transformation}-c"] = partial(library.CInterface, transformation=transformation)
-        peers[f"flashnce-{transformation}-torch"] = partial(library.Binding, transformation=transformation)
-    peers |= {
-        "moco-code": steps.MocoCode,
-        "eager-ft": steps.EagerFt,
-        "compiled-ft": steps.CompiledFt,
-        "eager-ft-elementwise": steps.EagerFtElementwise,
-    }
-    return {name: make for name, make in peers.items() if name not in without}
-
-
-# name: (numerator, denominator)
-COMPARISONS = {
-    "FT over no FT": ("flashnce-ft-c", "flashnce-moco-c"),
-    "elementwise FT over no FT": ("flashnce-ft-elementwise-c", "flashnce-moco-c"),
-    "binding over C interface": ("flashnce-ft-torch", "flashnce-ft-c"),
-    "MoCo code over FlashNCE": ("moco-code", "flashnce-moco-torch"),
-    "eager FT over FlashNCE": ("eager-ft", "flashnce-ft-torch"),
-    "compiled FT over FlashNCE": ("compiled-ft", "flashnce-ft-torch"),
-    "eager elementwise FT over FlashNCE": ("eager-ft-elementwise", "flashnce-ft-elementwise-torch"),
-}
-GEMMS = ("gemms-torch", "gemms-numpy")
-
-
-def make_peers(peers: dict, inputs) -> tuple[dict, dict[str, str]]:
-    """The peers that work here after one step each, and why the others do not."""
-    made, skipped = {}, {}
-    for name, make in peers.items():
-        missing = getattr(make, "missing", lambda: None)()
-        if missing:
-            skipped[name] = missing
-            continue
-        try:
-            peer = make(inputs)
-            peer.step()
-        except Exception as error:
-            # Only what depends on this machine's compiler may fail.
-            if not hasattr(make, "missing"):
-                raise
-            log(f"{name}: {error}")
-            skipped[name] = f"its first step raised {type(error).__name__}"
-            continue
-        made[name] = peer
-    return made, skipped
-
-
-def cell(shape, peers: dict, rounds: int, threads: int) -> dict:
-    """One shape: times, ratios, errors."""
-    import torch
-
-    from . import library
-    from .errors import errors_of, reference_step
-    from .measure import measure, ratio, spread
-    from .steps import Inputs
-
-    torch.manual_seed(0)
-    inputs = Inputs(shape)
-    made, skipped = make_peers(peers, inputs)
-    times = measure({name: peer.step for name, peer in made.items()}, rounds, threads)
-    results = {name: {"ms": spread(times[name]), "rounds": len(times[name])} for name in made}
-    for name, result in results.items():
-        result["ratios"] = {base: ratio(times, name, base) for base in GEMMS}
-    draws = {t: library.draws_of(t, shape) for t in ("moco", "ft", "ft-elementwise")}
-    expected = {t: reference_step(inputs, given) for t, given in draws.items()}
-    for name, peer in made.items():
-        if peer.transformation:
-            answer = peer.result(draws[peer.transformation])
-            results[name] |= errors_of(answer, expected[peer.transformation])
-    return {
-        "shape": [shape.n, shape.k, shape.d],
-        "threads": threads,
-        "gemms": min(GEMMS, key=lambda name: results[name]["ms"]["median"]),
-        "peers": results,
-        "skipped": skipped,
-        "comparisons": {
-            name: {"of": list(pair), **ratio(times, *pair)}
-            for name, pair in COMPARISONS.items()
-            if all(peer in made for peer in pair)
-        },
-    }
-
-
-def memory(shape, peers: dict) -> dict[str, float]:
-    from functools import partial
-
+    from . import tables
     from .memory import extra_memory, measurable
     from .steps import Inputs
 
@@ -125,6 +38,7 @@ def memory(shape, peers: dict) -> dict[str, float]:
         log("this kernel does not let a process reset its peak memory: memory is not measured")
         return {}
     found = {}
+    peers, _ = tables.all_steps({"without": without}, None)
     for name, make in peers.items():
         missing = getattr(make, "missing", lambda: None)()
         extra = None if missing else extra_memory(partial(Inputs, shape), make)
@@ -133,22 +47,38 @@ def memory(shape, peers: dict) -> dict[str, float]:
     return found
 
 
+def measure_table(job: dict) -> None:
+    from .cells import cell, left_out
+    from .steps import Shape
+
+    for sizes in job["shapes"]:
+        words = f"{job['table']} {'x'.join(map(str, sizes))}, {job['threads']} thread{'s' * (job['threads'] > 1)}"
+        reason = left_out(Shape(*sizes), job["threads"]) if job["table"] == "shapes" else None
+        if reason:
+            log(f"{words}: left out, {reason}")
+            entry = {"table": job["table"], "shape": sizes, "threads": job["threads"], "reason": reason}
+            emit(left_out=entry)
+        else:
+            log(words)
+            emit(table=job["table"], cell=cell(job, Shape(*sizes)))
+
+
 def main() -> None:
-    job = json.load(sys.stdin)
-    pin(job["threads"])
+    threads = int(sys.argv[1])
+    pin(threads)
     import torch
 
     from .software import describe
     from .steps import Shape
 
-    torch.set_num_threads(job["threads"])
-    peers = makers(job["without"])
-    if job["memory_shape"]:
-        log(f"memory at {'x'.join(map(str, job['memory_shape']))}")
-        emit(memory=memory(Shape(*job["memory_shape"]), peers))
-    for sizes in job["shapes"]:
-        log(f"{'x'.join(map(str, sizes))}, {job['threads']} thread{'s' * (job['threads'] > 1)}")
-        emit(cell=cell(Shape(*sizes), peers, job["rounds"], job["threads"]))
+    torch.set_num_threads(threads)
+    for line in sys.stdin:
+        job = json.loads(line)
+        if "memory" in job:
+            log(f"memory at {'x'.join(map(str, job['memory']))}")
+            emit(memory=memory(Shape(*job["memory"]), job["without"]))
+        else:
+            measure_table(job | {"threads": threads})
     emit(software=describe())
 
 

@@ -3,15 +3,12 @@
 //
 // A sample is 8 numbers that both its views share and 24 numbers of noise that they do not: the loss falls when the
 // encoder has learnt to look away from the noise. The exit status is 1 if it does not fall.
-#include <flashnce/flashnce.h>
+#include <flashnce/flashnce.hpp>
 
+#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <memory>
-#include <new>
+#include <exception>
 #include <random>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
 namespace {
@@ -21,70 +18,31 @@ constexpr float kLearningRate = 0.5f, kMomentum = 0.9f, kNoise = 1.0f, kTemperat
 
 using Matrix = std::vector<float>;  // row-major
 
-void check(fnce_status status) {
-  if (status != FNCE_OK) throw std::runtime_error(std::string(fnce_status_string(status)) + ": " + fnce_last_error());
+// Returns the mean loss of q [kBatch,kFeatures] with keys k and writes its gradient to dq.
+float loss_of(const flashnce::Plan& plan, const Matrix& q, const Matrix& k, const Matrix& queue, uint64_t seed,
+              Matrix& dq, flashnce::Workspace& workspace) {
+  float loss = 0;
+  flashnce::Args args;
+  args.x_q = q.data();
+  args.x_k = k.data();
+  args.queue = queue.data();
+  args.temperature = kTemperature;
+  args.seed = seed;
+  args.loss = &loss;
+  args.dq = dq.data();
+  flashnce::loss(plan, args, workspace);
+  return loss;
 }
 
-struct PlanDeleter {
-  void operator()(fnce_plan* plan) const { fnce_plan_destroy(plan); }
-};
-
-struct AlignedDeleter {
-  void operator()(void* memory) const { std::free(memory); }
-};
-
-// The plan of one shape with its workspace; one call per step.
-class Loss {
- public:
-  Loss() {
-    fnce_problem problem;
-    check(fnce_problem_init(&problem, sizeof problem, FNCE_PRESET_FT));
-    problem.n = kBatch;
-    problem.k = kQueue;
-    problem.d = kFeatures;
-    fnce_plan* plan = nullptr;
-    check(fnce_plan_create(&problem, &plan));
-    plan_.reset(plan);
-    check(fnce_plan_workspace(plan, &bytes_));
-    const size_t rounded = (bytes_ / FNCE_ALIGNMENT + 1) * FNCE_ALIGNMENT;
-    workspace_.reset(std::aligned_alloc(FNCE_ALIGNMENT, rounded));
-    if (!workspace_) throw std::bad_alloc();
-  }
-
-  const char* describe() const { return fnce_plan_describe(plan_.get()); }
-
-  // Returns the mean loss of q [kBatch,kFeatures] with keys k and writes its gradient to dq.
-  float operator()(const Matrix& q, const Matrix& k, const Matrix& queue, uint64_t seed, Matrix& dq) {
-    float loss = 0;
-    fnce_args args;
-    check(fnce_args_init(&args, sizeof args));
-    args.x_q = q.data();
-    args.x_k = k.data();
-    args.queue = queue.data();
-    args.temperature = kTemperature;
-    args.seed = seed;
-    args.loss = &loss;
-    args.dq = dq.data();
-    check(fnce_loss(plan_.get(), &args, workspace_.get(), bytes_, nullptr));
-    return loss;
-  }
-
- private:
-  std::unique_ptr<fnce_plan, PlanDeleter> plan_;
-  std::unique_ptr<void, AlignedDeleter> workspace_;
-  size_t bytes_ = 0;
-};
-
 void push(const Matrix& keys, Matrix& queue, int64_t& position) {
-  fnce_push push;
-  check(fnce_push_init(&push, sizeof push));
-  push.n = kBatch;
-  push.k = kQueue;
-  push.d = kFeatures;
-  push.keys = keys.data();
-  push.queue = queue.data();
-  push.position_in = push.position_out = &position;
-  check(fnce_queue_push(&push, nullptr));
+  flashnce::Push batch;
+  batch.n = kBatch;
+  batch.k = kQueue;
+  batch.d = kFeatures;
+  batch.keys = keys.data();
+  batch.queue = queue.data();
+  batch.position_in = batch.position_out = &position;
+  flashnce::push(batch);
 }
 
 // Two views [kBatch,kInputs] of the same samples.
@@ -128,14 +86,15 @@ int train() {
     push(k, queue, position);
   }
 
-  Loss criterion;
-  std::printf("%s\n", criterion.describe());
+  const flashnce::Plan plan(flashnce::Problem(flashnce::Preset::ft, kBatch, kQueue, kFeatures));
+  flashnce::Workspace workspace(plan);  // of all steps
+  std::printf("%s\n", plan.describe());
   double early = 0, late = 0;
   for (int step = 0; step < kSteps; ++step) {
     draw_views(rng, x_q, x_k);
     encode(x_q, weights, q);
     encode(x_k, momentum_weights, k);
-    const float loss = criterion(q, k, queue, /*seed=*/step, dq);
+    const float loss = loss_of(plan, q, k, queue, /*seed=*/step, dq, workspace);
     descend(x_q, dq, weights);
     for (size_t i = 0; i < weights.size(); ++i)
       momentum_weights[i] += (1 - kMomentum) * (weights[i] - momentum_weights[i]);

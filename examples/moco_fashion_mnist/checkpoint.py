@@ -14,7 +14,7 @@ class CheckpointError(Exception):
 
 
 def save(path, state):
-    """Replaces `path` at once: whoever is interrupted keeps the previous checkpoint."""
+    """Replaces `path` at once: whoever is interrupted, killed or loses power keeps the previous checkpoint."""
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
@@ -22,6 +22,11 @@ def save(path, state):
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name is on the disk too
+    finally:
+        os.close(folder)
 
 
 def load(path):

@@ -140,7 +140,9 @@ enum {
 
 enum { FNCE_REDUCTION_NONE = 0, FNCE_REDUCTION_MEAN = 1, FNCE_REDUCTION_SUM = 2 };
 
-/* How float32 operands are multiplied. FAST is a permission: the CPU backend computes EXACT for both. */
+/* How operands are multiplied where the queue is float32. FAST is a permission: the CPU backend computes EXACT for both. With
+ * a 16-bit queue the backend may round anchors and softmax weights to the queue's type, as matrix units take them; sums are
+ * float32 (fnce_plan_describe says which products a plan has). */
 enum {
   FNCE_PRECISION_EXACT = 0, /* float32 accuracy                             */
   FNCE_PRECISION_FAST = 1   /* one 16-bit product, TF32-class: about 4e-4   */
@@ -163,7 +165,7 @@ typedef struct fnce_problem {
 
   int64_t k_global;         /* negatives over all shards, k .. 2^31-1; 0: k, where column_offset is 0                 */
   int64_t row_offset;       /* global index of query 0, 0 .. 2^32: row i draws at row_offset + i                      */
-  int64_t column_offset;    /* global index of negative 0; a multiple of perm_block where that is set                 */
+  int64_t column_offset;    /* global index of negative 0; where mixed negatives have a perm_block, a multiple of it  */
   int64_t perm_block;       /* the permutation stays inside blocks of this many columns: 0 (one block of all of them)
                                or a multiple of 16. A shard (k < k_global) with mixed negatives is a union of blocks   */
 
@@ -171,7 +173,7 @@ typedef struct fnce_problem {
   int32_t device_index;     /* which one; 0 for FNCE_CPU                                                              */
   int32_t feature_type;     /* element type of x_q and x_k                                                            */
   int32_t queue_type;       /* element type of the queue                                                              */
-  int32_t gradient_type;    /* element type of dq and dk; FNCE_FLOAT32 to save for fnce_scale                         */
+  int32_t gradient_type;    /* element type of dq and dk, rounded once; FNCE_FLOAT32 to save for fnce_scale           */
   int32_t precision;        /* FNCE_PRECISION_*                                                                       */
 
   int32_t normalize;        /* 1: x_q and x_k are divided by their L2 norms, equation (1); 0: used as they are        */
@@ -207,7 +209,8 @@ FNCE_API fnce_status fnce_problem_init(fnce_problem* problem, size_t size, int32
 
 /* Where score statistics go, equation (9): device memory, one entry per row, each pointer may be NULL. Scores are
  * inner products before the division by the temperature. Two scores tie when they differ by no more than
- * 8*2^-23 * max(|a|, |pos|), |a| the norm of the row's anchor, so that a collapsed encoder does not score 100 %.
+ * 8*2^-23 * max(|a|, |pos|), |a| the norm of the row's anchor, so that a collapsed encoder does not score 100 %. For
+ * the same reason ranks compare with the positive's score as a row of the queue: its key rounded to queue_type.
  * Without columns: count 0, mean 0, variance NaN, min +inf, max -inf, log-mean-exp -inf, entropy 0. */
 typedef struct fnce_score_buffers {
   float* pos;               /* [N] q^.k^                                                                              */
@@ -220,7 +223,7 @@ typedef struct fnce_score_buffers {
   int64_t* n_greater;       /* [N] negatives above the positive: its rank; acc@1 is n_greater_equal = 0               */
   int64_t* n_greater_equal; /* [N] negatives above or tied with it                                                    */
   float* entropy;           /* [N] H of the softmax over all columns: exp(H) effective negatives; NULL in `unmixed`   */
-  float* dq_norm;           /* [N] L2 norm of the row of dq as written; NULL in `unmixed`                             */
+  float* dq_norm;           /* [N] L2 norm of the row of dq, before rounding to its type; NULL in `unmixed`           */
   void* reserved[5];        /* NULL, or FNCE_UNSUPPORTED: for further statistics                                      */
 } fnce_score_buffers;
 
@@ -377,9 +380,10 @@ FNCE_API fnce_status fnce_scores(const fnce_plan* plan, const fnce_args* args, c
 
 /* What the negatives need to know of a row. Device memory. */
 typedef struct fnce_anchors {
-  void* anchor;                 /* [N,D] a of equation (6), float32 for a float32 queue                               */
-  float* pos;                   /* [N] q^.k^; may be NULL if problem.scores has no FNCE_SCORES_MIXED                  */
-  float* unmixed_pos;           /* [N] q.k;   may be NULL if problem.scores has no FNCE_SCORES_UNMIXED                */
+  void* anchor;                 /* [N,D] float32: a of equation (6), with the values that the negatives are multiplied by */
+  float* pos;                   /* [N] q^.k^, k^ rounded to queue_type: what ranks compare with; may be NULL if
+                                   problem.scores has no FNCE_SCORES_MIXED                                            */
+  float* unmixed_pos;           /* [N] q.k likewise; may be NULL if problem.scores has no FNCE_SCORES_UNMIXED         */
   void* reserved[2];            /* NULL, or FNCE_UNSUPPORTED                                                          */
 } fnce_anchors;
 

@@ -1,6 +1,6 @@
 """FlashNCE: the contrastive loss of a training step, and its gradients, in one fused pass.
 
-    flashnce.torch       the loss for PyTorch: InfoNCE, Queue, Mix, info_nce, scores
+    flashnce.torch       the loss for PyTorch: InfoNCE, Queue, ShardedQueue, Mix, info_nce, scores
     flashnce.info_nce    the loss for NumPy arrays
     flashnce.reference   the loss in plain PyTorch and float64, to read and to test against
     flashnce.sample_lambda, flashnce.permutation    what a seed draws

@@ -129,6 +129,33 @@ class Args(ctypes.Structure):
     ]
 
 
+class Anchors(ctypes.Structure):
+    """fnce_anchors"""
+
+    _fields_ = [("anchor", c_void_p), ("pos", c_void_p), ("unmixed_pos", c_void_p), ("reserved", c_void_p * 2)]
+
+
+class Layout(ctypes.Structure):
+    """fnce_layout"""
+
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("bytes", c_uint64),
+        ("m", c_uint64),
+        ("l", c_uint64),
+        ("o", c_uint64),
+        ("count", c_uint64 * 2),
+        ("mean", c_uint64 * 2),
+        ("m2", c_uint64 * 2),
+        ("min", c_uint64 * 2),
+        ("max", c_uint64 * 2),
+        ("n_greater", c_uint64 * 2),
+        ("n_greater_equal", c_uint64 * 2),
+        ("unmixed_m", c_uint64),
+        ("unmixed_l", c_uint64),
+    ]
+
+
 class Push(ctypes.Structure):
     """fnce_push"""
 
@@ -171,6 +198,15 @@ _PROTOTYPES = {
     ),
     "fnce_queue_push": (c_int32, [POINTER(Push), c_void_p]),
     "fnce_scores": (c_int32, [c_void_p, POINTER(Args), POINTER(ScoreBuffers), c_void_p, c_size_t, c_void_p]),
+    "fnce_prep": (c_int32, [c_void_p, POINTER(Args), POINTER(Anchors), c_void_p, c_size_t, c_void_p]),
+    "fnce_partial_layout": (c_int32, [c_void_p, POINTER(Layout), c_size_t]),
+    "fnce_partial": (
+        c_int32,
+        [c_void_p, POINTER(Args), POINTER(Anchors), c_void_p, c_size_t, c_void_p, c_size_t, c_void_p],
+    ),
+    "fnce_merge": (c_int32, [c_void_p, POINTER(c_void_p), c_int32, c_void_p, c_size_t, c_void_p]),
+    "fnce_partial_rows": (c_int32, [c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_size_t, c_void_p]),
+    "fnce_finish": (c_int32, [c_void_p, POINTER(Args), c_void_p, c_size_t, c_void_p, c_size_t, c_void_p]),
     "fnce_sample_lambda_pos": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),
     "fnce_sample_lambda_neg": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),
     "fnce_permutation": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),

@@ -120,6 +120,12 @@ class Plan:
         c.check(c.LIBRARY.fnce_plan_workspace(handle, ctypes.byref(size)))
         self.workspace_bytes = size.value
 
+    def partial_bytes(self) -> int:
+        """Bytes of a partial of this plan's rows."""
+        layout = c.Layout()
+        c.check(c.LIBRARY.fnce_partial_layout(self.handle, layout, ctypes.sizeof(c.Layout)))
+        return layout.bytes
+
     def describe(self) -> str:
         return c.LIBRARY.fnce_plan_describe(self.handle).decode()
 
@@ -131,7 +137,8 @@ class Plan:
 
 # The fields of fnce_problem that the front ends set, in the order of a plan's key.
 PLAN_FIELDS = (
-    "n", "k", "d", "device", "device_index", "feature_type", "queue_type", "normalize",
+    "n", "k", "d", "k_global", "row_offset", "column_offset", "perm_block", "device", "device_index", "feature_type",
+    "queue_type", "gradient_type", "normalize",
     "lambda_pos", "lambda_pos_source", "renormalize_pos", "lambda_neg", "lambda_neg_source", "renormalize_neg",
     "permutation_source", "columns", "anchor", "reduction", "scores", "threads",
 )  # fmt: skip

@@ -26,9 +26,9 @@ class Result(NamedTuple):
     loss: np.ndarray
     """float32 [], or [N] with reduction "none": equation (7)."""
     dq: np.ndarray | None
-    """float32 [N,D]: gradient of q, equation (8)."""
+    """[N,D], of the type of q: its gradient, equation (8)."""
     dk: np.ndarray | None
-    """float32 [N,D]: gradient of k."""
+    """[N,D], of the type of k: its gradient."""
     dtemperature: np.ndarray | None
     """float32 [], or [N] with reduction "none": gradient of the temperature."""
     mixed: dict[str, np.ndarray] | None
@@ -37,20 +37,28 @@ class Result(NamedTuple):
     """The same before mixing: q.k and a.z_j. Without entropy and dq_norm."""
 
 
-def _array(name: str, value: object, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype != np.float32:
-        raise TypeError(f"{name} has type {array.dtype}; it must be float32")
+# By name: NumPy knows bfloat16 only where a package such as ml_dtypes has taught it.
+_ELEMENT_TYPES = {"float32": c.FLOAT32, "float16": c.FLOAT16, "bfloat16": c.BFLOAT16}
+
+
+def _array(name: str, value: object, shape: tuple[int, ...] | None = None, like: np.dtype | None = None) -> np.ndarray:
+    """A dense array of float32 or, where `like` is given, of that type."""
+    array, like = np.asarray(value), np.dtype(np.float32) if like is None else like
+    if array.dtype != like:
+        raise TypeError(f"{name} has type {array.dtype}; it must be {like}")
     if shape is not None and array.shape != shape:
         raise ValueError(f"{name} has shape {list(array.shape)}; it must be {list(shape)}")
     return np.ascontiguousarray(array)
 
 
 def _matrix(name: str, value: object, columns: int | None = None) -> np.ndarray:
-    array = _array(name, value)
+    """A dense matrix of any element type of the library."""
+    array = np.asarray(value)
+    if array.dtype.name not in _ELEMENT_TYPES or not array.dtype.isnative:
+        raise TypeError(f"{name} has type {array.dtype}; it must be float32, float16 or bfloat16")
     if array.ndim != 2 or (columns is not None and array.shape[1] != columns):
         raise ValueError(f"{name} has shape {list(array.shape)}; it must be [rows, {columns or 'features'}]")
-    return array
+    return np.ascontiguousarray(array)
 
 
 def _workspace(size: int) -> tuple[np.ndarray, int]:
@@ -112,8 +120,8 @@ def info_nce(
     """The loss of equation (7) and, where asked for, its gradients (8) and score statistics (9).
 
     Args:
-        q, k: float32 [N,D], queries and their keys.
-        negatives: float32 [K,D], used as it is (never normalised).
+        q, k: [N,D], queries and their keys: float32, float16 or (of the package ml_dtypes) bfloat16, both of one type.
+        negatives: [K,D] of one of those types, used as it is (never normalised).
         temperature: tau > 0.
         normalize: whether q and k are divided by their norms, equation (1).
         positive, negative: Mix of equations (2) and (3), or None.
@@ -128,12 +136,13 @@ def info_nce(
         threads: CPU threads; 0: the process's default.
 
     Raises:
-        TypeError: an argument of the wrong type; q, k and negatives must be float32.
+        TypeError: an argument of the wrong type.
         ValueError: anything else, in one sentence that names the argument.
     """
     q = _matrix("q", q)
     n, d = q.shape
-    k, negatives = _array("k", k, (n, d)), _matrix("negatives", negatives, d)
+    k, negatives = _array("k", k, (n, d), q.dtype), _matrix("negatives", negatives, d)
+    feature_type, queue_type = _ELEMENT_TYPES[q.dtype.name], _ELEMENT_TYPES[negatives.dtype.name]
     rows = negatives.shape[0]
     mix_or_none("positive", positive)
     mix_or_none("negative", negative)
@@ -151,9 +160,10 @@ def info_nce(
         raise ValueError("seed is None but lambda or the permutation is drawn; it must be an int in 0 .. 2^64-1")
 
     plan = plan_for(
-        (n, rows, d, c.CPU, 0, c.FLOAT32, c.FLOAT32, int(normalize), c.LAMBDA[per_pos], int(lambda_pos is not None),
-         int(positive is not None and positive.renormalize), c.LAMBDA[per_neg], int(lambda_neg is not None),
-         int(negative is not None and negative.renormalize), int(permutation is not None),
+        (n, rows, d, 0, 0, 0, 0, c.CPU, 0, feature_type, queue_type, feature_type, int(normalize),
+         c.LAMBDA[per_pos], int(lambda_pos is not None), int(positive is not None and positive.renormalize),
+         c.LAMBDA[per_neg], int(lambda_neg is not None), int(negative is not None and negative.renormalize),
+         int(permutation is not None),
          resolve_columns(columns, per_neg != "none"), c.ANCHOR[anchor], c.REDUCTION[reduction],
          c.SCORES_MIXED | c.SCORES_UNMIXED if return_scores else c.SCORES_NONE, threads)
     )  # fmt: skip
@@ -163,8 +173,8 @@ def info_nce(
     loss = np.empty(n if reduction == "none" else (), np.float32)
     result = Result(
         loss,
-        np.empty((n, d), np.float32) if return_dq else None,
-        np.empty((n, d), np.float32) if return_dk else None,
+        np.empty((n, d), q.dtype) if return_dq else None,
+        np.empty((n, d), q.dtype) if return_dk else None,
         np.empty_like(loss) if return_dtemperature else None,
         *(_point_scores(args, n) if return_scores else (None, None)),
     )
@@ -212,7 +222,8 @@ def sample_lambda(
         mix: what is drawn.
         rows, d: the sizes of the call.
         seed, offset: those of the call, as Scores.seed and Scores.offset report them.
-        first_row: the global index of row 0; not 0 only where rows are spread over processes.
+        first_row: the global index of row 0; not 0 only where rows are spread over processes. A multiple of 16 for the
+            negatives.
 
     Returns:
         float32 [1] | [R,1] | [1,D] | [R,D] by mix.per: what info_nce takes as an explicit lambda.
@@ -229,8 +240,9 @@ def sample_lambda(
         _set_draws(args, mix, None, seed, offset)
         sample = c.LIBRARY.fnce_sample_lambda_pos
     else:
-        problem.lambda_neg, problem.column_offset = c.LAMBDA[mix.per], first_row
-        problem.columns = c.COLUMNS["mixed"]
+        problem.lambda_neg, problem.columns = c.LAMBDA[mix.per], c.COLUMNS["mixed"]
+        if first_row:
+            problem.column_offset, problem.k_global, problem.perm_block = first_row, first_row + rows, 16
         _set_draws(args, None, mix, seed, offset)
         sample = c.LIBRARY.fnce_sample_lambda_neg
     shape = {"call": (1,), "row": (rows, 1), "dimension": (1, d), "element": (rows, d)}[mix.per]
@@ -239,11 +251,25 @@ def sample_lambda(
     return out
 
 
-def permutation(k: int, *, seed: int, offset: int = 0) -> np.ndarray:
-    """The permutation of 0..K-1 that a call with this seed draws, equation (3): int32 [K]."""
-    integer("k", k)
+def permutation(
+    k: int, *, seed: int, offset: int = 0, perm_block: int = 0, first_row: int = 0, k_global: int = 0
+) -> np.ndarray:
+    """The permutation that a call with this seed draws, equation (3).
+
+    Args:
+        k: rows of the queue, or of one shard of it.
+        seed, offset: those of the call, as Scores.seed and Scores.offset report them.
+        perm_block: the block that the permutation stays inside, a multiple of 16; 0: one block of all rows.
+        first_row, k_global: of a shard, the global index of its row 0 and the rows of the whole queue (0: k).
+
+    Returns:
+        int32 [K], a bijection of 0..K-1: which row each row is mixed with.
+    """
+    for name, value in (("k", k), ("perm_block", perm_block), ("first_row", first_row), ("k_global", k_global)):
+        integer(name, value)
     problem, args = c.new_problem(), c.new_args()
     problem.n, problem.k, problem.d = 1, k, 1
+    problem.perm_block, problem.column_offset, problem.k_global = perm_block, first_row, k_global
     problem.lambda_neg, problem.columns = c.LAMBDA["call"], c.COLUMNS["mixed"]
     _set_draws(args, None, None, seed, offset)
     out = np.empty(max(k, 0), np.int32)

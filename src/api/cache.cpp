@@ -5,6 +5,7 @@
 #include <list>
 #include <mutex>
 #include <string>
+#include <type_traits>
 #include <unordered_map>
 #include <utility>
 
@@ -45,7 +46,7 @@ std::shared_ptr<const fnce_plan> cached_plan(const fnce_problem* problem) {
   fnce_problem resolved = checked.raw();
   if (resolved.threads == 0) resolved.threads = default_threads();
   // fnce_problem has no padding, so equal problems have equal bytes.
-  static_assert(sizeof(fnce_problem) == 8 * sizeof(int64_t) + 24 * sizeof(int32_t));
+  static_assert(std::has_unique_object_representations_v<fnce_problem>);
   std::string key(reinterpret_cast<const char*>(&resolved), sizeof resolved);
 
   Cache& plans = cache();

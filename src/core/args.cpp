@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/status.h"
+#include "core/types.h"
 #include "core/versioned.h"
 
 namespace fnce {
@@ -118,11 +119,12 @@ void check_given(const void* pointer, bool mixes, int32_t lambda_source, const c
 void check_inputs(const fnce_args& a, const Problem& problem, const Uses& uses) {
   const fnce_problem& p = problem.raw();
   if (uses.features) {
-    require_pointer(a.x_q, 4, "args.x_q", "device memory of [n,d] features");
-    require_pointer(a.x_k, 4, "args.x_k", "device memory of [n,d] features");
+    require_pointer(a.x_q, alignment_of(p.feature_type), "args.x_q", "device memory of [n,d] features");
+    require_pointer(a.x_k, alignment_of(p.feature_type), "args.x_k", "device memory of [n,d] features");
     check_alignment(a.weight, 4, "args.weight");
   }
-  if (uses.negatives && p.k > 0) require_pointer(a.queue, 4, "args.queue", "device memory of [k,d] negatives");
+  if (uses.negatives && p.k > 0)
+    require_pointer(a.queue, alignment_of(p.queue_type), "args.queue", "device memory of [k,d] negatives");
   if (uses.lambda_pos)
     check_given(a.lambda_pos, problem.mixes_positives(), p.lambda_pos_source, "args.lambda_pos",
                 "device memory of the granularity's shape, as problem.lambda_pos_source is FNCE_GIVEN");
@@ -137,8 +139,8 @@ void check_inputs(const fnce_args& a, const Problem& problem, const Uses& uses) 
 
 void check_outputs(const fnce_args& a, const Problem& problem) {
   check_alignment(a.loss, 4, "args.loss");
-  check_alignment(a.dq, 4, "args.dq");
-  check_alignment(a.dk, 4, "args.dk");
+  check_alignment(a.dq, alignment_of(problem.raw().gradient_type), "args.dq");
+  check_alignment(a.dk, alignment_of(problem.raw().gradient_type), "args.dk");
   check_alignment(a.dtemperature_rows, 4, "args.dtemperature_rows");
   check_alignment(a.dtemperature, 4, "args.dtemperature");
   check_score_buffers(a.mixed, true, "args.mixed");

@@ -99,10 +99,6 @@ void check_shard(const fnce_problem& p) {
 }
 
 void check_supported(const fnce_problem& p) {
-  const char* types = "FNCE_FLOAT32 (1)";
-  if (p.feature_type != FNCE_FLOAT32) unsupported("problem.feature_type", to_text(int64_t{p.feature_type}), types);
-  if (p.queue_type != FNCE_FLOAT32) unsupported("problem.queue_type", to_text(int64_t{p.queue_type}), types);
-  if (p.gradient_type != FNCE_FLOAT32) unsupported("problem.gradient_type", to_text(int64_t{p.gradient_type}), types);
   const struct {
     const char* field;
     int32_t value;

@@ -3,6 +3,7 @@
 #include "core/args.h"
 #include "core/limits.h"
 #include "core/status.h"
+#include "core/types.h"
 #include "core/versioned.h"
 
 namespace fnce {
@@ -19,7 +20,6 @@ void check_device(const char* field, int32_t device, const char* index_field, in
 void check_type(const char* field, int32_t type) {
   if (type < FNCE_FLOAT32 || type > FNCE_BFLOAT16)
     invalid(field, to_text(int64_t{type}), "FNCE_FLOAT32 (1), FNCE_FLOAT16 (2), FNCE_BFLOAT16 (3)");
-  if (type != FNCE_FLOAT32) unsupported(field, to_text(int64_t{type}), "FNCE_FLOAT32 (1)");
 }
 
 }  // namespace
@@ -44,8 +44,8 @@ fnce_push check_push(const fnce_push* push) {
   check_type("push.queue_type", p.queue_type);
   check_range("push.normalize", p.normalize, 0, 1);
   check_epsilon(p.epsilon, "push.epsilon");
-  if (p.n > 0) require_pointer(p.keys, 4, "push.keys", "device memory of [n,d] keys");
-  require_pointer(p.queue, 4, "push.queue", "device memory of [k,d] rows");
+  if (p.n > 0) require_pointer(p.keys, alignment_of(p.key_type), "push.keys", "device memory of [n,d] keys");
+  require_pointer(p.queue, alignment_of(p.queue_type), "push.queue", "device memory of [k,d] rows");
   require_pointer(p.position_in, 8, "push.position_in", "device memory of one int64");
   require_pointer(p.position_out, 8, "push.position_out", "device memory of one int64");
   if (p.device == FNCE_CPU) check_range("push.*position_in", *p.position_in, 0, p.k - 1);
@@ -63,7 +63,7 @@ ScaleCall check_scale(int32_t device, int32_t device_index, const float* gradien
   if (rows > 0 && columns > 0) {
     require_pointer(gradient, 4, "gradient", "device memory of [rows,columns] float32");
     require_pointer(upstream, 4, "upstream", "device memory of upstream_count float32");
-    require_pointer(out, 4, "out", "device memory of [rows,columns]");
+    require_pointer(out, alignment_of(out_type), "out", "device memory of [rows,columns]");
     if (out == gradient) invalid("out", "gradient", "other memory: the call is out of place");
   }
   return {device_index, gradient, rows, columns, upstream, upstream_count != 1, out_type, out};

@@ -7,6 +7,7 @@
 #include "core/layout.h"
 #include "core/status.h"
 #include "core/threads.h"
+#include "core/types.h"
 #include "cpu/kernels.h"
 #include "cpu/merge.h"
 #include "cpu/pass.h"
@@ -24,9 +25,10 @@ class CpuPlan : public BackendPlan {
   explicit CpuPlan(const Problem& problem)
       : problem_(problem),
         kernels_(kernels()),
+        tiles_(kernels_.tiles_for(problem.raw().queue_type)),
         threads_(problem.raw().threads ? problem.raw().threads : default_threads()),
-        tiling_(problem.n(), problem.k(), problem.d(), kernels_.lanes),
-        workspace_bytes_(Workspace(nullptr, problem_, tiling_, threads_).bytes()) {}
+        tiling_(problem.n(), problem.k(), problem.d(), tiles_.shape),
+        workspace_bytes_(Workspace(nullptr, problem_, tiling_, tiles_, threads_).bytes()) {}
 
   uint64_t workspace_bytes() const override { return workspace_bytes_; }
   std::string describe() const override;
@@ -75,15 +77,16 @@ class CpuPlan : public BackendPlan {
     const CallContext context = this->context(call, workspace);
     const fnce_anchors anchors = {workspace.anchors, workspace.pos, nullptr, {}};
     const PartialView partial(workspace.partial, partial_layout(problem_.n(), problem_.d(), FNCE_SCORES_MIXED));
-    prep_rows(context, RowMixing::kNone, anchors);
+    float* pos = workspace.loss_rows;  // this call has no losses
+    prep_rows(context, RowMixing::kNone, anchors, pos);
     run_pass(context, {false, false, true, false}, anchors, partial);
-    finish_scores(context, partial, workspace.pos, out);
+    finish_scores(context, partial, pos, out);
   }
 
  private:
-  Workspace carve(const Call& call) const { return Workspace(call.workspace, problem_, tiling_, threads_); }
+  Workspace carve(const Call& call) const { return Workspace(call.workspace, problem_, tiling_, tiles_, threads_); }
   CallContext context(const Call& call, const Workspace& workspace) const {
-    return {problem_, call.args, kernels_, tiling_, workspace, threads_};
+    return {problem_, call.args, kernels_, tiles_, tiling_, workspace, threads_};
   }
   PartialView view(void* partial) const {
     const fnce_problem& p = problem_.raw();
@@ -92,6 +95,7 @@ class CpuPlan : public BackendPlan {
 
   const Problem problem_;
   const Kernels& kernels_;
+  const TileKernels& tiles_;
   const int threads_;
   const Tiling tiling_;
   const uint64_t workspace_bytes_;
@@ -111,11 +115,14 @@ const char* mixing_in_words(const Problem& problem) {
 
 std::string CpuPlan::describe() const {
   const Tiling& t = tiling_;
+  const fnce_problem& p = problem_.raw();
   std::ostringstream text;
-  text << "cpu backend, " << kernels_.name << " (" << t.lanes
+  text << "cpu backend, " << kernels_.name << " (" << t.shape.lanes
        << " queries per vector, the best of this processor unless "
        << "FNCE_CPU_ISA says otherwise), up to " << threads_ << (threads_ == 1 ? " thread" : " threads") << "; " << t.n
-       << " queries x " << t.k << " negatives x " << t.d << " features in float32; " << mixing_in_words(problem_)
+       << " queries x " << t.k << " negatives x " << t.d << " features; features in " << type_name(p.feature_type)
+       << ", queue in " << type_name(p.queue_type) << ", gradients in " << type_name(p.gradient_type) << ", "
+       << type_name(tiles_.product_type) << " products; " << mixing_in_words(problem_)
        << (problem_.is_union() ? ", raw negatives beside them from the same pass" : "") << "; " << t.row_blocks
        << " row block" << (t.row_blocks == 1 ? "" : "s") << " of up to " << t.row_block << " queries x " << t.chunks
        << " chunk" << (t.chunks == 1 ? "" : "s") << " of up to "
@@ -130,10 +137,12 @@ class CpuBackend : public Backend {
   int32_t device() const override { return FNCE_CPU; }
   int32_t device_count() const override { return 1; }
   bool host_memory() const override { return true; }
-  std::string build_info() const override { return std::string("cpu (") + kernels().name + ")"; }
+  std::string build_info() const override {
+    return std::string("cpu (") + kernels().name + " of " + usable_isas() + ")";
+  }
   std::unique_ptr<BackendPlan> plan(const Problem& problem) const override {
     if (const char* refused = refused_isa())
-      invalid("FNCE_CPU_ISA in the environment", refused, "baseline, avx2, avx512, as far as this processor has them");
+      invalid("FNCE_CPU_ISA in the environment", refused, std::string(usable_isas()) + " on this processor");
     return std::make_unique<CpuPlan>(problem);
   }
   void scale(const ScaleCall& call, fnce_stream) const override { cpu::scale(call); }

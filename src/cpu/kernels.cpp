@@ -3,60 +3,69 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <string>
+#include <vector>
+
+#include "cpu/features.h"
 
 namespace fnce::cpu {
 namespace {
 
-#if defined(FNCE_ISA_AVX2) || defined(FNCE_ISA_AVX512)
-// x86-64-v3 with AES and PCLMUL, as the objects are compiled. Processors with these have the rest of it.
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
-}
-#endif
-
-struct Candidate {
-  const Kernels& (*get)();
-  bool usable;
-};
-
-const Kernels& choose() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-#endif
-  const Candidate candidates[] = {
-#if defined(FNCE_ISA_AVX512)
-    {kernels_avx512, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                         __builtin_cpu_supports("avx512vl") && has_avx2()},
+// The instruction sets of this library that this processor has, worst first.
+std::vector<Kernels> find_usable() {
+#if defined(FNCE_ISA_NEON)
+  std::vector<Kernels> usable = {kernels_neon()};
+#else
+  std::vector<Kernels> usable = {kernels_baseline()};
 #endif
 #if defined(FNCE_ISA_AVX2)
-    {kernels_avx2, has_avx2()},
+  if (has_avx2()) usable.push_back(kernels_avx2());
 #endif
-    {kernels_baseline, true}
+#if defined(FNCE_ISA_AVX512)
+  if (!has_avx512()) return usable;
+  usable.push_back(kernels_avx512());
+  [[maybe_unused]] const auto add_products = [&](const char* name, const TileKernels& tiles) {
+    Kernels with = kernels_avx512();
+    with.name = name;
+    with.bfloat16 = &tiles;
+    usable.push_back(with);
   };
-  const char* forced = std::getenv("FNCE_CPU_ISA");
-  if (forced)
-    for (const Candidate& candidate : candidates)
-      if (candidate.usable && std::strcmp(candidate.get().name, forced) == 0) return candidate.get();
-  for (const Candidate& candidate : candidates)
-    if (candidate.usable) return candidate.get();
-  return kernels_baseline();
+#if defined(FNCE_ISA_AVX512_BF16)
+  if (usable_avx512_bf16()) add_products("avx512_bf16", tiles_avx512_bf16());
+#endif
+#if defined(FNCE_ISA_AMX)
+  if (usable_amx()) add_products("amx", tiles_amx());
+#endif
+#endif
+  return usable;
+}
+
+struct Choice {
+  Choice() : usable(find_usable()), chosen(&usable.back()), refused(std::getenv("FNCE_CPU_ISA")) {
+    for (const Kernels& candidate : usable) {
+      names += (names.empty() ? "" : ", ") + std::string(candidate.name);
+      if (!refused || std::strcmp(candidate.name, refused) != 0) continue;
+      chosen = &candidate;
+      refused = nullptr;
+    }
+  }
+
+  const std::vector<Kernels> usable;
+  const Kernels* chosen;
+  const char* refused;
+  std::string names;
+};
+
+const Choice& choice() {
+  // Never destroyed: threads of the pool may outlive static objects.
+  static const Choice* const made = new Choice;
+  return *made;
 }
 
 }  // namespace
 
-const Kernels& kernels() {
-  static const Kernels& chosen = choose();
-  return chosen;
-}
-
-const char* refused_isa() {
-  static const char* const refused = [] {
-    const char* forced = std::getenv("FNCE_CPU_ISA");
-    return forced && std::strcmp(forced, kernels().name) != 0 ? forced : nullptr;
-  }();
-  return refused;
-}
+const Kernels& kernels() { return *choice().chosen; }
+const char* usable_isas() { return choice().names.c_str(); }
+const char* refused_isa() { return choice().refused; }
 
 }  // namespace fnce::cpu

@@ -1,7 +1,10 @@
 // What each instruction set provides: the inner steps of the CPU backend, compiled once per instruction set from src/cpu/isa.
 // A step is given packed or row-major arrays and does one row, one key tile or one panel; who calls it with what is in
-// src/cpu/tiles.cpp, pass.cpp and rows.cpp.
+// src/cpu/tiles.cpp, pass.cpp and rows.cpp. An int32_t `type` is the element type of an array in memory, FNCE_FLOAT32 |
+// FNCE_FLOAT16 | FNCE_BFLOAT16; all arithmetic is in float32, but for the products of TileKernels `bfloat16`.
 #pragma once
+#include <flashnce/flashnce.h>
+
 #include <cstdint>
 
 #include "cpu/tiling.h"
@@ -22,7 +25,8 @@ struct LambdaDraw {
 
 // How a packed row j of a tile is made: z[row] or the mix of z[row] and z[partner], equation (3).
 struct PackJob {
-  const float* queue;                 // [K,D]
+  const void* queue;                  // [K,D]
+  int32_t type;                       // of the queue
   const int32_t* rows;                // [keys] source rows, in packed order
   const int32_t* partners;            // [keys] or null: no mixing while packing
   const float* lambda_call;           // [1], or null
@@ -35,9 +39,9 @@ struct PackJob {
   float epsilon;
   int64_t d;
   int keys;
-  float* scratch;  // 2 * d_padded floats
-  float* packed;   // [d_padded / 8][keys][8], blocks `stride` floats apart; features beyond D stay as they are
-  int64_t stride;
+  int64_t d_padded;
+  float* scratch;  // 3 * d_padded floats
+  void* packed;    // as the TileKernels have it; features beyond D are zero before and stay so
 };
 
 // Running statistics of a row block's rows over the keys of a task, one array per statistic, all [padded rows].
@@ -58,9 +62,9 @@ enum class TileMode {
 
 struct TileJob {
   TileMode mode;
-  int keys;             // valid keys; of a mixed tile a multiple of 4, quads {v0,v1,v2,v3} of a cycle side by side
-  const float* packed;  // as PackJob.packed, keys padded to kKeyTile
-  int64_t stride, d_padded;
+  int keys;            // valid keys; of a mixed tile a multiple of 4, quads {v0,v1,v2,v3} of a cycle side by side
+  const void* packed;  // as PackJob.packed
+  int64_t d_padded;
   float scale;          // log2(e) / temperature: scores in base 2
   const float* lambda;  // [kKeyTile] lambda_j of the packed key; null if plain
   bool in_loss;         // the columns count in the loss (otherwise only statistics of raw scores)
@@ -68,30 +72,49 @@ struct TileJob {
   StatsLanes* mixed;    // statistics of the columns, or null
   StatsLanes* unmixed;  // statistics of the raw scores A, or null
   Panels panels;
-  const float* queries;  // packed panels [d_padded][3|2|1 vectors]
-  float* sums_o;         // panels of O, same layout
-  float *m, *l;          // [padded rows], m in base 2
-  float* weights;        // scratch: P of one panel, [kKeyTile][3 vectors]
-  float* raw_scores;     // scratch of the same size, needed with statistics
-  const float* queue;    // prefetched while computing: these rows of it
-  int64_t d;
+  const void* queries;  // packed panels, [d_padded][3|2|1 vectors] elements
+  float* sums_o;        // panels of O, [d_padded][3|2|1 vectors]
+  float *m, *l;         // [padded rows], m in base 2
+  float* weights;       // scratch: P of one panel, [kKeyTile][3 vectors]
+  float* raw_scores;    // scratch of the same size: raw scores, where statistics need them
+  bool keep_raw_scores;
+  const void* queue;  // prefetched while computing: these rows of it
+  int64_t row_bytes;
   const int32_t* next_rows;
   int next_count;
+};
+
+// One way to multiply: how tiles are cut and packed for it, and its steps.
+struct TileKernels {
+  int32_t product_type;  // of what both GEMMs multiply, and of packed queries: FNCE_FLOAT32 | FNCE_BFLOAT16
+  TileShape shape;
+  // Bytes of a packed tile of kKeyTile keys.
+  int64_t (*packed_bytes)(int64_t d_padded);
+  // False if a value of the rows or their lambdas is not finite.
+  bool (*pack_keys)(const PackJob& job);
+  // [rows,D] float32 -> one panel, zero beyond rows and D.
+  void (*pack_queries)(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, void* packed);
+  void (*run_tile)(const TileJob& job);
+  // Around all tiles of a task, on its thread.
+  void (*enter)();
+  void (*leave)();
 };
 
 // ---- Rows ----------------------------------------------------------------------------------------------------------------
 
 // One query and its key: normalised, mixed, renormalised; equations (1), (2), (4).
 struct RowInput {
-  const float *x_q, *x_k;  // [D]
-  const float* lambda;     // [D] if per_element, else [1]; null: no mixing
+  const void *x_q, *x_k;  // [D]
+  int32_t type;           // of both
+  const float* lambda;    // [D] if per_element, else [1]; null: no mixing
   bool per_element, normalize, renormalize;
   float epsilon;
   int64_t d;
 };
 
 struct RowState {
-  float *q, *k, *q_mixed, *k_mixed;  // [d_padded] each
+  float *raw_q, *raw_k;              // [D] scratch: the features in float32
+  float *q, *k, *q_mixed, *k_mixed;  // [D]
   float norm_q, norm_k, norm_q_mixed, norm_k_mixed;
   float pos, unmixed_pos;  // q^.k^ and q.k
   bool finite;             // every input was
@@ -103,7 +126,8 @@ struct RowGradient {
   float inverse_l;  // 1 / l, 0 without columns
   bool anchor_mixed;
   float w, temperature, up;
-  float *dq, *dk;  // [D] or null
+  void *dq, *dk;   // [D] or null
+  int32_t type;    // of both
   float* scratch;  // 2 * d_padded floats
   bool wants_norm;
   float anchor_o;  // out: a . O-bar
@@ -125,7 +149,6 @@ struct MergeJob {
 
 struct Kernels {
   const char* name;
-  int lanes;  // floats of a vector: queries per lane group
 
   void (*sigma_table)(const Feistel& f, int32_t first, uint32_t begin, uint32_t end, int32_t* out);
   // out[i] = lambda of row first + i.
@@ -133,29 +156,48 @@ struct Kernels {
   void (*lambda_dimensions)(const LambdaDraw& draw, int64_t d, float* out);
   void (*lambda_elements)(const LambdaDraw& draw, int64_t row, int64_t d, float* out);
 
-  // False if a value of the rows or their lambdas is not finite.
-  bool (*pack_keys)(const PackJob& job);
-  void (*run_tile)(const TileJob& job);
-
   void (*prepare_row)(const RowInput& input, RowState& state);
-  void (*pack_queries)(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, float* packed);
   void (*row_gradient)(const RowInput& input, const RowState& state, RowGradient& gradient);
   void (*merge_panel)(const MergeJob& job);
-  float (*norm)(const float* x, int64_t d);
-  // out = x * factor; x and out may be the same.
-  void (*scale_row)(const float* x, float factor, int64_t d, float* out);
+  float (*norm)(const void* x, int32_t type, int64_t d);
+  // out = x * factor, rounded to its type; x and out may be the same array.
+  void (*scale_row)(const void* x, int32_t type, float factor, int64_t d, void* out, int32_t out_type);
+  // x . y with y, and x where round_x says so, rounded to a type first.
+  float (*rounded_dot)(const float* x, bool round_x, const float* y, int32_t type, int64_t d);
+
+  TileKernels float32;
+  const TileKernels* bfloat16;  // for bfloat16 queues; null: float32 serves them
+
+  const TileKernels& tiles_for(int32_t queue_type) const {
+    return queue_type == FNCE_BFLOAT16 && bfloat16 ? *bfloat16 : float32;
+  }
 };
 
-// The best instruction set of this processor; FNCE_CPU_ISA=baseline|avx2|avx512 in the environment forces one that it has.
+// The best instruction set of this processor; FNCE_CPU_ISA in the environment forces another one that it has.
 const Kernels& kernels();
-// The value of FNCE_CPU_ISA if it names none that this processor has; else null.
+// Names of the instruction sets that this processor has and this library is built for, worst first: "baseline, avx2".
+const char* usable_isas();
+// The value of FNCE_CPU_ISA if it is none of them; else null.
 const char* refused_isa();
+
+// Ways to multiply bfloat16 that are added to the AVX-512 copy where the processor can: ask only where it has AVX-512.
+#if defined(FNCE_ISA_AMX)
+const TileKernels& tiles_amx();
+bool usable_amx();
+#endif
+#if defined(FNCE_ISA_AVX512_BF16)
+const TileKernels& tiles_avx512_bf16();
+bool usable_avx512_bf16();
+#endif
 
 #if defined(FNCE_ISA_AVX512)
 const Kernels& kernels_avx512();
 #endif
 #if defined(FNCE_ISA_AVX2)
 const Kernels& kernels_avx2();
+#endif
+#if defined(FNCE_ISA_NEON)
+const Kernels& kernels_neon();
 #endif
 const Kernels& kernels_baseline();
 

@@ -33,8 +33,8 @@ void merge_statistics(const StatsView& out, const StatsView& from, int64_t i) {
   const float check = nan_unless_finite(merged.mean);
   out.min[i] = (from.min[i] < out.min[i] ? from.min[i] : out.min[i]) + check;
   out.max[i] = (from.max[i] > out.max[i] ? from.max[i] : out.max[i]) + check;
-  out.n_greater[i] += from.n_greater[i];
-  out.n_greater_equal[i] += from.n_greater_equal[i];
+  out.n_greater[i] = add_wrapping(out.n_greater[i], from.n_greater[i]);
+  out.n_greater_equal[i] = add_wrapping(out.n_greater_equal[i], from.n_greater_equal[i]);
 }
 
 void merge_all(const PartialView& out, const PartialView& from, int64_t i, int64_t d) {

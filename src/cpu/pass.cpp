@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/status.h"
+#include "core/types.h"
 #include "cpu/pool.h"
 #include "cpu/tiles.h"
 #include "math/lse.h"
@@ -33,22 +34,28 @@ struct Pass {
   bool gathers(int set) const { return set == 0 ? options.mixed : options.unmixed; }
 };
 
+// Packed queries from a padded row on.
+void* packed_queries(const Pass& pass, int64_t padded) {
+  return element_at(pass.call.workspace.queries, padded * pass.tiling().d_padded, pass.call.tiles.product_type);
+}
+
 // The anchors of a panel in packed form, and the thresholds of its ranks.
 void pack_panel(const Pass& pass, int64_t block, int panel) {
   const CallContext& call = pass.call;
   const Tiling& t = pass.tiling();
   const Panels panels = t.panels(block);
-  const int64_t lane = int64_t{panels.first_vector(panel)} * t.lanes, width = int64_t{panels.width(panel)} * t.lanes;
+  const int64_t lane = int64_t{panels.first_vector(panel)} * t.shape.lanes,
+                width = int64_t{panels.width(panel)} * t.shape.lanes;
   const int64_t row = pass.first_row(block) + lane, padded = pass.first_padded(block) + lane;
   const int64_t rows = t.rows_of(block) - lane < width ? t.rows_of(block) - lane : width;
   const float* anchors = static_cast<const float*>(pass.anchors.anchor) + row * t.d;
-  call.kernels.pack_queries(anchors, t.d, static_cast<int>(rows), panels.width(panel), t.d_padded,
-                            call.workspace.queries + padded * t.d_padded);
+  call.tiles.pack_queries(anchors, t.d, static_cast<int>(rows), panels.width(panel), t.d_padded,
+                          packed_queries(pass, padded));
   for (int set = 0; set < 2; ++set) {
     if (!pass.gathers(set)) continue;
     for (int64_t i = 0; i < width; ++i) {
       const float pos = i < rows ? pass.positives(set)[row + i] : 0.0f;
-      const float tie = i < rows ? tie_tolerance(call.kernels.norm(anchors + i * t.d, t.d), pos) : 0.0f;
+      const float tie = i < rows ? tie_tolerance(call.kernels.norm(anchors + i * t.d, FNCE_FLOAT32, t.d), pos) : 0.0f;
       call.workspace.upper[set][padded + i] = pos + tie;
       call.workspace.lower[set][padded + i] = pos - tie;
     }
@@ -96,14 +103,11 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
     s.lower = call.workspace.lower[set] + pass.first_padded(block);
     start_statistics(s, padded);
   }
-  // Features beyond D are read by the kernels and must be zero.
-  if (t.d % kDimBlock != 0)
-    std::memset(scratch.packed + t.d / kDimBlock * t.tile_stride(), 0,
-                static_cast<size_t>(t.tile_stride()) * sizeof(float));
+  // Features beyond D are read by the kernels and must be zero; packing does not touch them.
+  if (t.d != t.d_padded) std::memset(scratch.packed, 0, static_cast<size_t>(call.tiles.packed_bytes(t.d_padded)));
 
   TileJob job = {};
   job.packed = scratch.packed;
-  job.stride = t.tile_stride();
   job.d_padded = t.d_padded;
   job.scale = call.scale();
   job.in_loss = true;
@@ -111,14 +115,15 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
   job.mixed = pass.options.mixed ? &state.stats[0] : nullptr;
   job.unmixed = pass.options.unmixed ? &state.stats[1] : nullptr;
   job.panels = t.panels(block);
-  job.queries = call.workspace.queries + pass.first_padded(block) * t.d_padded;
+  job.queries = packed_queries(pass, pass.first_padded(block));
   job.sums_o = state.o;
   job.m = state.m;
   job.l = state.l;
   job.weights = scratch.weights;
-  job.raw_scores = job.mixed || job.unmixed ? scratch.raw_scores : nullptr;
-  job.queue = static_cast<const float*>(call.args.raw().queue);
-  job.d = t.d;
+  job.raw_scores = scratch.raw_scores;
+  job.keep_raw_scores = job.mixed || job.unmixed;
+  job.queue = call.args.raw().queue;
+  job.row_bytes = t.d * element_size(call.problem.raw().queue_type);
 
   const int64_t end = t.first_tile(chunk + 1) * kKeyTile < t.k ? t.first_tile(chunk + 1) * kKeyTile : t.k;
   const auto range_at = [&](int64_t first) {
@@ -126,8 +131,10 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
     return TileRange{first, static_cast<int>(keys > 0 ? keys : 0)};
   };
   bool finite = true;
+  call.tiles.enter();
   for (int64_t first = t.first_tile(chunk) * kKeyTile; first < end; first += kKeyTile)
     finite = run_keys(call, pass.negatives, range_at(first), range_at(first + kKeyTile), scratch, job) && finite;
+  call.tiles.leave();
   if (finite) return;
   // Every row meets every key: none of them has a finite result. The vector code may have lost the NaN on the way.
   for (int64_t i = 0; i < padded; ++i) state.m[i] = state.l[i] = kNan;
@@ -183,8 +190,8 @@ void merge_panel(const Pass& pass, int64_t block, int panel, int64_t slice, int 
   const CallContext& call = pass.call;
   const Tiling& t = pass.tiling();
   const Panels panels = t.panels(block);
-  const int64_t lane = int64_t{panels.first_vector(panel)} * t.lanes;
-  const int64_t row = pass.first_row(block) + lane, width = int64_t{panels.width(panel)} * t.lanes;
+  const int64_t lane = int64_t{panels.first_vector(panel)} * t.shape.lanes;
+  const int64_t row = pass.first_row(block) + lane, width = int64_t{panels.width(panel)} * t.shape.lanes;
   const int64_t rows = t.rows_of(block) - lane < width ? t.rows_of(block) - lane : width;
   const float *o[kMaxChunks], *m[kMaxChunks], *l[kMaxChunks];
   for (int64_t c = 0; c < t.chunks; ++c) {

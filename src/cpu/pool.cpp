@@ -25,6 +25,9 @@ constexpr int kSpins = 2000;
 inline void pause_cpu() {
 #if defined(__x86_64__) || defined(__i386__)
   _mm_pause();
+#elif defined(__aarch64__)
+  // `yield` does nothing on most processors; this makes them wait a moment.
+  asm volatile("isb" ::: "memory");
 #endif
 }
 

@@ -1,6 +1,7 @@
 #include "cpu/queue.h"
 
 #include "core/threads.h"
+#include "core/types.h"
 #include "cpu/kernels.h"
 #include "cpu/pool.h"
 #include "math/norm.h"
@@ -28,22 +29,22 @@ void queue_push(const fnce_push& push) {
   const int64_t position = *push.position_in;
   // Of more keys than rows the last k stay, where they would have come to lie.
   const int64_t skipped = push.n > push.k ? push.n - push.k : 0;
-  const auto* keys = static_cast<const float*>(push.keys);
-  auto* queue = static_cast<float*>(push.queue);
   for_rows(push.n - skipped, push.d, [&](int64_t i) {
-    const float* key = keys + (skipped + i) * push.d;
-    const float factor = push.normalize ? checked_inverse_norm(simd.norm(key, push.d), push.epsilon) : 1.0f;
-    simd.scale_row(key, factor, push.d, queue + (position + skipped + i) % push.k * push.d);
+    const void* key = element_at(push.keys, (skipped + i) * push.d, push.key_type);
+    void* row = element_at(push.queue, (position + skipped + i) % push.k * push.d, push.queue_type);
+    const float norm = push.normalize ? simd.norm(key, push.key_type, push.d) : 1.0f;
+    const float factor = push.normalize ? checked_inverse_norm(norm, push.epsilon) : 1.0f;
+    simd.scale_row(key, push.key_type, factor, push.d, row, push.queue_type);
   });
   *push.position_out = (position + push.n) % push.k;
 }
 
 void scale(const ScaleCall& call) {
   const Kernels& simd = kernels();
-  auto* out = static_cast<float*>(call.out);
   for_rows(call.rows, call.columns, [&](int64_t i) {
-    simd.scale_row(call.gradient + i * call.columns, call.upstream[call.per_row ? i : 0], call.columns,
-                   out + i * call.columns);
+    const int64_t first = i * call.columns;
+    simd.scale_row(call.gradient + first, FNCE_FLOAT32, call.upstream[call.per_row ? i : 0], call.columns,
+                   element_at(call.out, first, call.out_type), call.out_type);
   });
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/types.h"
 #include "cpu/pool.h"
 #include "math/gradient.h"
 #include "math/lambda.h"
@@ -45,8 +46,9 @@ const float* lambda_of_row(const CallContext& call, int64_t i, float* scratch) {
 RowInput row_input(const CallContext& call, RowMixing mixing, int64_t i, float* lambda_scratch) {
   const fnce_problem& p = call.problem.raw();
   RowInput input = {};
-  input.x_q = static_cast<const float*>(call.args.raw().x_q) + i * p.d;
-  input.x_k = static_cast<const float*>(call.args.raw().x_k) + i * p.d;
+  input.x_q = element_at(call.args.raw().x_q, i * p.d, p.feature_type);
+  input.x_k = element_at(call.args.raw().x_k, i * p.d, p.feature_type);
+  input.type = p.feature_type;
   input.normalize = p.normalize != 0;
   input.epsilon = call.args.raw().epsilon;
   input.d = p.d;
@@ -111,8 +113,12 @@ float reduction_factor(const fnce_problem& p) {
   return p.reduction == FNCE_REDUCTION_MEAN ? 1.0f / static_cast<float>(p.n) : 1.0f;
 }
 
-void fill(float* out, int64_t count, float value) {
-  for (int64_t c = 0; out && c < count; ++c) out[c] = value;
+// One row of a gradient, where it is asked for, becomes `value` all over.
+void fill_row(const CallContext& call, void* out, float value, float* scratch) {
+  if (!out) return;
+  const int64_t d = call.problem.d();
+  for (int64_t c = 0; c < d; ++c) scratch[c] = value;
+  call.kernels.scale_row(scratch, FNCE_FLOAT32, 1.0f, d, out, call.problem.raw().gradient_type);
 }
 
 // Gradients of row i, and its statistics that follow from them.
@@ -120,8 +126,8 @@ void write_gradients(const CallContext& call, const PartialView& partial, int64_
                      const RowInput& input, const RowResult& row, float weight) {
   const fnce_args& a = call.args.raw();
   const fnce_problem& p = call.problem.raw();
-  float* dq = a.dq ? static_cast<float*>(a.dq) + i * p.d : nullptr;
-  float* dk = a.dk ? static_cast<float*>(a.dk) + i * p.d : nullptr;
+  void* dq = a.dq ? element_at(a.dq, i * p.d, p.gradient_type) : nullptr;
+  void* dk = a.dk ? element_at(a.dk, i * p.d, p.gradient_type) : nullptr;
   float norm = 0, dtemperature = 0, entropy = kNan;
   if (row.finite) {
     RowGradient g = {};
@@ -133,6 +139,7 @@ void write_gradients(const CallContext& call, const PartialView& partial, int64_
     g.up = weight * reduction_factor(p);
     g.dq = dq;
     g.dk = dk;
+    g.type = p.gradient_type;
     g.scratch = scratch.gradient;
     g.wants_norm = a.mixed.dq_norm != nullptr;
     call.kernels.row_gradient(input, scratch.row, g);
@@ -145,8 +152,8 @@ void write_gradients(const CallContext& call, const PartialView& partial, int64_
   const float bad = row.finite && std::isfinite(weight) ? 0.0f : kNan;
   if (weight == 0 || bad != 0) {
     const float value = weight == 0 ? 0.0f : kNan;
-    fill(dq, p.d, value);
-    fill(dk, p.d, value);
+    fill_row(call, dq, value, scratch.gradient);
+    fill_row(call, dk, value, scratch.gradient);
     norm = dtemperature = value;
   }
   call.workspace.dtemperature_rows[i] = dtemperature;
@@ -174,17 +181,29 @@ void write_reductions(const CallContext& call) {
 
 float CallContext::scale() const { return static_cast<float>(kLog2e / static_cast<double>(args.raw().temperature)); }
 
-void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& anchors) {
+void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& anchors, float* pos) {
   const fnce_problem& p = call.problem.raw();
   const bool anchor_mixed = mixing == RowMixing::kAsProblem && p.anchor == FNCE_ANCHOR_MIXED;
   if (mixing == RowMixing::kAsProblem) draw_dimensions(call);
   for_rows(call, [&](int64_t i, const ThreadScratch& scratch) {
     RowState state = scratch.row;
     call.kernels.prepare_row(row_input(call, mixing, i, scratch.lambda_row), state);
-    const float* anchor = anchor_mixed ? state.q_mixed : state.q;
-    call.kernels.scale_row(anchor, 1.0f, p.d, static_cast<float*>(anchors.anchor) + i * p.d);
-    if (anchors.pos) anchors.pos[i] = state.pos;
-    if (anchors.unmixed_pos) anchors.unmixed_pos[i] = state.unmixed_pos;
+    float* anchor = static_cast<float*>(anchors.anchor) + i * p.d;
+    call.kernels.scale_row(anchor_mixed ? state.q_mixed : state.q, FNCE_FLOAT32, 1.0f, p.d, anchor, FNCE_FLOAT32);
+    // Where products are of 16 bits, the anchor has the values that they are made of.
+    const bool rounds = call.tiles.product_type != FNCE_FLOAT32;
+    if (rounds) {
+      void* halves = scratch.gradient;
+      call.kernels.scale_row(anchor, FNCE_FLOAT32, 1.0f, p.d, halves, call.tiles.product_type);
+      call.kernels.scale_row(halves, call.tiles.product_type, 1.0f, p.d, anchor, FNCE_FLOAT32);
+    }
+    // Ranks ask how the key would do as a row of the queue: rounded to its type.
+    const auto rank_pos = [&](const float* q, const float* k, float score) {
+      return p.queue_type == FNCE_FLOAT32 ? score : call.kernels.rounded_dot(q, rounds, k, p.queue_type, p.d);
+    };
+    if (pos) pos[i] = state.pos;
+    if (anchors.pos) anchors.pos[i] = rank_pos(state.q_mixed, state.k_mixed, state.pos);
+    if (anchors.unmixed_pos) anchors.unmixed_pos[i] = rank_pos(state.q, state.k, state.unmixed_pos);
   });
 }
 

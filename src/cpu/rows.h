@@ -14,6 +14,7 @@ struct CallContext {
   const Problem& problem;
   const Args& args;
   const Kernels& kernels;
+  const TileKernels& tiles;
   const Tiling& tiling;
   const Workspace& workspace;
   int threads;
@@ -25,8 +26,9 @@ struct CallContext {
 // What a call does with its rows; fnce_scores looks at them without mixing.
 enum class RowMixing { kAsProblem, kNone };
 
-// Equations (1), (2), (4), (6). anchors.pos and unmixed_pos may be null.
-void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& anchors);
+// Equations (1), (2), (4), (6). anchors.pos and unmixed_pos, which ranks compare with, may be null. `pos`, if it is not:
+// [N], the positives as they are reported, not rounded to the queue's type.
+void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& anchors, float* pos = nullptr);
 
 // Equations (7), (8), (9) from the merged negatives.
 void finish_rows(const CallContext& call, const PartialView& partial);

@@ -65,15 +65,16 @@ PackJob pack_job(const CallContext& call, const Negatives& negatives, const Thre
   const fnce_problem& p = call.problem.raw();
   const fnce_args& a = call.args.raw();
   PackJob job = {};
-  job.queue = static_cast<const float*>(a.queue);
+  job.queue = a.queue;
+  job.type = p.queue_type;
   job.rows = scratch.rows;
   job.first_row = p.column_offset;
   job.renormalize = p.renormalize_neg != 0;
   job.epsilon = a.epsilon;
   job.d = p.d;
+  job.d_padded = call.tiling.d_padded;
   job.scratch = scratch.pack_row;
   job.packed = scratch.packed;
-  job.stride = call.tiling.tile_stride();
   const bool sampled = p.lambda_neg_source == FNCE_SAMPLED;
   switch (p.lambda_neg) {
     case FNCE_LAMBDA_CALL: job.lambda_call = sampled ? &negatives.lambda_call : a.lambda_neg; break;
@@ -100,19 +101,21 @@ int list_next(const CallContext& call, const Negatives& negatives, const TileRan
   return count;
 }
 
-int padded_keys(int keys) { return static_cast<int>(round_up(keys, kKeyPadding)); }
+int padded_keys(const CallContext& call, int keys) {
+  return static_cast<int>(round_up(keys, call.tiling.shape.key_padding));
+}
 
 // Raw rows, in the order of the pass.
 bool run_raw(const CallContext& call, const Negatives& negatives, const TileRange& range, const ThreadScratch& scratch,
              TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
-  pack.keys = padded_keys(range.keys);
+  pack.keys = padded_keys(call, range.keys);
   for (int j = 0; j < pack.keys; ++j)
     scratch.rows[j] = row_at(call, negatives, range.first + (j < range.keys ? j : range.keys - 1));
-  const bool finite = call.kernels.pack_keys(pack);
+  const bool finite = call.tiles.pack_keys(pack);
   job.mode = TileMode::kPlain;
   job.keys = range.keys;
-  call.kernels.run_tile(job);
+  call.tiles.run_tile(job);
   return finite;
 }
 
@@ -120,7 +123,7 @@ bool run_raw(const CallContext& call, const Negatives& negatives, const TileRang
 bool run_mixed_scores(const CallContext& call, const Negatives& negatives, const TileRange& range,
                       const ThreadScratch& scratch, TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
-  pack.keys = padded_keys(range.keys);
+  pack.keys = padded_keys(call, range.keys);
   float check = 0;
   for (int j = 0; j < pack.keys; ++j) {
     // Padding repeats the last quad: scores that cannot raise the maximum.
@@ -130,11 +133,11 @@ bool run_mixed_scores(const CallContext& call, const Negatives& negatives, const
     scratch.lambda[j] = lambda_of_key(call, negatives, row);
     check += scratch.lambda[j] * 0.0f;
   }
-  const bool finite = call.kernels.pack_keys(pack) && check == 0;
+  const bool finite = call.tiles.pack_keys(pack) && check == 0;
   job.mode = negatives.is_union ? TileMode::kUnion : TileMode::kMixed;
   job.keys = range.keys;
   job.lambda = scratch.lambda;
-  call.kernels.run_tile(job);
+  call.tiles.run_tile(job);
   return finite;
 }
 
@@ -142,20 +145,20 @@ bool run_mixed_scores(const CallContext& call, const Negatives& negatives, const
 bool run_mixed_rows(const CallContext& call, const Negatives& negatives, const TileRange& range,
                     const ThreadScratch& scratch, TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
-  pack.keys = padded_keys(range.keys);
+  pack.keys = padded_keys(call, range.keys);
   pack.partners = scratch.partners;
   for (int j = 0; j < pack.keys; ++j) {
     const int64_t position = range.first + (j < range.keys ? j : range.keys - 1);
     scratch.rows[j] = row_at(call, negatives, position);
     scratch.partners[j] = partner_at(call, position);
   }
-  bool finite = call.kernels.pack_keys(pack);
+  bool finite = call.tiles.pack_keys(pack);
   TileJob mixed = job;
   mixed.mode = TileMode::kPlain;
   mixed.keys = range.keys;
   mixed.unmixed = nullptr;
-  if (!mixed.mixed) mixed.raw_scores = nullptr;
-  call.kernels.run_tile(mixed);
+  mixed.keep_raw_scores = mixed.mixed != nullptr;
+  call.tiles.run_tile(mixed);
   if (!negatives.is_union && !job.unmixed) return finite;
   TileJob raw = job;
   raw.in_loss = negatives.is_union;

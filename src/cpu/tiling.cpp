@@ -21,10 +21,10 @@ int64_t choose_chunks(int64_t n, int64_t d_padded, int64_t key_tiles) {
 
 }  // namespace
 
-Tiling::Tiling(int64_t queries, int64_t keys, int64_t features, int lanes_of_isa)
-    : n(queries), k(keys), d(features), lanes(lanes_of_isa), d_padded(round_up(features, kDimBlock)) {
+Tiling::Tiling(int64_t queries, int64_t keys, int64_t features, const TileShape& tile_shape)
+    : n(queries), k(keys), d(features), shape(tile_shape), d_padded(round_up(features, tile_shape.dim_block)) {
   row_blocks = divide_up(n, kMaxRowBlock);
-  row_block = round_up(divide_up(n, row_blocks), lanes);
+  row_block = round_up(divide_up(n, row_blocks), shape.lanes);
   row_blocks = divide_up(n, row_block);
   key_tiles = divide_up(k, kKeyTile);
   chunks = choose_chunks(n, d_padded, key_tiles);

@@ -10,15 +10,21 @@
 
 namespace fnce::cpu {
 
-constexpr int64_t kKeyTile = 96;  // multiple of 16 (a cycle of C) and of every kernel's keys per micro tile (8, 12, 4)
-constexpr int64_t kKeyPadding = 24;     // packed keys are padded to whole micro tiles of every kernel
+constexpr int64_t kKeyTile = 96;        // multiple of 16 (a cycle of C) and of every kernel's keys per micro tile
 constexpr int64_t kMaxRowBlock = 1024;  // 2 * 1024 * 128 floats = 1 MB, a common L2
-constexpr int64_t kDimBlock = 8;        // features per packed block: rows are read by scalar broadcast only
 
 constexpr int64_t kMaxChunks = 64;  // of keys per row block
 
 constexpr int64_t round_up(int64_t x, int64_t m) { return (x + m - 1) / m * m; }
 constexpr int64_t divide_up(int64_t x, int64_t m) { return (x + m - 1) / m; }
+
+// What the tiles of one way to multiply are made of.
+struct TileShape {
+  int lanes;        // floats of a vector: queries per lane group
+  int widest;       // vectors of the widest panel, 2 or 3
+  int dim_block;    // D is padded to a multiple of it
+  int key_padding;  // packed keys are padded to a multiple of it, a divisor of kKeyTile
+};
 
 // Panels of a row block, in order: `threes` panels of 3 vectors, then `twos` of 2, then `ones` of 1.
 struct Panels {
@@ -34,18 +40,19 @@ struct Panels {
   }
 };
 
-// As many 3-vector panels as possible, but never a lone 1-vector panel where two 2-vector ones do.
-constexpr Panels panels_of(int64_t vectors) {
+// As many of the widest panels as possible, but never a lone 1-vector panel where two 2-vector ones do.
+constexpr Panels panels_of(int64_t vectors, int widest) {
   if (vectors == 1) return Panels{0, 0, 1};
+  if (widest == 2) return Panels{0, static_cast<int>(vectors / 2), static_cast<int>(vectors % 2)};
   const int twos = static_cast<int>((3 - vectors % 3) % 3);
   return Panels{static_cast<int>((vectors - 2 * twos) / 3), twos, 0};
 }
 
 struct Tiling {
-  Tiling(int64_t queries, int64_t keys, int64_t features, int lanes_of_isa);
+  Tiling(int64_t queries, int64_t keys, int64_t features, const TileShape& tile_shape);
 
   int64_t n, k, d;
-  int lanes;
+  TileShape shape;
   int64_t d_padded;   // D rounded up to whole dim blocks
   int64_t row_block;  // rows of every row block but the last
   int64_t row_blocks;
@@ -53,16 +60,13 @@ struct Tiling {
   int64_t chunks;
 
   int64_t rows_of(int64_t block) const { return block + 1 < row_blocks ? row_block : n - block * row_block; }
-  Panels panels(int64_t block) const { return panels_of(divide_up(rows_of(block), lanes)); }
+  Panels panels(int64_t block) const { return panels_of(divide_up(rows_of(block), shape.lanes), shape.widest); }
   // Rows of a row block rounded up to whole vectors.
-  int64_t padded_rows(int64_t block) const { return int64_t{panels(block).vectors()} * lanes; }
+  int64_t padded_rows(int64_t block) const { return int64_t{panels(block).vectors()} * shape.lanes; }
   int64_t max_padded_rows() const { return padded_rows(0); }
   int64_t tasks() const { return row_blocks * chunks; }
   // Key tiles of chunk c: first_tile(c) .. first_tile(c + 1) - 1.
   int64_t first_tile(int64_t c) const { return c * key_tiles / chunks; }
-  // Floats between two dim blocks of a packed key tile: off the multiples of 4096 bytes that would share one L1 set.
-  int64_t tile_stride() const { return kKeyTile * kDimBlock + 16; }
-  int64_t tile_floats() const { return d_padded / kDimBlock * tile_stride(); }
 };
 
 }  // namespace fnce::cpu

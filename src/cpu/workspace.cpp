@@ -4,7 +4,8 @@
 
 namespace fnce::cpu {
 
-Workspace::Workspace(void* base, const Problem& problem, const Tiling& tiling, int threads) : tiling_(tiling) {
+Workspace::Workspace(void* base, const Problem& problem, const Tiling& tiling, const TileKernels& tiles, int threads)
+    : tiling_(tiling), packed_bytes_(static_cast<uint64_t>(tiles.packed_bytes(tiling.d_padded))) {
   const fnce_problem& p = problem.raw();
   const auto n = static_cast<uint64_t>(p.n), k = static_cast<uint64_t>(p.k), d = static_cast<uint64_t>(p.d);
   uint64_t padded = 0;
@@ -66,18 +67,18 @@ TaskState Workspace::carve_task(Carver& carver) const {
 }
 
 ThreadScratch Workspace::carve_thread(Carver& carver) const {
-  const auto d_padded = static_cast<uint64_t>(tiling_.d_padded), lanes = static_cast<uint64_t>(tiling_.lanes);
+  const auto d_padded = static_cast<uint64_t>(tiling_.d_padded), lanes = static_cast<uint64_t>(tiling_.shape.lanes);
   const uint64_t panel = kKeyTile * 3 * lanes;
   ThreadScratch s = {};
-  s.packed = carver.take<float>(static_cast<uint64_t>(tiling_.tile_floats()));
+  s.packed = carver.take<unsigned char>(packed_bytes_);
   s.weights = carver.take<float>(panel);
   s.raw_scores = carver.take<float>(panel);
-  s.pack_row = carver.take<float>(2 * d_padded);
+  s.pack_row = carver.take<float>(3 * d_padded);
   s.lambda = carver.take<float>(kKeyTile);
   s.rows = carver.take<int32_t>(kKeyTile);
   s.partners = carver.take<int32_t>(kKeyTile);
   s.next_rows = carver.take<int32_t>(2 * kKeyTile);
-  for (float** array : {&s.row.q, &s.row.k, &s.row.q_mixed, &s.row.k_mixed, &s.lambda_row})
+  for (float** array : {&s.row.raw_q, &s.row.raw_k, &s.row.q, &s.row.k, &s.row.q_mixed, &s.row.k_mixed, &s.lambda_row})
     *array = carver.take<float>(d_padded);
   s.gradient = carver.take<float>(2 * d_padded);
   s.factors = carver.take<float>(static_cast<uint64_t>(tiling_.chunks) * 3 * lanes);

@@ -18,7 +18,8 @@ struct TaskState {
 
 // What one thread works with.
 struct ThreadScratch {
-  float *packed, *weights, *raw_scores, *pack_row, *lambda;
+  void* packed;
+  float *weights, *raw_scores, *pack_row, *lambda;
   int32_t *rows, *partners, *next_rows;  // [kKeyTile] | [kKeyTile] | [2 * kKeyTile]
   RowState row;
   float *lambda_row, *gradient, *factors;
@@ -27,7 +28,7 @@ struct ThreadScratch {
 // The pieces of one call's workspace; with base = nullptr it only counts bytes().
 class Workspace {
  public:
-  Workspace(void* base, const Problem& problem, const Tiling& tiling, int threads);
+  Workspace(void* base, const Problem& problem, const Tiling& tiling, const TileKernels& tiles, int threads);
 
   uint64_t bytes() const { return bytes_; }
   TaskState task(int64_t row_block, int64_t chunk) const;
@@ -36,7 +37,7 @@ class Workspace {
   float *anchors, *pos, *unmixed_pos;        // [N,D], [N], [N]
   void* partial;                             // of the loss
   float *loss_rows, *dtemperature_rows;      // [N]
-  float* queries;                            // packed, row block after row block
+  void* queries;                             // packed, row block after row block
   float *upper[2], *lower[2];                // [padded rows of all row blocks] thresholds of the ranks: mixed, unmixed
   int32_t* order;                            // [K] row at each position of the pass; null: in the order of the queue
   uint32_t* seen;                            // [K] bits: rows that a given permutation has named; null unless GIVEN
@@ -48,6 +49,7 @@ class Workspace {
   ThreadScratch carve_thread(Carver& carver) const;
 
   const Tiling& tiling_;
+  const uint64_t packed_bytes_;
   unsigned char *tasks_, *threads_;
   uint64_t task_bytes_, thread_bytes_, bytes_;
 };

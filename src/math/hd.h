@@ -71,6 +71,11 @@ FNCE_HD float sqrt_rn(float a) {
 #endif
 }
 
+// a + b modulo 2^64: counts that come from outside must not be able to overflow.
+FNCE_HD int64_t add_wrapping(int64_t a, int64_t b) {
+  return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
+}
+
 FNCE_HD uint32_t float_bits(float value) {
 #if defined(__CUDA_ARCH__)
   return __float_as_uint(value);

@@ -19,7 +19,7 @@ template <class T>
 FNCE_HD Moments<T> merge(Moments<T> x, Moments<T> y) {
   if (y.count == 0) return x;
   if (x.count == 0) return y;
-  const int64_t count = x.count + y.count;
+  const int64_t count = add_wrapping(x.count, y.count);
   const T share = static_cast<T>(y.count) / static_cast<T>(count);
   const T delta = y.mean - x.mean;
   return Moments<T>{count, fma_rn(delta, share, x.mean),
@@ -29,7 +29,7 @@ FNCE_HD Moments<T> merge(Moments<T> x, Moments<T> y) {
 // Unbiased, as torch.var: NaN for fewer than two.
 template <class T>
 FNCE_HD T variance(Moments<T> moments) {
-  const T freedom = static_cast<T>(moments.count - 1);
+  const T freedom = static_cast<T>(add_wrapping(moments.count, -1));
   return freedom > T(0) ? moments.m2 / freedom : static_cast<T>(__builtin_nanf(""));
 }
 

@@ -97,7 +97,7 @@ TEST_CASE("errors: fnce_scale") {
   a = good, a.count = 2, refused(a, FNCE_INVALID_ARGUMENT, {"upstream_count ", "2", "1", "3"});
   a = good, a.count = 0, refused(a, FNCE_INVALID_ARGUMENT, {"upstream_count ", "0"});
   a = good, a.type = 0, refused(a, FNCE_INVALID_ARGUMENT, {"out_type ", "0", "FNCE_FLOAT32"});
-  a = good, a.type = FNCE_FLOAT16, refused(a, FNCE_UNSUPPORTED, {"out_type ", "2", "FNCE_FLOAT32"});
+  a = good, a.type = 4, refused(a, FNCE_INVALID_ARGUMENT, {"out_type ", "4", "FNCE_BFLOAT16"});
   a = good, a.out = nullptr, refused(a, FNCE_INVALID_ARGUMENT, {"out ", "NULL"});
   a = good, a.out = misaligned(out.get()), refused(a, FNCE_INVALID_ARGUMENT, {"out ", "0x"});
   a = good, a.out = const_cast<float*>(good.gradient), refused(a, FNCE_INVALID_ARGUMENT, {"out ", "gradient"});

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "core/types.h"
+#include "math/half.h"
 #include "math/lambda.h"
 #include "support/catch.h"
 
@@ -64,25 +66,82 @@ TEST_CASE("kernels: lambdas per row, dimension and element equal the scalar draw
 }
 
 TEST_CASE("kernels: packing notices a value that is not finite, wherever it stands") {
-  const int64_t d = 29;
-  std::vector<float> queue(static_cast<size_t>(4 * d), 0.5f), packed(4096, 0.0f), scratch(64);
-  const int32_t rows[] = {3, 0, 2, 1};
-  PackJob job = {};
-  job.queue = queue.data();
-  job.rows = rows;
-  job.d = d;
-  job.keys = 4;
-  job.scratch = scratch.data();
-  job.packed = packed.data();
-  job.stride = kKeyTile * kDimBlock + 16;
-  packed.resize(static_cast<size_t>(job.stride * 4));
-  job.packed = packed.data();
-  CHECK(kernels().pack_keys(job));
-  for (size_t at = 0; at < queue.size(); ++at)
-    for (float bad : {NAN, INFINITY, -INFINITY}) {
-      queue[at] = bad;
-      if (kernels().pack_keys(job)) FAIL("missed " << bad << " at " << at);
-      queue[at] = 0.5f;
+  const int64_t d = 45;
+  const int32_t rows[] = {3, 0, 2, 1}, partners[] = {0, 3, 1, 2};
+  const float lambda = 0.25f;
+  for (int32_t type : {FNCE_FLOAT32, FNCE_FLOAT16, FNCE_BFLOAT16})
+    for (bool mixing : {false, true}) {
+      const TileKernels& tiles = kernels().tiles_for(type);
+      PackJob job = {};
+      job.d = d;
+      job.d_padded = round_up(d, tiles.shape.dim_block);
+      job.type = type;
+      job.rows = rows;
+      job.partners = mixing ? partners : nullptr;
+      job.lambda_call = &lambda;
+      job.keys = 4;
+      std::vector<float> values(static_cast<size_t>(4 * d), 0.5f), queue(values.size()),
+          scratch(static_cast<size_t>(3 * job.d_padded));
+      std::vector<uint64_t> packed(static_cast<size_t>(tiles.packed_bytes(job.d_padded)) / 8 + 9);
+      job.queue = queue.data();
+      job.scratch = scratch.data();
+      // Packed tiles start on a cache line.
+      job.packed = packed.data() + (64 - reinterpret_cast<uintptr_t>(packed.data()) % 64) % 64 / 8;
+      const auto finite = [&] {
+        kernels().scale_row(values.data(), FNCE_FLOAT32, 1.0f, 4 * d, queue.data(), type);
+        return tiles.pack_keys(job);
+      };
+      CAPTURE(type, mixing);
+      CHECK(finite());
+      for (size_t at = 0; at < values.size(); ++at)
+        for (float bad : {NAN, INFINITY, -INFINITY}) {
+          values[at] = bad;
+          if (finite()) FAIL("missed " << bad << " at " << at);
+          values[at] = 0.5f;
+        }
+      CHECK(finite());
     }
-  CHECK(packed[0] == 0.5f);
+}
+
+TEST_CASE("kernels: every float16 and bfloat16 is read as the scalar formula reads it") {
+  std::vector<uint16_t> halves(65536);
+  for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
+  std::vector<float> out(halves.size());
+  for (int32_t type : {FNCE_FLOAT16, FNCE_BFLOAT16}) {
+    // An odd number of elements from an odd place: vectors and single ones.
+    const int64_t count = 65533;
+    kernels().scale_row(halves.data() + 1, type, 1.0f, count, out.data(), FNCE_FLOAT32);
+    int wrong = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const uint16_t bits = halves[static_cast<size_t>(i + 1)];
+      const float expected = type == FNCE_FLOAT16 ? half_to_float(bits) : bfloat_to_float(bits);
+      const float actual = out[static_cast<size_t>(i)];
+      wrong += std::isnan(expected) ? !std::isnan(actual) : !same_bits(expected, actual);
+    }
+    CAPTURE(type);
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("kernels: rounding to float16 and bfloat16 equals the scalar formula") {
+  std::vector<float> x;
+  for (uint32_t i = 0; i < (1u << 20); ++i) x.push_back(bits_float(i * 4099u));
+  for (uint32_t half = 0; half < 65536; ++half) {
+    // Ties and their neighbours.
+    const float value = half_to_float(static_cast<uint16_t>(half));
+    for (uint32_t step : {0x0fffu, 0x1000u, 0x1001u, 0x7fffu, 0x8000u, 0x8001u})
+      x.push_back(bits_float(float_bits(value) + step));
+  }
+  std::vector<uint16_t> out(x.size());
+  for (int32_t type : {FNCE_FLOAT16, FNCE_BFLOAT16}) {
+    kernels().scale_row(x.data(), FNCE_FLOAT32, 1.0f, static_cast<int64_t>(x.size()), out.data(), type);
+    int wrong = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const uint16_t expected = type == FNCE_FLOAT16 ? float_to_half(x[i]) : float_to_bfloat(x[i]);
+      const float back = type == FNCE_FLOAT16 ? half_to_float(out[i]) : bfloat_to_float(out[i]);
+      wrong += std::isnan(x[i]) ? !std::isnan(back) : out[i] != expected;
+    }
+    CAPTURE(type);
+    CHECK(wrong == 0);
+  }
 }

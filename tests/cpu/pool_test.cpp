@@ -1,10 +1,15 @@
-// The CPU backend's threads: every task once, workers told apart, callers at the same time, and a forked child.
+// The CPU backend's threads: every task once, workers told apart, callers at the same time, a forked child, and a system
+// that gives fewer threads than asked for.
 #include "cpu/pool.h"
 
+#include <pthread.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <cstdio>
 #include <thread>
 #include <vector>
 
@@ -28,7 +33,23 @@ bool runs_each_task_once(int threads, int64_t tasks) {
   return ok;
 }
 
+// Whether `threads` workers are seen at the same time: each task waits for the others, for a while.
+bool works_on_threads(int threads) {
+  std::atomic<int> arrived{0};
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  parallel_for(threads, threads, [&](int64_t, int) {
+    ++arrived;
+    while (arrived < threads && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  });
+  return std::chrono::steady_clock::now() < deadline;
+}
+
 }  // namespace
+
+TEST_CASE("pool: tasks run at the same time") {
+  CHECK(works_on_threads(2));
+  CHECK(works_on_threads(5));
+}
 
 TEST_CASE("pool: every task runs once, whatever the number of threads") {
   for (int threads : {1, 2, 3, 8})
@@ -57,25 +78,70 @@ TEST_CASE("pool: callers at the same time from several threads each get their ta
   CHECK(good == 6);
 }
 
-// TSan refuses threads in the child of a threaded process.
+// TSan refuses threads in the child of a threaded process, ASan a limit on address space.
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define FNCE_TSAN 1
 #endif
+#if __has_feature(address_sanitizer)
+#define FNCE_ASAN 1
+#endif
 #endif
 #if !defined(__SANITIZE_THREAD__) && !defined(FNCE_TSAN)
+namespace {
+
+// Bytes of address space that this process has mapped.
+rlim_t address_space() {
+  unsigned long pages = 0;
+  std::FILE* file = std::fopen("/proc/self/statm", "r");
+  if (file == nullptr) return 0;
+  if (std::fscanf(file, "%lu", &pages) != 1) pages = 0;
+  std::fclose(file);
+  return rlim_t{pages} * static_cast<rlim_t>(sysconf(_SC_PAGESIZE));
+}
+
+}  // namespace
+
 TEST_CASE("pool: a forked child starts threads of its own") {
   REQUIRE(runs_each_task_once(3, 50));
   const pid_t child = fork();
   REQUIRE(child >= 0);
   if (child == 0) {
     alarm(20);  // a child that waits for its parent's threads would wait for ever
-    _exit(runs_each_task_once(3, 50) ? 0 : 1);
+    _exit(runs_each_task_once(3, 50) && works_on_threads(3) ? 0 : 1);
   }
   int status = 0;
   REQUIRE(waitpid(child, &status, 0) == child);
   CHECK(WIFEXITED(status));
   CHECK(WEXITSTATUS(status) == 0);
   CHECK(runs_each_task_once(3, 50));
+  CHECK(works_on_threads(3));
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(FNCE_ASAN)
+TEST_CASE("pool: where the system gives fewer threads, those do the work, and more join when it gives more") {
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    alarm(60);
+    // Address space for two stacks or three, while stacks that ended threads have left are too small to be used again.
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, size_t{64} << 20);
+    pthread_setattr_default_np(&attributes);
+    rlimit all{};
+    getrlimit(RLIMIT_AS, &all);
+    rlimit limit = all;
+    limit.rlim_cur = address_space() + (rlim_t{160} << 20);
+    if (setrlimit(RLIMIT_AS, &limit) != 0) _exit(2);
+    const bool few = runs_each_task_once(8, 200);
+    setrlimit(RLIMIT_AS, &all);
+    _exit(few && works_on_threads(8) ? 0 : 1);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+#endif
 #endif

@@ -13,7 +13,7 @@ def main():
     # The library reads the variable once; asked in another process, it tells what it would take.
     ask = f"import ctypes; f = ctypes.CDLL({library!r}).fnce_build_info; f.restype = ctypes.c_char_p; print(f().decode())"
     info = subprocess.run([sys.executable, "-c", ask], env=environment, check=True, capture_output=True, text=True).stdout
-    if isa not in info.replace("-", "").lower():
+    if f"cpu ({isa} of " not in info:
         print(f"this machine cannot run {isa}: {info.strip()}")
         sys.exit(77)
     print(info.strip(), flush=True)

@@ -1,6 +1,7 @@
 // Conditions: by how much a relative error of one unit in every product and sum of equations (1)-(9) can move each
-// result. They are first-order bounds made of absolute values, per row; tests/support/tolerance.h multiplies them by the
-// epsilon of float32.
+// result. They are first-order bounds made of absolute values, per row; tests/support/tolerance.h multiplies them by
+// the epsilon of float32. Roundings to 16 bits inside the computation have bounds of their own, in the unit of the
+// result.
 #pragma once
 
 #include <vector>
@@ -13,6 +14,14 @@ struct ScoreCondition {
   std::vector<double> pos;            // [N] of q^.k^
   std::vector<double> largest, mean;  // [N] of the negatives' scores: the largest and the average over columns
   std::vector<double> log_mean_exp;   // [N]
+  // What 16-bit roundings move, not times epsilon: a single score, the mean, the log-mean-exp, the ranks' positive.
+  std::vector<double> score_rounding, mean_rounding, log_mean_exp_rounding, rank_rounding;  // [N]
+};
+
+// Errors by the bfloat16 engine, in the unit of the result.
+struct EngineRounding {
+  std::vector<double> loss, dtemperature_rows, entropy;  // [N]
+  std::vector<double> dq, dk;                            // [N,D]
 };
 
 struct Condition {
@@ -21,6 +30,7 @@ struct Condition {
   std::vector<double> dtemperature_rows;  // [N]
   std::vector<double> entropy;            // [N]
   ScoreCondition mixed, unmixed, plain;
+  EngineRounding rounding;
 };
 
 Condition condition_of(const Inputs& inputs, const Result<double>& result);

@@ -1,7 +1,19 @@
 // Equations (1)-(6) of the oracle: normalisation, mixing of the positives, the mixed queue, the columns.
 #include "oracle/forward.h"
 
+#include <utility>
+
 namespace oracle {
+namespace {
+
+template <class T>
+std::vector<T> rounded_to(Element element, std::vector<T> values) {
+  if (element == Element::kFloat32) return values;
+  for (T& value : values) value = T(rounded(element, double(value)));
+  return values;
+}
+
+}  // namespace
 
 double lambda_at(Granularity granularity, const std::vector<double>& lambda, int64_t row, int64_t dim, int64_t d) {
   switch (granularity) {
@@ -45,6 +57,7 @@ void embed(const Inputs& in, Result<T>& out) {
     out.k_mixed_norm[i] = normalize_row(&out.k_mixed[i * d], d, epsilon);
   }
   out.anchor = in.anchor == Anchor::kMixed ? out.q_mixed : out.q;
+  out.scoring = in.rounds_anchor() ? in_bfloat16(out.anchor) : out.anchor;
 }
 
 template <class T>
@@ -60,9 +73,35 @@ std::vector<T> negative_columns(const Inputs& in) {
       columns[j * d + c] = lambda * queue[j * d + c] + (1 - lambda) * queue[partner * d + c];
     }
     if (in.renormalize_neg) normalize_row(&columns[j * d], d, T(in.epsilon));
+    for (int64_t c = j * d; in.rounds_row(j) && c < (j + 1) * d; ++c)
+      columns[c] = T(rounded(Element::kBfloat16, double(columns[c])));
   }
   if (in.columns == Columns::kUnion) columns.insert(columns.end(), queue.begin(), queue.end());
   return columns;
+}
+
+std::vector<double> unrounded_columns(const Inputs& in) {
+  Inputs plain = in;
+  plain.products = Products::kFloat32;
+  return negative_columns<double>(plain);
+}
+
+template <class T>
+std::vector<T> in_bfloat16(std::vector<T> values) {
+  return rounded_to(Element::kBfloat16, std::move(values));
+}
+
+template <class T>
+std::vector<T> rank_positives(const Inputs& in, const std::vector<T>& q, const std::vector<T>& k) {
+  return row_products(in.rounds_anchor() ? in_bfloat16(q) : q, rounded_to(in.queue_type, k), in.n, in.d);
+}
+
+template <class T>
+std::vector<T> row_products(const std::vector<T>& a, const std::vector<T>& b, int64_t n, int64_t d) {
+  std::vector<T> out(n, T(0));
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t c = 0; c < d; ++c) out[i] += a[i * d + c] * b[i * d + c];
+  return out;
 }
 
 template <class T>
@@ -88,6 +127,12 @@ template void embed(const Inputs&, Result<double>&);
 template void embed(const Inputs&, Result<float>&);
 template std::vector<double> negative_columns(const Inputs&);
 template std::vector<float> negative_columns(const Inputs&);
+template std::vector<double> in_bfloat16(std::vector<double>);
+template std::vector<float> in_bfloat16(std::vector<float>);
+template std::vector<double> rank_positives(const Inputs&, const std::vector<double>&, const std::vector<double>&);
+template std::vector<float> rank_positives(const Inputs&, const std::vector<float>&, const std::vector<float>&);
+template std::vector<double> row_products(const std::vector<double>&, const std::vector<double>&, int64_t, int64_t);
+template std::vector<float> row_products(const std::vector<float>&, const std::vector<float>&, int64_t, int64_t);
 template std::vector<double> inner_products(const std::vector<double>&, const std::vector<double>&, int64_t, int64_t);
 template std::vector<float> inner_products(const std::vector<float>&, const std::vector<float>&, int64_t, int64_t);
 

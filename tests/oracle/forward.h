@@ -16,6 +16,21 @@ void embed(const Inputs& inputs, Result<T>& out);
 template <class T>
 std::vector<T> negative_columns(const Inputs& inputs);
 
+// The same before the mixed rows are rounded to bfloat16.
+std::vector<double> unrounded_columns(const Inputs& inputs);
+
+// Every entry rounded to bfloat16.
+template <class T>
+std::vector<T> in_bfloat16(std::vector<T> values);
+
+// Positives as ranks see them, [N]: the query as the products take it, the key rounded to the queue's type.
+template <class T>
+std::vector<T> rank_positives(const Inputs& inputs, const std::vector<T>& q, const std::vector<T>& k);
+
+// Inner products of row i with row i, [N].
+template <class T>
+std::vector<T> row_products(const std::vector<T>& a, const std::vector<T>& b, int64_t n, int64_t d);
+
 // All inner products of rows [N,D] and columns [C,D].
 template <class T>
 std::vector<T> inner_products(const std::vector<T>& rows, const std::vector<T>& columns, int64_t n, int64_t d);

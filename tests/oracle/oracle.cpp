@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "oracle/engine.h"
 #include "oracle/forward.h"
 #include "oracle/scores.h"
 
@@ -30,14 +31,6 @@ bool row_is_finite(const Inputs& in, int64_t i) {
     case Granularity::kDimension: return all_finite(in.lambda_pos);
   }
   return true;
-}
-
-template <class T>
-std::vector<T> row_products(const std::vector<T>& a, const std::vector<T>& b, int64_t n, int64_t d) {
-  std::vector<T> out(n, T(0));
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t c = 0; c < d; ++c) out[i] += a[i * d + c] * b[i * d + c];
-  return out;
 }
 
 // Softmax of one row over its columns and the positive, the loss, and the running softmax over the columns alone.
@@ -82,10 +75,17 @@ void backward_row(const Inputs& in, const T* logit, T positive, T scale, int64_t
   const T g_positive = -scale * out.pushed[i];
   std::vector<T> g_anchor(d, T(0)), g_q(d, T(0)), g_k(d, T(0)), g_q_mixed(d), g_k_mixed(d);
   T g_tau = -g_positive * positive / tau;
-  for (int64_t j = 0; j < count; ++j) {
-    const T g_logit = scale * out.probability[i * count + j];
-    for (int64_t c = 0; c < d; ++c) g_anchor[c] += g_logit * out.negatives[j * d + c] / tau;
-    g_tau -= g_logit * logit[j] / tau;
+  if (in.rounds_anchor()) {
+    for (int64_t c = 0; c < d; ++c) {
+      g_anchor[c] = scale * out.engine_sum[i * d + c] / tau;
+      g_tau -= out.anchor[i * d + c] * g_anchor[c] / tau;
+    }
+  } else {
+    for (int64_t j = 0; j < count; ++j) {
+      const T g_logit = scale * out.probability[i * count + j];
+      for (int64_t c = 0; c < d; ++c) g_anchor[c] += g_logit * out.negatives[j * d + c] / tau;
+      g_tau -= g_logit * logit[j] / tau;
+    }
   }
   for (int64_t c = 0; c < d; ++c) {
     g_q_mixed[c] = g_positive * out.k_mixed[i * d + c] / tau;
@@ -166,14 +166,16 @@ Result<T> evaluate(const Inputs& in) {
   embed(in, out);
   out.negatives = negative_columns<T>(in);
   resize_rows(in, out);
-  const std::vector<T> score = inner_products(out.anchor, out.negatives, n, d);
+  const std::vector<T> score = inner_products(out.scoring, out.negatives, n, d);
   const std::vector<T> pos = row_products(out.q_mixed, out.k_mixed, n, d);
   std::vector<T> logit(score.size());
   std::transform(score.begin(), score.end(), logit.begin(), [&](T s) { return s / tau; });
+  for (int64_t i = 0; i < n; ++i) softmax_row(in, logit.data() + i * count, pos[i] / tau, i, out);
+  if (in.rounds_anchor()) engine_sums(in, logit, out);
   for (int64_t i = 0; i < n; ++i) {
     const T scale = T(row_scale(in, i)), positive = pos[i] / tau;
-    softmax_row(in, logit.data() + i * count, positive, i, out);
-    out.entropy[i] = entropy_row(out.probability.data() + i * count, count, out.row_loss[i]);
+    out.entropy[i] = in.rounds_anchor() ? engine_entropy(in, positive, i, out)
+                                        : entropy_row(out.probability.data() + i * count, count, out.row_loss[i]);
     if (scale == 0) continue;  // exactly 0, whatever the row holds
     out.loss_rows[i] = (in.weight.empty() ? T(1) : T(in.weight[i])) * out.row_loss[i];
     backward_row(in, logit.data() + i * count, positive, scale, i, out);
@@ -187,10 +189,10 @@ Result<T> evaluate(const Inputs& in) {
   partial_output(in, logit, out);
   reduce(in, out);
   const std::vector<T> queue(in.queue.begin(), in.queue.end());
-  const std::vector<T> unmixed_pos = row_products(out.q, out.k, n, d);
-  out.mixed = score_statistics(in, score, pos, out.anchor);
-  out.unmixed = score_statistics(in, inner_products(out.anchor, queue, n, d), unmixed_pos, out.anchor);
-  out.plain = score_statistics(in, inner_products(out.q, queue, n, d), unmixed_pos, out.q);
+  const std::vector<T> plain = in.rounds_anchor() ? in_bfloat16(out.q) : out.q;
+  out.mixed = score_statistics(in, score, out.q_mixed, out.k_mixed, out.anchor);
+  out.unmixed = score_statistics(in, inner_products(out.scoring, queue, n, d), out.q, out.k, out.anchor);
+  out.plain = score_statistics(in, inner_products(plain, queue, n, d), out.q, out.k, out.q);
   return out;
 }
 
@@ -199,7 +201,7 @@ double total_loss(const Inputs& in) {
   embed(in, out);
   out.negatives = negative_columns<double>(in);
   resize_rows(in, out);
-  std::vector<double> logit = inner_products(out.anchor, out.negatives, in.n, in.d);
+  std::vector<double> logit = inner_products(out.scoring, out.negatives, in.n, in.d);
   for (double& s : logit) s /= in.temperature;
   const std::vector<double> pos = row_products(out.q_mixed, out.k_mixed, in.n, in.d);
   double sum = 0;

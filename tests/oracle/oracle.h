@@ -4,8 +4,11 @@
 // with; Result<float> is the same arithmetic in float32, an honest naive implementation whose error scales tolerances.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
+
+#include "oracle/element.h"
 
 namespace oracle {
 
@@ -13,6 +16,12 @@ enum class Granularity { kNone, kCall, kRow, kDimension, kElement };
 enum class Columns { kQueue, kMixed, kUnion };
 enum class Anchor { kMixed, kQuery };
 enum class Reduction { kNone, kMean, kSum };
+
+// What the scores and the weighted sums of the negatives are multiplied in. The bfloat16 engine rounds the anchor to
+// bfloat16, and mixed negatives where it mixes rows; these roundings belong to the function that it computes, and both
+// instances of the oracle make them. The weights P of the sums it rounds too: that is an error, which only the float32
+// twin makes. Everything else follows the unrounded anchor.
+enum class Products { kFloat32, kBfloat16 };
 
 struct Inputs {
   int64_t n = 0, k = 0, d = 0;
@@ -31,8 +40,17 @@ struct Inputs {
   Columns columns = Columns::kQueue;
   Anchor anchor = Anchor::kMixed;
   Reduction reduction = Reduction::kMean;
+  Element queue_type = Element::kFloat32;  // what ranks round the key to
+  Products products = Products::kFloat32;
+  std::vector<bool>
+      mixed_as_row;  // [K] with bfloat16 products: the mixed negative is made and rounded; else scores mix
+  Element gradient_type = Element::kFloat32;  // of dq and dk as written; the results here are not rounded to it
 
   bool mixes_negatives() const { return granularity_neg != Granularity::kNone; }
+  bool rounds_anchor() const { return products == Products::kBfloat16; }
+  bool rounds_row(int64_t row) const {
+    return rounds_anchor() && mixes_negatives() && mixed_as_row[static_cast<std::size_t>(row)];
+  }
   int64_t column_count() const { return columns == Columns::kUnion ? 2 * k : k; }
 };
 
@@ -46,14 +64,15 @@ struct Scores {
   int64_t columns = 0;
   std::vector<T> score;                                   // [N, columns] before the division by the temperature
   std::vector<T> pos;                                     // [N]
+  std::vector<T> rank_pos;                                // [N] the same with the key rounded to the queue's type
   std::vector<T> tie;                                     // [N] 8*2^-23 * max(|anchor|, |pos|)
   std::vector<T> mean, variance, min, max, log_mean_exp;  // [N]
 };
 
-// Negatives of row `row` above the positive plus its tie tolerance plus `margin`.
+// Negatives of row `row` above the ranks' positive plus its tie tolerance plus `margin`.
 template <class T>
 int64_t count_greater(const Scores<T>& scores, int64_t row, double margin);
-// Negatives not below the positive minus its tie tolerance plus `margin`.
+// Negatives not below the ranks' positive minus its tie tolerance plus `margin`.
 template <class T>
 int64_t count_greater_equal(const Scores<T>& scores, int64_t row, double margin);
 
@@ -61,6 +80,7 @@ template <class T>
 struct Result {
   // Equations (1), (2), (4), (6): [N,D] and [N].
   std::vector<T> q, k, q_norm, k_norm, q_mixed, k_mixed, q_mixed_norm, k_mixed_norm, anchor;
+  std::vector<T> scoring;            // [N,D] the anchor as the negatives are multiplied by it
   std::vector<T> negatives;          // [columns,D]: Z, the mixed queue, or the mixed queue and then Z
   std::vector<T> probability;        // [N,columns] softmax over the columns and the positive
   std::vector<T> log_sum_exp;        // [N] over the negatives alone
@@ -74,6 +94,7 @@ struct Result {
   std::vector<T> entropy, dq_norm;                 // [N] equation (9)
   Scores<T> mixed, unmixed, plain;                 // of the loss; of q.k and a.z_j; of q.k and q.z_j
   std::vector<T> partial_m, partial_l, partial_o;  // [N], [N], [N,D]: the running softmax over the negatives
+  std::vector<T> engine_rows, engine_sum;          // of the bfloat16 engine: what it multiplies, what comes out, [N,D]
 };
 
 template <class T>

@@ -38,15 +38,17 @@ void fill_row(const T* score, int64_t count, T temperature, int64_t i, Scores<T>
 }  // namespace
 
 template <class T>
-Scores<T> score_statistics(const Inputs& in, std::vector<T> score, std::vector<T> pos, const std::vector<T>& anchor) {
+Scores<T> score_statistics(const Inputs& in, std::vector<T> score, const std::vector<T>& q, const std::vector<T>& k,
+                           const std::vector<T>& anchor) {
   const int64_t n = in.n, d = in.d;
   Scores<T> out;
   out.columns = static_cast<int64_t>(score.size()) / n;
-  out.pos = std::move(pos);
+  out.pos = row_products(q, k, n, d);
+  out.rank_pos = rank_positives(in, q, k);
   out.tie.resize(n);
   for (auto* field : {&out.mean, &out.variance, &out.min, &out.max, &out.log_mean_exp}) field->resize(n);
   for (int64_t i = 0; i < n; ++i) {
-    out.tie[i] = T(kTieEpsilons) * std::max(norm_of(&anchor[i * d], d), std::abs(out.pos[i]));
+    out.tie[i] = T(kTieEpsilons) * std::max(norm_of(&anchor[i * d], d), std::abs(out.rank_pos[i]));
     fill_row(score.data() + i * out.columns, out.columns, T(in.temperature), i, out);
   }
   out.score = std::move(score);
@@ -55,7 +57,7 @@ Scores<T> score_statistics(const Inputs& in, std::vector<T> score, std::vector<T
 
 template <class T>
 int64_t count_greater(const Scores<T>& scores, int64_t row, double margin) {
-  const double threshold = double(scores.pos[row]) + double(scores.tie[row]) + margin;
+  const double threshold = double(scores.rank_pos[row]) + double(scores.tie[row]) + margin;
   int64_t count = 0;
   for (int64_t j = 0; j < scores.columns; ++j) count += double(scores.score[row * scores.columns + j]) > threshold;
   return count;
@@ -63,16 +65,16 @@ int64_t count_greater(const Scores<T>& scores, int64_t row, double margin) {
 
 template <class T>
 int64_t count_greater_equal(const Scores<T>& scores, int64_t row, double margin) {
-  const double threshold = double(scores.pos[row]) - double(scores.tie[row]) + margin;
+  const double threshold = double(scores.rank_pos[row]) - double(scores.tie[row]) + margin;
   int64_t count = 0;
   for (int64_t j = 0; j < scores.columns; ++j) count += double(scores.score[row * scores.columns + j]) >= threshold;
   return count;
 }
 
-template Scores<double> score_statistics(const Inputs&, std::vector<double>, std::vector<double>,
-                                         const std::vector<double>&);
-template Scores<float> score_statistics(const Inputs&, std::vector<float>, std::vector<float>,
-                                        const std::vector<float>&);
+template Scores<double> score_statistics(const Inputs&, std::vector<double>, const std::vector<double>&,
+                                         const std::vector<double>&, const std::vector<double>&);
+template Scores<float> score_statistics(const Inputs&, std::vector<float>, const std::vector<float>&,
+                                        const std::vector<float>&, const std::vector<float>&);
 template int64_t count_greater(const Scores<double>&, int64_t, double);
 template int64_t count_greater_equal(const Scores<double>&, int64_t, double);
 

@@ -7,9 +7,10 @@
 
 namespace oracle {
 
-// score: [N,columns] and pos: [N] before the division by the temperature; anchor: [N,D], whose norms set the ties.
+// score: [N,columns] before the division by the temperature; q, k: [N,D], the two sides of the positive; anchor:
+// [N,D], whose norms set the ties.
 template <class T>
-Scores<T> score_statistics(const Inputs& inputs, std::vector<T> score, std::vector<T> pos,
+Scores<T> score_statistics(const Inputs& inputs, std::vector<T> score, const std::vector<T>& q, const std::vector<T>& k,
                            const std::vector<T>& anchor);
 
 }  // namespace oracle

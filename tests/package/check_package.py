@@ -37,8 +37,8 @@ def install(options):
     run([options.cmake, "--install", options.build, "--prefix", first])
     # Everything below happens where the tree was not installed to.
     first.rename(prefix)
-    for pattern in ("flashnce.h", "libflashnce.so", "libflashnce.so.0", "libflashnce.a", "flashnceConfig.cmake",
-                    "flashnceConfigVersion.cmake", "flashnceTargets.cmake", "flashnce.pc", "LICENSE"):
+    for pattern in ("flashnce.h", "flashnce.hpp", "libflashnce.so", "libflashnce.so.0", "libflashnce.a", "LICENSE",
+                    "flashnceConfig.cmake", "flashnceConfigVersion.cmake", "flashnceTargets.cmake", "flashnce.pc"):
         one(prefix, pattern)
     if (prefix / HEADER).read_bytes() != (options.source / HEADER).read_bytes():
         sys.exit("the installed header is not the header of the source tree")
@@ -53,7 +53,8 @@ def install(options):
 def cmake_project(options, source, build, *definitions):
     """Configures and builds a project against the installed tree; the programs it made."""
     prefix = options.scratch / "prefix"
-    run([options.cmake, "-G", options.generator, "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCMAKE_C_COMPILER={options.cc}", f"-DCMAKE_CXX_COMPILER={options.cxx}", "-DCMAKE_BUILD_TYPE=Release",
+    run([options.cmake, "-G", options.generator, "-S", source, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}",
+         f"-DCMAKE_C_COMPILER={options.cc}", f"-DCMAKE_CXX_COMPILER={options.cxx}", "-DCMAKE_BUILD_TYPE=Release",
          *definitions])
     run([options.cmake, "--build", build])
     programs = [p for p in build.rglob("*") if p.is_file() and os.access(p, os.X_OK) and "CMakeFiles" not in p.parts]

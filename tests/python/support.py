@@ -22,6 +22,8 @@ if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
 
 EPSILON = 2.0**-23
 UNITS = 8
+# What rounding to bfloat16 moves a number by, relatively, in the mean; at most it is twice that.
+BFLOAT16_UNIT = 2.0**-9
 
 
 def batch(n: int = 24, k: int = 80, d: int = 12, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,6 +64,13 @@ def largest_score(statistics: dict) -> float:
 
 def bound(temperature: float, largest_score: float = 1.0) -> float:
     return UNITS * EPSILON * (1 + largest_score / temperature)
+
+
+def typed_bound(queue: torch.dtype, temperature: float, largest_score: float = 1.0) -> float:
+    """With a bfloat16 queue anchors and softmax weights may be rounded to bfloat16."""
+    if queue == torch.bfloat16:
+        return BFLOAT16_UNIT * (1 + largest_score / temperature)
+    return bound(temperature, largest_score)
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float, what: str = "") -> None:

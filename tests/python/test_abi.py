@@ -15,7 +15,14 @@ from flashnce._options import PRESETS
 
 INCLUDE = Path(__file__).resolve().parents[2] / "include"
 HEADER = (INCLUDE / "flashnce" / "flashnce.h").read_text()
-STRUCTS = {"fnce_problem": c.Problem, "fnce_score_buffers": c.ScoreBuffers, "fnce_args": c.Args, "fnce_push": c.Push}
+STRUCTS = {
+    "fnce_problem": c.Problem,
+    "fnce_score_buffers": c.ScoreBuffers,
+    "fnce_args": c.Args,
+    "fnce_push": c.Push,
+    "fnce_anchors": c.Anchors,
+    "fnce_layout": c.Layout,
+}
 
 
 def without_comments(text: str) -> str:

@@ -39,9 +39,10 @@ def test_opcheck_forward_without_options():
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("count", [1, 5])
-def test_opcheck_scale(count):
-    opcheck(torch.ops.flashnce.scale.default, (torch.randn(5, 3), torch.randn(count)))
+def test_opcheck_scale(count, dtype):
+    opcheck(torch.ops.flashnce.scale.default, (torch.randn(5, 3), torch.randn(count), dtype))
 
 
 @pytest.mark.parametrize("n", [0, 3, 11])

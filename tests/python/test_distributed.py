@@ -9,6 +9,7 @@ import pytest
 import torch
 
 WORKER = """
+import gc
 import sys
 import torch
 from torch import nn
@@ -78,6 +79,9 @@ control(x)
 control(x)
 queues = gathered(control.module.queue.queue[16:])
 assert torch.equal(*queues), "without ignore_queues_in_ddp rank 0's queue is broadcast"
+# DistributedDataParallel must be gone before its group: a group that it keeps alive can stop for ever at exit.
+del model, control
+gc.collect()
 torch.distributed.destroy_process_group()
 print("done", rank, *names)
 """

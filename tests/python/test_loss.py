@@ -176,27 +176,3 @@ def test_views_are_read_as_what_they_show():
     expected = info_nce(q, k, negatives, weight=weight[::2].clone(), reduction="sum")
     assert loss.item() == expected.item()
     assert torch.equal(*gradients(loss, q_view), *gradients(expected, q))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_features_are_computed_in_float32_and_get_gradients_of_their_type(dtype):
-    q, k, negatives = batch()
-    half = q.detach().to(dtype).requires_grad_()
-    loss = info_nce(half, k.to(dtype), negatives)
-    full = half.detach().float().requires_grad_()
-    expected = info_nce(full, k.to(dtype).float(), negatives)
-    assert loss.item() == expected.item() and loss.dtype == torch.float32
-    (dq,) = gradients(loss, half)
-    assert dq.dtype == dtype and torch.equal(dq, gradients(expected, full)[0].to(dtype))
-
-
-def test_under_autocast_the_loss_is_computed_in_float32():
-    _, k, negatives = batch(16, 64, 12)
-    encoder = torch.nn.Linear(12, 12)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        features = encoder(k)
-        assert features.dtype == torch.bfloat16
-        loss = info_nce(features, k, negatives)
-    assert loss.dtype == torch.float32 and loss.item() == info_nce(features.float(), k, negatives).item()
-    loss.backward()
-    assert encoder.weight.grad.dtype == torch.float32 and encoder.weight.grad.abs().max() > 0

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from support import assert_close, batch, bound, largest_score, reference_of
+from support import assert_close, batch, bound, largest_score, reference_of, typed_bound
 
 import flashnce
 from flashnce import Mix
@@ -71,6 +71,35 @@ def test_loss_gradients_and_scores_are_those_of_the_reference(per, reduction):
     assert set(result.mixed) - set(result.unmixed) == {"entropy", "dq_norm"}
 
 
+def numpy_type(name: str) -> np.dtype:
+    """bfloat16 is of the package ml_dtypes."""
+    return np.dtype(pytest.importorskip("ml_dtypes").bfloat16) if name == "bfloat16" else np.dtype(name)
+
+
+@pytest.mark.parametrize("queue_type", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("feature_type", ["float32", "float16", "bfloat16"])
+def test_element_types(feature_type, queue_type):
+    q, k, negatives = batch()
+    q = q.detach().to(getattr(torch, feature_type)).double().requires_grad_()
+    k = k.to(getattr(torch, feature_type)).double().requires_grad_()
+    negatives = negatives.to(getattr(torch, queue_type))
+    mixes = Mix(2.0, shift=1.0), Mix(1.6)
+    options = {"seed": 6, "temperature": 0.2, "return_scores": True}
+    expected, mixed, _ = reference_of(q, k, negatives, *mixes, detach_key=False, **options)
+    features = [x.detach().numpy().astype(numpy_type(feature_type)) for x in (q, k)]
+    result = flashnce.info_nce(
+        *features, negatives.float().numpy().astype(numpy_type(queue_type)), positive=mixes[0], negative=mixes[1],
+        return_dq=True, return_dk=True, **options,
+    )  # fmt: skip
+    tolerance = typed_bound(negatives.dtype, 0.2, largest_score(mixed))
+    assert_close(torch.from_numpy(result.loss), expected, tolerance, "loss")
+    half_unit = torch.finfo(getattr(torch, feature_type)).eps / 2
+    for name, gradient, wanted in zip(("dq", "dk"), result[1:3], torch.autograd.grad(expected, (q, k))):
+        assert gradient.dtype == numpy_type(feature_type)
+        assert_close(torch.from_numpy(gradient.astype(np.float32)), wanted, tolerance + half_unit, name)
+    assert result.mixed["dq_norm"].dtype == np.float32
+
+
 def test_only_what_was_asked_for_is_returned():
     result = flashnce.info_nce(*arrays())
     assert result.loss.dtype == np.float32 and result[1:] == (None,) * 5
@@ -111,7 +140,9 @@ WRONG = [
     ("q", ValueError, {"q": np.zeros(D, np.float32)}),
     ("k", ValueError, {"k": np.zeros((N, D + 1), np.float32)}),
     ("negatives", ValueError, {"negatives": np.zeros((K, D + 1), np.float32)}),
-    ("negatives", TypeError, {"negatives": np.zeros((K, D), np.float16)}),
+    ("negatives", TypeError, {"negatives": np.zeros((K, D), np.float64)}),
+    ("negatives", TypeError, {"negatives": np.zeros((K, D), ">f4")}),
+    ("k has type float16; it must be float32", TypeError, {"k": np.zeros((N, D), np.float16)}),
     ("temperature", TypeError, {"temperature": None}),
     ("temperature", ValueError, {"temperature": math.inf}),
     ("positive", TypeError, {"positive": 1.0}),

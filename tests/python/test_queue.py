@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from flashnce.torch import InfoNCE, Queue, ignore_queues_in_ddp
+from flashnce.torch import InfoNCE, Queue, ShardedQueue, ignore_queues_in_ddp
 
 
 def expected_push(queue: torch.Tensor, position: int, keys: torch.Tensor) -> torch.Tensor:
@@ -117,3 +119,26 @@ def test_the_loss_takes_a_queue_or_its_tensor():
     q, k, queue = torch.randn(4, 8), torch.randn(4, 8), Queue(16, 8)
     criterion = InfoNCE(0.2, "ft")
     assert criterion(q, k, queue, seed=1).item() == criterion(q, k, queue.queue, seed=1).item()
+
+
+def pages_of(tensor: torch.Tensor) -> list[str]:
+    """The flags of the mapping that holds the middle of a tensor."""
+    middle, inside = tensor.data_ptr() + tensor.numel() * tensor.element_size() // 2, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if re.fullmatch(r"[0-9a-f]+-[0-9a-f]+", words[0]):
+            start, end = (int(word, 16) for word in words[0].split("-"))
+            inside = start <= middle < end
+        elif inside and words[0] == "VmFlags:":
+            return words[1:]
+    return []
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="the kernel has no large pages")
+@pytest.mark.parametrize("kind", [Queue, ShardedQueue])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernel_is_asked_for_large_pages(kind, dtype):
+    queue = kind(65536, 64, dtype=dtype)
+    assert "hg" in pages_of(queue.queue)
+    small = kind(32, 64, dtype=dtype)
+    assert small.queue.shape == (32, 64) and torch.allclose(small.queue.float().norm(dim=1), torch.ones(32), atol=1e-2)

@@ -186,7 +186,6 @@ N, K, D = 6, 32, 8
         {"negatives": None},
         {"negatives": torch.zeros(K, D, dtype=torch.int32)},
         {"negatives": torch.zeros(K, D, dtype=torch.float64)},
-        {"negatives": torch.zeros(K, D, dtype=torch.bfloat16)},
         {"negatives": torch.zeros(K, D, device="meta")},
         {"temperature": 0.0},
         {"temperature": -0.1},

@@ -26,6 +26,9 @@ RULES = [
     ("tests/math/", ["tests/math/", "tests/support/", "src/math/"]),
     ("tests/core/", ["tests/core/", "tests/support/", "tests/oracle/", "src/core/", "src/math/", PUBLIC]),
     ("tests/cpu/", ["tests/cpu/", "tests/support/", "tests/oracle/", "src/cpu/", "src/core/", "src/math/", PUBLIC]),
+    ("tests/abi/", ["tests/abi/", PUBLIC]),
+    ("tests/fuzz/", ["tests/fuzz/", PUBLIC]),
+    ("tests/soak/", ["tests/soak/", PUBLIC]),
     ("examples/", ["examples/", PUBLIC]),
     ("bench/", ["bench/", PUBLIC]),
 ]

@@ -6,6 +6,8 @@
 #include <sstream>
 #include <utility>
 
+#include "support/order.h"
+
 namespace support {
 namespace {
 
@@ -28,10 +30,21 @@ double norm(const std::vector<double>& values, int64_t first, int64_t count) {
 
 Verdict compare_reduced(const Truth& t, const Outputs& actual) {
   if (t.inputs.reduction == oracle::Reduction::kNone)
-    return compare_rows({"loss", t.inputs.n, 1, &t.exact.loss, &t.naive.loss, &t.condition.loss}, actual.loss);
+    return compare_rows(
+        {"loss", t.inputs.n, 1, &t.exact.loss, &t.naive.loss, &t.condition.loss, &t.condition.rounding.loss},
+        actual.loss);
   const double rows = t.inputs.reduction == oracle::Reduction::kMean ? double(t.inputs.n) : 1.0;
   if (actual.loss.size() != 1) return failure("loss has the wrong size");
-  return compare_number("loss", t.exact.loss[0], t.naive.loss[0], sum(t.condition.loss) / rows, actual.loss[0]);
+  return compare_number("loss", t.exact.loss[0], t.naive.loss[0], sum(t.condition.loss) / rows, actual.loss[0],
+                        sum(t.condition.rounding.loss) / rows);
+}
+
+Expectation gradient_of(const Truth& t, bool of_query) {
+  const int64_t n = t.inputs.n, d = t.inputs.d;
+  const oracle::EngineRounding& engine = t.condition.rounding;
+  const oracle::Element type = t.inputs.gradient_type;
+  if (of_query) return {"dq", n, d, &t.exact.dq, &t.naive.dq, &t.condition.dq, &engine.dq, type};
+  return {"dk", n, d, &t.exact.dk, &t.naive.dk, &t.condition.dk, &engine.dk, type};
 }
 
 // Statistics whose truth is not finite have an exact convention: the same infinity, or NaN for NaN.
@@ -79,40 +92,63 @@ StatisticsTruth select(const Truth& t, ScoreSet set) {
   return {"scores.", t.exact.plain, t.naive.plain, t.condition.plain};
 }
 
-// A deviation moves the variance by twice its error times its size. Where all scores are equal, what is left is the
-// square of the error of scores and of their average: eight units for float32 sums over a tile of keys.
+// What the engine's error of a single score moves.
+std::vector<double> variance_rounding(const StatisticsTruth& s) {
+  std::vector<double> rounding(s.exact.variance.size(), 0.0);
+  for (size_t i = 0; i < rounding.size(); ++i) {
+    const double size = s.condition.score_rounding[i], variance = s.exact.variance[i];
+    if (std::isfinite(variance)) rounding[i] = (2 * std::sqrt(variance) + size) * size;
+  }
+  return rounding;
+}
+
+// A deviation moves the variance by twice its error times its size; their squares are a sum of C terms, as in the loss.
+// Where all scores are equal, what is left is the square of the error of scores and of their average: eight units for
+// float32 sums over a tile of keys.
 std::vector<double> variance_condition(const StatisticsTruth& s) {
   std::vector<double> condition(s.exact.variance.size(), 0.0);
+  const double sum = 1 + std::log(1.0 + double(s.exact.columns));
   for (size_t i = 0; i < condition.size(); ++i) {
     const double size = s.condition.largest[i], variance = s.exact.variance[i];
     if (std::isfinite(variance))
-      condition[i] = 2 * std::sqrt(variance) * size + variance + 32 * kFloatEpsilon * size * size;
+      condition[i] = 2 * std::sqrt(variance) * size + sum * variance + 32 * kFloatEpsilon * size * size;
   }
   return condition;
 }
 
 Verdict compare_values(const Truth& t, const StatisticsTruth& s, const Statistics& actual) {
-  const std::vector<double> variance = variance_condition(s);
+  const std::vector<double> variance = variance_condition(s), variance_error = variance_rounding(s);
+  const std::vector<double> none(s.exact.pos.size(), 0.0), &score = s.condition.score_rounding;
   const struct {
     const char* field;
     const std::vector<double>& truth;
     const std::vector<float>& naive;
-    const std::vector<double>& condition;
+    const std::vector<double>&condition, &rounding;
     const std::vector<float>& actual;
-  } fields[] = {{"pos", s.exact.pos, s.naive.pos, s.condition.pos, actual.pos},
-                {"neg_mean", s.exact.mean, s.naive.mean, s.condition.mean, actual.neg_mean},
-                {"neg_variance", s.exact.variance, s.naive.variance, variance, actual.neg_variance},
-                {"neg_min", s.exact.min, s.naive.min, s.condition.largest, actual.neg_min},
-                {"neg_max", s.exact.max, s.naive.max, s.condition.largest, actual.neg_max},
+  } fields[] = {{"pos", s.exact.pos, s.naive.pos, s.condition.pos, none, actual.pos},
+                {"neg_mean", s.exact.mean, s.naive.mean, s.condition.mean, s.condition.mean_rounding, actual.neg_mean},
+                {"neg_variance", s.exact.variance, s.naive.variance, variance, variance_error, actual.neg_variance},
+                {"neg_min", s.exact.min, s.naive.min, s.condition.largest, score, actual.neg_min},
+                {"neg_max", s.exact.max, s.naive.max, s.condition.largest, score, actual.neg_max},
                 {"neg_log_mean_exp", s.exact.log_mean_exp, s.naive.log_mean_exp, s.condition.log_mean_exp,
-                 actual.neg_log_mean_exp}};
+                 s.condition.log_mean_exp_rounding, actual.neg_log_mean_exp}};
   Verdict verdict;
   for (const auto& f : fields) {
     const std::string name = std::string(s.name) + f.field;
-    verdict.merge(compare_rows({name, t.inputs.n, 1, &f.truth, &f.naive, &f.condition}, f.actual));
+    verdict.merge(compare_rows({name, t.inputs.n, 1, &f.truth, &f.naive, &f.condition, &f.rounding}, f.actual));
     if (f.actual.size() == f.truth.size()) verdict.merge(compare_conventions(name.c_str(), f.truth, f.actual));
   }
   return verdict;
+}
+
+// Which products the backend has chosen, by its own words; what it mixes as rows follows from the problem.
+void choose_products(const Case& c, oracle::Inputs& in) {
+  const fnce_problem& p = c.problem;
+  if (Plan(p).description().find("bfloat16 products") == std::string::npos) return;
+  in.products = oracle::Products::kBfloat16;
+  const bool per_score = p.lambda_neg == FNCE_LAMBDA_CALL || p.lambda_neg == FNCE_LAMBDA_ROW;
+  const bool mixes_scores = per_score && p.permutation_source == FNCE_SAMPLED && !p.renormalize_neg;
+  in.mixed_as_row = mixes_scores ? rows_beyond_cycles(c) : std::vector<bool>(static_cast<size_t>(p.k), true);
 }
 
 oracle::Granularity granularity(int32_t value) { return static_cast<oracle::Granularity>(value); }
@@ -125,9 +161,9 @@ oracle::Inputs oracle_inputs(const Case& c) {
   in.n = p.n;
   in.k = p.k;
   in.d = p.d;
-  in.x_q = doubles(c.arrays.x_q);
-  in.x_k = doubles(c.arrays.x_k);
-  in.queue = doubles(c.arrays.queue);
+  in.x_q = doubles(oracle::rounded(element_of(p.feature_type), c.arrays.x_q));
+  in.x_k = doubles(oracle::rounded(element_of(p.feature_type), c.arrays.x_k));
+  in.queue = doubles(oracle::rounded(element_of(p.queue_type), c.arrays.queue));
   in.weight = doubles(c.arrays.weight);
   in.lambda_pos = doubles(lambda_pos_of(c));
   in.lambda_neg = doubles(lambda_neg_of(c));
@@ -142,6 +178,9 @@ oracle::Inputs oracle_inputs(const Case& c) {
   in.columns = static_cast<oracle::Columns>(p.columns);
   in.anchor = static_cast<oracle::Anchor>(p.anchor);
   in.reduction = static_cast<oracle::Reduction>(p.reduction);
+  in.queue_type = element_of(p.queue_type);
+  in.gradient_type = element_of(p.gradient_type);
+  choose_products(c, in);
   return in;
 }
 
@@ -151,26 +190,27 @@ Truth::Truth(oracle::Inputs from)
       naive(oracle::evaluate<float>(inputs)),
       condition(oracle::condition_of(inputs, exact)) {}
 
-Verdict compare_number(const char* name, double truth, float naive, double condition, float actual) {
-  const std::vector<double> truths{truth}, conditions{condition};
+Verdict compare_number(const char* name, double truth, float naive, double condition, float actual, double rounding) {
+  const std::vector<double> truths{truth}, conditions{condition}, roundings{rounding};
   const std::vector<float> naives{naive};
-  return compare_rows({name, 1, 1, &truths, &naives, &conditions}, {actual});
+  return compare_rows({name, 1, 1, &truths, &naives, &conditions, &roundings}, {actual});
 }
 
 Verdict compare_loss(const Truth& t, const Outputs& actual, const Want& want) {
-  const int64_t n = t.inputs.n, d = t.inputs.d;
+  const oracle::EngineRounding& engine = t.condition.rounding;
   Verdict verdict;
   if (want.loss) verdict.merge(compare_reduced(t, actual));
-  if (want.dq) verdict.merge(compare_rows({"dq", n, d, &t.exact.dq, &t.naive.dq, &t.condition.dq}, actual.dq));
-  if (want.dk) verdict.merge(compare_rows({"dk", n, d, &t.exact.dk, &t.naive.dk, &t.condition.dk}, actual.dk));
+  if (want.dq) verdict.merge(compare_rows(gradient_of(t, true), actual.dq));
+  if (want.dk) verdict.merge(compare_rows(gradient_of(t, false), actual.dk));
   if (want.dtemperature_rows)
-    verdict.merge(compare_rows({"dtemperature_rows", n, 1, &t.exact.dtemperature_rows, &t.naive.dtemperature_rows,
-                                &t.condition.dtemperature_rows},
+    verdict.merge(compare_rows({"dtemperature_rows", t.inputs.n, 1, &t.exact.dtemperature_rows,
+                                &t.naive.dtemperature_rows, &t.condition.dtemperature_rows, &engine.dtemperature_rows},
                                actual.dtemperature_rows));
   if (want.dtemperature) {
     if (actual.dtemperature.size() != 1) return failure("dtemperature has the wrong size");
     verdict.merge(compare_number("dtemperature", t.exact.dtemperature, t.naive.dtemperature,
-                                 sum(t.condition.dtemperature_rows), actual.dtemperature[0]));
+                                 sum(t.condition.dtemperature_rows), actual.dtemperature[0],
+                                 sum(engine.dtemperature_rows)));
   }
   return verdict;
 }
@@ -189,11 +229,14 @@ Verdict compare_statistics(const Truth& t, ScoreSet set, const Statistics& actua
     if (static_cast<int64_t>(counts->size()) != n)
       verdict.merge(failure(std::string(s.name) + "a count's size is wrong"));
   if (set != ScoreSet::kMixed) return verdict;
-  verdict.merge(
-      compare_rows({"mixed.entropy", n, 1, &t.exact.entropy, &t.naive.entropy, &t.condition.entropy}, actual.entropy));
-  std::vector<double> condition(static_cast<size_t>(n));
+  verdict.merge(compare_rows(
+      {"mixed.entropy", n, 1, &t.exact.entropy, &t.naive.entropy, &t.condition.entropy, &t.condition.rounding.entropy},
+      actual.entropy));
+  std::vector<double> condition(static_cast<size_t>(n)), rounding(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) condition[i] = norm(t.condition.dq, i * d, d);
-  verdict.merge(compare_rows({"mixed.dq_norm", n, 1, &t.exact.dq_norm, &t.naive.dq_norm, &condition}, actual.dq_norm));
+  for (int64_t i = 0; i < n; ++i) rounding[i] = norm(t.condition.rounding.dq, i * d, d);
+  verdict.merge(
+      compare_rows({"mixed.dq_norm", n, 1, &t.exact.dq_norm, &t.naive.dq_norm, &condition, &rounding}, actual.dq_norm));
   return verdict;
 }
 
@@ -205,9 +248,7 @@ Verdict compare_all(const Case& c, const Truth& truth, const Outputs& actual) {
   return verdict;
 }
 
-bool gradient_has_signal(const Truth& t) {
-  return has_signal({"dq", t.inputs.n, t.inputs.d, &t.exact.dq, &t.naive.dq, &t.condition.dq});
-}
+bool gradient_has_signal(const Truth& t) { return has_signal(gradient_of(t, true)); }
 
 Verdict check_case(const Case& c) {
   const Outputs actual = run_loss(c);

@@ -33,7 +33,8 @@ Verdict compare_all(const Case& c, const Truth& truth, const Outputs& actual);
 bool gradient_has_signal(const Truth& truth);
 
 // A float64 number against the policy of a single value.
-Verdict compare_number(const char* name, double truth, float naive, double condition, float actual);
+Verdict compare_number(const char* name, double truth, float naive, double condition, float actual,
+                       double rounding = 0);
 
 // Runs the case on the device and compares everything: the usual test in one line.
 Verdict check_case(const Case& c);

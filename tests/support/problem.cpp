@@ -7,9 +7,9 @@
 namespace support {
 namespace {
 
-template <class T>
-T* pointer_or_null(const Buffer<T>& buffer) {
-  return buffer.count() > 0 ? buffer.get() : nullptr;
+template <class Memory>
+auto pointer_or_null(const Memory& memory) {
+  return memory.count() > 0 ? memory.get() : nullptr;
 }
 
 int64_t loss_count(const fnce_problem& p) { return p.reduction == FNCE_REDUCTION_NONE ? p.n : 1; }
@@ -26,6 +26,12 @@ Case make_case(int32_t preset, int64_t n, int64_t k, int64_t d) {
   c.problem.device = device().kind();
   c.problem.device_index = device().index();
   return c;
+}
+
+void set_types(Case& c, int32_t feature, int32_t queue, int32_t gradient) {
+  c.problem.feature_type = feature;
+  c.problem.queue_type = queue;
+  c.problem.gradient_type = gradient;
 }
 
 void require_ok(fnce_status status) {
@@ -95,9 +101,9 @@ Call::Call(const Case& c)
       arrays_(c.arrays),
       numbers_(c.numbers),
       rows_(c.problem.n),
-      x_q_(c.arrays.x_q, c.skew),
-      x_k_(c.arrays.x_k, c.skew),
-      queue_(c.arrays.queue, c.skew),
+      x_q_(c.problem.feature_type, c.arrays.x_q, c.skew),
+      x_k_(c.problem.feature_type, c.arrays.x_k, c.skew),
+      queue_(c.problem.queue_type, c.arrays.queue, c.skew),
       weight_(c.arrays.weight, c.skew),
       lambda_pos_(c.arrays.lambda_pos, c.skew),
       lambda_neg_(c.arrays.lambda_neg, c.skew),
@@ -105,9 +111,9 @@ Call::Call(const Case& c)
       floats_(std::vector<float>{numbers_.temperature, numbers_.alpha_pos, numbers_.shift_pos, numbers_.alpha_neg,
                                  numbers_.shift_neg}),
       integers_(std::vector<uint64_t>{numbers_.seed, numbers_.offset}),
+      dq_(c.problem.gradient_type, c.want.dq ? c.problem.n * c.problem.d : 0, c.skew),
+      dk_(c.problem.gradient_type, c.want.dk ? c.problem.n * c.problem.d : 0, c.skew),
       loss_(c.want.loss ? loss_count(c.problem) : 0, c.skew),
-      dq_(c.want.dq ? c.problem.n * c.problem.d : 0, c.skew),
-      dk_(c.want.dk ? c.problem.n * c.problem.d : 0, c.skew),
       dtemperature_rows_(c.want.dtemperature_rows ? c.problem.n : 0, c.skew),
       dtemperature_(c.want.dtemperature ? 1 : 0, c.skew),
       mixed_(c.problem.scores & FNCE_SCORES_MIXED ? rows_ : 0, true),
@@ -158,8 +164,10 @@ bool Call::outputs_untouched() const {
 }
 
 void Call::check_memory() const {
-  for (const auto* buffer : {&x_q_, &x_k_, &queue_, &weight_, &lambda_pos_, &lambda_neg_, &floats_, &loss_, &dq_, &dk_,
-                             &dtemperature_rows_, &dtemperature_})
+  for (const auto* array : {&x_q_, &x_k_, &queue_, &dq_, &dk_})
+    if (!array->guards_intact()) throw std::runtime_error("a guard zone was overwritten");
+  for (const auto* buffer :
+       {&weight_, &lambda_pos_, &lambda_neg_, &floats_, &loss_, &dtemperature_rows_, &dtemperature_})
     if (!buffer->guards_intact()) throw std::runtime_error("a guard zone was overwritten");
   if (!mixed_.guards_intact() || !unmixed_.guards_intact() || !permutation_.guards_intact() ||
       !integers_.guards_intact())

@@ -1,6 +1,6 @@
-// One call of the library as a test sees it: host arrays and options in, host arrays out. Everything in between (device
-// memory with guard zones, plan, workspace of exactly the queried size) and the checks that hold for every call (status,
-// guard zones, inputs unchanged) are here.
+// One call of the library as a test sees it: host arrays and options in, host arrays out. Everything in between
+// (device memory with guard zones, plan, workspace of exactly the queried size) and the checks that hold for every
+// call (status, guard zones, inputs unchanged) are here.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,12 @@
 
 #include "flashnce/flashnce.h"
 #include "support/device.h"
+#include "support/elements.h"
 
 namespace support {
 
+// What is uploaded, as floats. Features and queue are rounded to their element types on the way; fill_inputs rounds
+// them before, so that an array holds what the library sees.
 struct Arrays {
   std::vector<float> x_q, x_k, queue;         // [N,D] [N,D] [K,D]
   std::vector<float> weight;                  // [N] or empty: NULL
@@ -31,7 +34,7 @@ struct Case {
   Arrays arrays;
   Want want;
   bool numbers_by_pointer = false;
-  size_t skew = 0;  // bytes past an aligned address that every float array starts at
+  size_t skew = 0;  // bytes past an aligned address that every array starts at; half as many for 16-bit elements
 };
 
 struct Statistics {
@@ -47,6 +50,9 @@ struct Outputs {
 // A preset with sizes and arrays still empty; the problem's device is the tests' device.
 Case make_case(int32_t preset, int64_t n, int64_t k, int64_t d);
 
+// The case's element types; to be called before fill_inputs.
+void set_types(Case& c, int32_t feature, int32_t queue, int32_t gradient);
+
 // Throws std::runtime_error with the library's sentence unless the status is FNCE_OK.
 void require_ok(fnce_status status);
 
@@ -58,6 +64,7 @@ class Plan {
   Plan& operator=(const Plan&) = delete;
   const fnce_plan* get() const { return plan_; }
   size_t workspace_bytes() const;
+  std::string description() const { return fnce_plan_describe(plan_); }
 
  private:
   fnce_plan* plan_ = nullptr;
@@ -92,11 +99,13 @@ class Call {
   const Arrays arrays_;
   const fnce_args numbers_;
   int64_t rows_;
-  Buffer<float> x_q_, x_k_, queue_, weight_, lambda_pos_, lambda_neg_;
+  Elements x_q_, x_k_, queue_;
+  Buffer<float> weight_, lambda_pos_, lambda_neg_;
   Buffer<int32_t> permutation_;
   Buffer<float> floats_;       // temperature, alpha_pos, shift_pos, alpha_neg, shift_neg behind pointers
   Buffer<uint64_t> integers_;  // seed, offset
-  Buffer<float> loss_, dq_, dk_, dtemperature_rows_, dtemperature_;
+  Elements dq_, dk_;
+  Buffer<float> loss_, dtemperature_rows_, dtemperature_;
   StatisticsBuffers mixed_, unmixed_;
 };
 

@@ -61,6 +61,14 @@ void choose_shape(Random& random, fnce_problem& p) {
   } while (p.n * p.k * p.d > device().max_products());
 }
 
+// Half of the cases in float32, the others in any types.
+void choose_types(Random& random, Case& c) {
+  if (random.chance(0.5)) return;
+  const std::vector<int32_t> types(std::begin(kTypes), std::end(kTypes));
+  const int32_t feature = random.pick(types), queue = random.pick(types), gradient = random.pick(types);
+  set_types(c, feature, queue, gradient);
+}
+
 // The permutation, its blocks, and the shard: which of them go together is fixed by the header.
 void choose_columns(Random& random, fnce_problem& p) {
   const bool mixes = p.lambda_neg != FNCE_LAMBDA_NONE;
@@ -163,6 +171,9 @@ void fill_inputs(Case& c, Random& random, Style style) {
   if (p.lambda_neg_source == FNCE_GIVEN)
     a.lambda_neg = given_lambda(random, lambda_count(p.lambda_neg, p.k, p.d), -0.1, 1.2);
   if (p.permutation_source == FNCE_GIVEN) a.permutation = random_permutation(random, p.k);
+  a.x_q = oracle::rounded(element_of(p.feature_type), a.x_q);
+  a.x_k = oracle::rounded(element_of(p.feature_type), a.x_k);
+  a.queue = oracle::rounded(element_of(p.queue_type), a.queue);
 }
 
 std::string describe(const Case& c) {
@@ -176,6 +187,7 @@ std::string describe(const Case& c) {
        << " reduction=" << p.reduction << " scores=" << p.scores << " threads=" << p.threads
        << " temperature=" << c.numbers.temperature << " alpha=" << c.numbers.alpha_pos << "," << c.numbers.alpha_neg
        << " shift=" << c.numbers.shift_pos << "," << c.numbers.shift_neg << " weight=" << !c.arrays.weight.empty()
+       << " types=" << type_name(p.feature_type) << "," << type_name(p.queue_type) << "," << type_name(p.gradient_type)
        << " pointers=" << c.numbers_by_pointer << " skew=" << c.skew << " want=" << c.want.loss << c.want.dq
        << c.want.dk << c.want.dtemperature_rows << c.want.dtemperature;
   return text.str();
@@ -186,6 +198,7 @@ Case random_case(uint64_t seed) {
   Case c = make_case(FNCE_PRESET_MOCO, 1, 0, 1);
   choose_shape(random, c.problem);
   choose_options(random, c);
+  choose_types(random, c);
   static const std::vector<Style> styles{Style::kPlain, Style::kPlain, Style::kSpiky, Style::kTied, Style::kZeros};
   const auto style = random.pick(styles);
   fill_inputs(c, random, style);

@@ -36,7 +36,8 @@ enum class Style {
 std::vector<float> gaussian_rows(Random& random, int64_t rows, int64_t d);
 void normalize_rows(std::vector<float>& rows, int64_t d);
 
-// Fills x_q, x_k, queue, and what the problem declares GIVEN. Without normalisation the features are of length about 1.
+// Fills x_q, x_k, queue, rounded to the case's element types, and what the problem declares GIVEN. Without
+// normalisation the features are of length about 1.
 void fill_inputs(Case& c, Random& random, Style style = Style::kPlain);
 
 // A case over all options and shapes; sets label to a description that names everything that was chosen.

@@ -13,15 +13,17 @@ struct RowError {
   double norm = 0, largest = 0;  // of the difference to the truth
 };
 
-// Whether float32 can hold the truth; what it cannot hold must not come back finite.
-bool representable(double truth) { return std::isfinite(truth) && std::isfinite(static_cast<float>(truth)); }
+// Whether the type can hold the truth; what it cannot hold must not come back finite.
+bool representable(const Expectation& e, double truth) { return std::isfinite(oracle::rounded(e.type, truth)); }
 
 template <class T>
 RowError row_error(const Expectation& e, const std::vector<T>& values, int64_t row) {
   RowError error;
   double squares = 0;
   for (int64_t c = row * e.width; c < (row + 1) * e.width; ++c) {
-    if (!representable((*e.truth)[c])) continue;
+    if (!representable(e, (*e.truth)[c])) continue;
+    // Overflow in 16 bits: check_finiteness has judged it, the rest of the row still counts.
+    if (e.type != oracle::Element::kFloat32 && std::isinf(values[c])) continue;
     const double difference = std::abs(double(values[c]) - (*e.truth)[c]);
     error.largest = std::max(error.largest, difference);
     squares += difference * difference;
@@ -31,18 +33,32 @@ RowError row_error(const Expectation& e, const std::vector<T>& values, int64_t r
 }
 
 struct RowUnit {
-  double norm = 0, largest = 0;  // 2^-23 * condition
+  double norm = 0, largest = 0;  // 2^-23 * condition + engine
 };
 
 RowUnit row_unit(const Expectation& e, int64_t row) {
   RowUnit unit;
   for (int64_t c = row * e.width; c < (row + 1) * e.width; ++c) {
-    const double condition = kFloatEpsilon * (*e.condition)[c];
-    unit.largest = std::max(unit.largest, condition);
-    unit.norm += condition * condition;
+    const double size = kFloatEpsilon * (*e.condition)[c] + (e.rounding != nullptr ? (*e.rounding)[c] : 0.0);
+    unit.largest = std::max(unit.largest, size);
+    unit.norm += size * size;
   }
   unit.norm = std::sqrt(unit.norm);
   return unit;
+}
+
+// Half units in the last place of a row as written, where its values may be `error` larger than the truth.
+RowUnit output_rounding(const Expectation& e, int64_t row, double error) {
+  RowUnit half;
+  if (e.type == oracle::Element::kFloat32) return half;
+  for (int64_t c = row * e.width; c < (row + 1) * e.width; ++c) {
+    if (!representable(e, (*e.truth)[c])) continue;
+    const double size = oracle::spacing(e.type, std::abs((*e.truth)[c]) + error) / 2;
+    half.largest = std::max(half.largest, size);
+    half.norm += size * size;
+  }
+  half.norm = std::sqrt(half.norm);
+  return half;
 }
 
 double ratio(double error, double unit) {
@@ -74,9 +90,16 @@ void fail(Verdict& verdict, const Expectation& e, int64_t row, const std::string
   verdict.why = text.str();
 }
 
-void check_finiteness(Verdict& verdict, const Expectation& e, const std::vector<float>& actual, int64_t row) {
+// `error`: the bound of an element before it is written. In float32 the overflow is as far as anything can be; 16-bit
+// types reach theirs in ordinary use.
+void check_finiteness(Verdict& verdict, const Expectation& e, const std::vector<float>& actual, int64_t row,
+                      double error) {
   for (int64_t c = row * e.width; c < (row + 1) * e.width; ++c) {
-    if (representable((*e.truth)[c]) == static_cast<bool>(std::isfinite(actual[c]))) continue;
+    const double truth = (*e.truth)[c];
+    if (representable(e, truth) == static_cast<bool>(std::isfinite(actual[c]))) continue;
+    const double shift = std::copysign(error, truth);
+    if (e.type != oracle::Element::kFloat32 && representable(e, truth - shift) && !representable(e, truth + shift))
+      continue;
     std::ostringstream text;
     text << "element " << c - row * e.width << " is " << actual[c] << ", truth " << (*e.truth)[c];
     fail(verdict, e, row, text.str());
@@ -112,19 +135,21 @@ Verdict compare_rows(const Expectation& e, const std::vector<float>& actual) {
   }
   const RowUnit naive = naive_ratio(e);
   for (int64_t i = 0; i < e.rows; ++i) {
-    check_finiteness(verdict, e, actual, i);
+    const RowUnit unit = row_unit(e, i);
+    const RowUnit bound{(2 * naive.norm + kRounding) * unit.norm, (2 * naive.largest + kRounding) * unit.largest};
+    check_finiteness(verdict, e, actual, i, bound.largest);
     const RowError error = row_error(e, actual, i);
     if (!std::isfinite(error.norm)) continue;  // check_finiteness has reported it
-    const RowUnit unit = row_unit(e, i);
-    check_bound(verdict, e, i, "norm", error.norm, (2 * naive.norm + kRounding) * unit.norm);
-    if (e.width > 1)
-      check_bound(verdict, e, i, "maximum", error.largest, (2 * naive.largest + kRounding) * unit.largest);
+    const RowUnit output = output_rounding(e, i, bound.largest);
+    check_bound(verdict, e, i, "norm", error.norm, bound.norm + output.norm);
+    if (e.width > 1) check_bound(verdict, e, i, "maximum", error.largest, bound.largest + output.largest);
   }
   return verdict;
 }
 
 double score_margin(const oracle::ScoreCondition& condition, int64_t row) {
-  return (2 * kNaiveCap + kRounding) * kFloatEpsilon * (condition.largest[row] + condition.pos[row]);
+  return (2 * kNaiveCap + kRounding) * kFloatEpsilon * (condition.largest[row] + condition.pos[row]) +
+         condition.score_rounding[row] + condition.rank_rounding[row];
 }
 
 bool has_signal(const Expectation& e) {
@@ -132,7 +157,9 @@ bool has_signal(const Expectation& e) {
   for (int64_t i = 0; i < e.rows; ++i) {
     double squares = 0;
     for (int64_t c = i * e.width; c < (i + 1) * e.width; ++c) squares += (*e.truth)[c] * (*e.truth)[c];
-    const double bound = (2 * naive.norm + kRounding) * row_unit(e, i).norm;
+    const RowUnit unit = row_unit(e, i);
+    const double error = (2 * naive.largest + kRounding) * unit.largest;
+    const double bound = (2 * naive.norm + kRounding) * unit.norm + output_rounding(e, i, error).norm;
     if (std::isfinite(squares) && std::sqrt(squares) > 100 * bound) return true;
   }
   return false;

@@ -1,20 +1,27 @@
-// THE tolerance policy: how far a float32 result may lie from the float64 oracle. It stands here and nowhere else.
+// THE tolerance policy: how far a result may lie from the float64 oracle. It stands here and nowhere else.
 //
-//   err <= (2 * naive + kRounding) * 2^-23 * condition
+//   err <= (2 * naive + kRounding) * unit + output        unit = 2^-23 * condition + engine
 //
-// condition  the first-order amplification of relative rounding errors, computed by oracle::condition_of per row (loss,
-//            statistics) or per element (gradients; taken as row norm and as row maximum). For the loss of a row:
+// condition  the first-order amplification of relative rounding errors, computed by oracle::condition_of per row
+//            (loss, statistics) or per element (gradients; taken as row norm and as row maximum). For the loss of a row:
 //              w * (1 + log(1+C) + |LSE| + |q^||k^|/tau + sum_j softmax_j |a||z_j|/tau) + loss
 //            because every logit carries an error of a few eps*|a||z|/tau, the logarithm one of eps*|LSE|, and the loss
 //            moves with w = 1 - p+ times both; a small loss so keeps its digits. Gradients are the sums of their
 //            terms' magnitudes, each times the relative error of its weight: (1 - w) of the bracket for w, and the
 //            column's own and the average score for a column's share of the softmax.
-// naive      the error of the naive float32 twin of the oracle in units of 2^-23 * condition, the largest over the rows
-//            of the call: what plain float32 code reaches on this very input. Never counted above kNaiveCap, so that an
-//            input which breaks the naive code does not excuse the library.
+// engine     what rounding to 16 bits inside the computation adds; 0 with float32 products. Of the bfloat16 engine the
+//            oracle rounds the anchor (and mixed rows) itself, so only the rounding of the weights and undecided
+//            neighbours are left: oracle/rounding.h. The loss, whose sum has unrounded weights, keeps its float32
+//            bound.
+// output     half a unit in the last place of dq and dk where they are written in 16 bits: at the truth enlarged by
+//            the rest of the bound, and never below half the spacing of the type's denormals. 0 for float32.
+// naive      the error of the naive float32 twin of the oracle in units, the largest over the rows of the call: what
+//            plain float32 code (with the engine's roundings) reaches on this very input. Never counted above
+//            kNaiveCap, so that an input which breaks the naive code does not excuse the library.
 // kRounding  the room for other orders of summation, another exp and another rounding of 1/tau, in the same units.
 //
-// Values that overflow float32 must not be finite, and a result is not finite exactly where the oracle's is not.
+// Values that overflow the type they are written in must not be finite, and a result is not finite exactly where the
+// oracle's is not; a truth whose bound reaches across the overflow may fall on either side.
 #pragma once
 
 #include <string>
@@ -45,6 +52,8 @@ struct Expectation {
   const std::vector<double>* truth = nullptr;
   const std::vector<float>* naive = nullptr;  // the twin's result
   const std::vector<double>* condition = nullptr;
+  const std::vector<double>* rounding = nullptr;  // the engine's part of the unit, or null
+  oracle::Element type = oracle::Element::kFloat32;
 };
 
 // Per row: the norm of the difference and its largest element, both by the policy. Width 1 compares numbers.

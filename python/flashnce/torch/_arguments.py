@@ -9,20 +9,17 @@ import torch
 from torch import Tensor
 
 from .._options import number
+from ._call import ELEMENT_TYPES
 from ._queue import Queue
-
-_HALF = (torch.float16, torch.bfloat16)
-
+from ._sharded_queue import ShardedQueue
 
 def features(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
     if value.dim() != 2:
         raise ValueError(f"{name} has shape {list(value.shape)}; it must be [N, D]")
-    if value.dtype == torch.float32:
+    if value.dtype in ELEMENT_TYPES:
         return value
-    if value.dtype in _HALF:
-        return value.float()
     hint = "; flashnce.reference.info_nce computes in float64" if value.dtype == torch.float64 else ""
     raise TypeError(f"{name} has type {value.dtype}; it must be float32, float16 or bfloat16{hint}")
 
@@ -33,7 +30,8 @@ def pair(q: object, k: object) -> tuple[Tensor, Tensor]:
         raise ValueError(f"k has shape {list(k.shape)}; it must be that of q, {list(q.shape)}")
     if k.device != q.device:
         raise ValueError(f"k is on {k.device}; it must be on the device of q, {q.device}")
-    return q, k
+    # The library takes one type for both. float32 holds the values of either exactly.
+    return (q, k) if q.dtype == k.dtype else (q.float(), k.float())
 
 
 def beside(name: str, value: Tensor, q: Tensor) -> None:
@@ -53,19 +51,17 @@ def float_tensor(name: str, value: object, q: Tensor) -> Tensor:
 
 
 def negative_rows(value: object, q: Tensor) -> Tensor:
-    negatives = value.queue if isinstance(value, Queue) else value
+    """The negatives, or this rank's part of them."""
+    negatives = value.queue if isinstance(value, (Queue, ShardedQueue)) else value
     if not isinstance(negatives, Tensor):
         raise TypeError(f"negatives is a {type(value).__name__}; it must be a Queue or a Tensor")
     if negatives.dim() != 2 or negatives.shape[1] != q.shape[1]:
         raise ValueError(
             f"negatives has shape {list(negatives.shape)}; it must be [K, {q.shape[1]}], as q {list(q.shape)}"
         )
-    if negatives.dtype == torch.float64:
-        raise TypeError(
-            "negatives has type torch.float64; it must be float32; flashnce.reference.info_nce computes in float64"
-        )
-    if not negatives.is_floating_point():
-        raise TypeError(f"negatives has type {negatives.dtype}; it must be float32")
+    if negatives.dtype not in ELEMENT_TYPES:
+        hint = "; flashnce.reference.info_nce computes in float64" if negatives.dtype == torch.float64 else ""
+        raise TypeError(f"negatives has type {negatives.dtype}; it must be float32, float16 or bfloat16{hint}")
     beside("negatives", negatives, q)
     return negatives
 

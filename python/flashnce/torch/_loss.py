@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from .. import _library as c
 from .._options import PRESETS, Mix, choice, integer, lambda_granularity, mix_or_none, number, resolve_columns
-from . import _ops
+from . import _ops, _sharded
 from ._arguments import beside, float_tensor, negative_rows, pair, temperature_or_number
+from ._call import Inputs, Numbers, Structure
 from ._queue import Queue
 from ._scores import Scores, unpack_scores
+from ._sharded import Call
+from ._sharded_queue import ShardedQueue
 
 # Spreads the rank over the bits of a seed; odd, so that no two ranks meet.
 _RANK_FACTOR = 0x9E3779B97F4A7C15
@@ -73,7 +76,7 @@ def _seed(seed: object, generator: torch.Generator | None, rng: str, q: Tensor) 
 def info_nce(
     q: Tensor,
     k: Tensor,
-    negatives: Queue | Tensor,
+    negatives: Queue | ShardedQueue | Tensor,
     *,
     temperature: float | Tensor = 0.07,
     normalize: bool = True,
@@ -99,9 +102,14 @@ def info_nce(
     is no second derivative.
 
     Args:
-        q, k: [N,D] queries and their keys: float32, or float16 and bfloat16, which are computed in float32 (also under
-            autocast) and get gradients of their own type.
-        negatives: a Queue or a float32 [K,D], used as given (never normalised). Has no gradient.
+        q, k: [N,D] queries and their keys: float32, float16 or bfloat16, which are read as they are, computed in
+            float32 (also under autocast) and get gradients of their own type, rounded once. If q and k have two types,
+            float32 copies are made.
+        negatives: a Queue, or [K,D], float32, float16 or bfloat16, used as given (never normalised). Has no gradient.
+            With bfloat16 ones, processors that multiply bfloat16 do so: q^ and the weights of the softmax are rounded
+            to it, as a GPU's matrix units do, and the sums are float32. A ShardedQueue, whose rows are spread over
+            processes, makes the call collective: reductions are over this process's rows, draws are those of one
+            process with all rows, lambda_neg is of all K, and rng is of no account: a seed that is drawn is rank 0's.
         temperature: tau > 0, a number or a float32 tensor of one element, which may require a gradient.
         normalize: whether q and k are divided by their norms, equation (1).
         positive, negative: Mix of equations (2) and (3), or None: not mixed.
@@ -114,7 +122,7 @@ def info_nce(
             [1], [R,1], [1,D], [R,D] with R = N or K. It may come with a Mix, of which only `renormalize` is then used
             and whose `per` must fit the shape.
         permutation: explicit permutation of 0..K-1, int64 or int32 [K], such as torch.randperm(K). On the CPU one that
-            is no bijection raises.
+            is no bijection raises; with a ShardedQueue every one does.
         seed: what the rest is drawn from: an int in 0 .. 2^64-1 or an int64 tensor of one element, used as it is.
             None: an int64 is drawn from `generator`, else from torch's default one, if anything random is needed.
         offset: position in the sequence of draws of this seed, a multiple of 4; a call uses up 4.
@@ -129,10 +137,42 @@ def info_nce(
         TypeError: an argument of the wrong type; float64 features (flashnce.reference.info_nce takes them).
         ValueError: anything else that is wrong, in one sentence that names the argument.
     """
+    arguments = (
+        q, k, negatives, temperature, normalize, positive, negative, columns, anchor, detach_key, reduction, weight,
+        lambda_pos, lambda_neg, permutation, seed, offset, generator, rng, return_scores,
+    )  # fmt: skip
+    if isinstance(negatives, ShardedQueue):
+        call = error = None
+        try:
+            call = _resolve(*arguments)
+        except (TypeError, ValueError) as wrong:
+            error = wrong
+        outputs, inputs = _sharded.info_nce_forward(negatives, call, error)
+    else:
+        call = _resolve(*arguments)
+        inputs = call.inputs
+        outputs = _ops.info_nce_forward(*inputs, list(call.structure), list(map(float, call.numbers)))
+    if not return_scores:
+        return outputs[0]
+    used = (inputs.seed if inputs.seed is not None else inputs.seed_value % 2**64) if call.draws else None
+    return outputs[0], unpack_scores(*outputs[-2:], call.mixes, used, offset)
+
+
+def _resolve(
+    q, k, negatives, temperature, normalize, positive, negative, columns, anchor, detach_key, reduction, weight,
+    lambda_pos, lambda_neg, permutation, seed, offset, generator, rng, return_scores,
+) -> Call:  # fmt: skip
+    """The arguments of info_nce, checked, as the operator takes them."""
     q, k = pair(q, k)
     if detach_key:
         k = k.detach()
-    negatives = negative_rows(negatives, q)
+    sharded, given = isinstance(negatives, ShardedQueue), negatives
+    negatives = negative_rows(given, q)
+    rows = given.size if sharded else negatives.shape[0]
+    if sharded and not q.numel():
+        raise ValueError(f"q has shape {list(q.shape)}; with a ShardedQueue every rank needs at least one row")
+    if sharded and permutation is not None:
+        raise ValueError("permutation is given; with a ShardedQueue it must be None: a shard can only draw its own")
     temperature, temperature_value = temperature_or_number(temperature, q)
     mix_or_none("positive", positive)
     mix_or_none("negative", negative)
@@ -146,18 +186,18 @@ def info_nce(
     integer("offset", offset)
     if not 0 <= offset < 2**63:
         raise ValueError(f"offset is {offset}; it must be in 0 .. 2^63-1, a multiple of 4")
-    rows = negatives.shape[0]
     per_pos, lambda_pos = _mixing("lambda_pos", lambda_pos, positive, q.shape[0], q)
     per_neg, lambda_neg = _mixing("lambda_neg", lambda_neg, negative, rows, q)
     permutation = _permutation(permutation, rows, per_neg != "none", q)
     draws = (per_pos != "none" and lambda_pos is None) or (
         per_neg != "none" and (lambda_neg is None or permutation is None)
     )
-    seed, seed_value = _seed(seed, generator, rng, q) if draws else (None, 0)
+    seed_given = seed is not None
+    seed, seed_value = _seed(seed, generator, "shared" if sharded else rng, q) if draws else (None, 0)
     mixes = per_pos != "none" or per_neg != "none"
     positive, negative = positive or _NO_MIX, negative or _NO_MIX
     grad = torch.is_grad_enabled()
-    structure = _ops.Structure(
+    structure = Structure(
         normalize=int(normalize),
         per_pos=c.LAMBDA[per_pos],
         renormalize_pos=int(positive.renormalize),
@@ -171,15 +211,11 @@ def info_nce(
         need_dk=int(grad and k.requires_grad),
         need_dtemperature=int(grad and temperature is not None and temperature.requires_grad),
     )
-    numbers = _ops.Numbers(temperature_value, positive.alpha, positive.shift, negative.alpha, negative.shift)
-    loss, _, _, _, float_scores, int_scores = _ops.info_nce_forward(
-        q, k, negatives, temperature, weight, lambda_pos, lambda_neg, permutation, seed, seed_value, offset,
-        list(structure), list(map(float, numbers)),
-    )  # fmt: skip
-    if not return_scores:
-        return loss
-    used = (seed if seed is not None else seed_value % 2**64) if draws else None
-    return loss, unpack_scores(float_scores, int_scores, mixes, used, offset)
+    numbers = Numbers(temperature_value, positive.alpha, positive.shift, negative.alpha, negative.shift)
+    inputs = Inputs(
+        q, k, negatives, temperature, weight, lambda_pos, lambda_neg, permutation, seed, seed_value, offset
+    )
+    return Call(inputs, structure, numbers, draws, seed_given, mixes)
 
 
 class InfoNCE(nn.Module):
@@ -228,7 +264,9 @@ class InfoNCE(nn.Module):
         temperature = self.temperature if not isinstance(self.temperature, Tensor) else "tensor"
         return f"temperature={temperature}, positive={self.positive}, negative={self.negative}"
 
-    def forward(self, q: Tensor, k: Tensor, negatives: Queue | Tensor, **options) -> Tensor | tuple[Tensor, Scores]:
+    def forward(
+        self, q: Tensor, k: Tensor, negatives: Queue | ShardedQueue | Tensor, **options
+    ) -> Tensor | tuple[Tensor, Scores]:
         """The loss; `options` are keyword arguments of info_nce for this call: weight, seed, return_scores, ..."""
         own = {
             "temperature": self.temperature,

@@ -8,8 +8,33 @@ from torch.nn.functional import normalize as unit
 
 from .._options import integer
 from . import _ops
+from ._call import ELEMENT_TYPES, element_type
+from ._memory import queue_rows
 
-_HALF = (torch.float16, torch.bfloat16)
+
+def check_queue_type(dtype: object) -> None:
+    if dtype not in ELEMENT_TYPES:
+        raise TypeError(f"dtype is {dtype}; it must be torch.float32, torch.float16 or torch.bfloat16")
+
+
+def check_keys(keys: object, queue: Tensor) -> None:
+    """Raises where `keys` cannot be pushed into `queue`."""
+    if not isinstance(keys, Tensor):
+        raise TypeError(f"keys is a {type(keys).__name__}; it must be a Tensor")
+    if keys.device != queue.device:
+        raise ValueError(f"keys is on {keys.device}; it must be on the device of the queue, {queue.device}")
+    element_type("keys", keys)
+    if keys.dim() != 2 or keys.shape[1] != queue.shape[1]:
+        raise ValueError(f"keys has shape {list(keys.shape)}; it must be [N, {queue.shape[1]}]")
+
+
+def rename_moco(state_dict: dict, prefix: str, shape: tuple[int, int]) -> None:
+    """Turns MoCo's `queue` [D,K] and `queue_ptr` [1] into a state of a queue of this shape, [K,D]."""
+    pointer, rows = state_dict.pop(prefix + "queue_ptr", None), state_dict.get(prefix + "queue")
+    if pointer is not None:
+        state_dict[prefix + "position"] = pointer.reshape(1)
+        if rows is not None and tuple(rows.shape) == shape[::-1]:
+            state_dict[prefix + "queue"] = rows.T
 
 
 class Queue(nn.Module):
@@ -18,7 +43,8 @@ class Queue(nn.Module):
     Args:
         size: K >= 1.
         features: D >= 1.
-        dtype: element type of the queue; float32 in this version.
+        dtype: element type of the queue: float32, float16 or bfloat16. Keys are rounded to it as they are pushed; a
+            16-bit queue takes half the memory and half the time to read.
         device: where the buffers live.
         generator: what the first content is drawn from; default: torch's default generator of the device.
 
@@ -26,7 +52,8 @@ class Queue(nn.Module):
         queue: [K,D]; at first random unit rows.
         position: int64 [1], the row that the next key goes to. Never read by the host.
 
-    load_state_dict also takes MoCo's names and layout: `queue` [D,K] and `queue_ptr` [1].
+    load_state_dict also takes MoCo's names and layout, `queue` [D,K] and `queue_ptr` [1], and rounds a queue of another
+    type to its own.
 
     DistributedDataParallel broadcasts buffers from rank 0 before each forward pass. Where every rank pushes the same
     gathered keys that costs time for nothing, and where each pushes its own it destroys them: see ignore_queues_in_ddp.
@@ -49,8 +76,10 @@ class Queue(nn.Module):
             integer(name, value)
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        rows = unit(torch.randn(size, features, device=device, generator=generator), dim=1)
-        self.register_buffer("queue", rows.to(dtype))
+        check_queue_type(dtype)
+        rows = queue_rows(size, features, dtype, device)
+        rows.copy_(unit(torch.randn(size, features, device=device, generator=generator), dim=1))
+        self.register_buffer("queue", rows)
         self.register_buffer("position", torch.zeros(1, dtype=torch.int64, device=device))
 
     def __len__(self) -> int:
@@ -70,38 +99,9 @@ class Queue(nn.Module):
         Raises:
             TypeError: keys is no tensor or of another type. ValueError: its shape or device does not fit the queue.
         """
-        if not isinstance(keys, Tensor):
-            raise TypeError(f"keys is a {type(keys).__name__}; it must be a Tensor")
-        if keys.device != self.queue.device:
-            raise ValueError(f"keys is on {keys.device}; it must be on the device of the queue, {self.queue.device}")
-        keys = keys.detach()
-        if keys.dtype in _HALF:
-            keys = keys.float()
-        elif keys.dtype != torch.float32:
-            raise TypeError(f"keys has type {keys.dtype}; it must be float32, float16 or bfloat16")
-        _ops.queue_push(self.queue, self.position, keys, normalize=normalize)
+        check_keys(keys, self.queue)
+        _ops.queue_push(self.queue, self.position, keys.detach(), normalize=normalize)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        pointer, rows = state_dict.get(prefix + "queue_ptr"), state_dict.get(prefix + "queue")
-        if pointer is not None:
-            state_dict[prefix + "position"] = state_dict.pop(prefix + "queue_ptr").reshape(1)
-            if rows is not None and rows.shape == self.queue.T.shape:
-                state_dict[prefix + "queue"] = rows.T
+        rename_moco(state_dict, prefix, tuple(self.queue.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def ignore_queues_in_ddp(module: nn.Module) -> list[str]:
-    """Keeps the buffers of every Queue in `module` out of DistributedDataParallel's broadcasts.
-
-    Call it before wrapping. Then nothing makes the ranks' queues equal: where they must be, give each Queue a generator
-    of the same seed.
-
-    Returns: the names that DistributedDataParallel now ignores.
-    """
-    names = list(getattr(module, "_ddp_params_and_buffers_to_ignore", []))
-    for path, part in module.named_modules():
-        if isinstance(part, Queue):
-            names += [f"{path}.{name}" if path else name for name in ("queue", "position")]
-    names = list(dict.fromkeys(names))
-    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
-    return names

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from . import _ops
 from ._arguments import negative_rows, pair, temperature_or_number
-from ._ops import FLOAT_SCORES, INT_SCORES, LOSS_SCORES
+from ._call import FLOAT_SCORES, INT_SCORES, LOSS_SCORES
 from ._queue import Queue
+from ._sharded_queue import ShardedQueue
 
 
 class ScoreStatistics(NamedTuple):
@@ -72,7 +73,7 @@ def unpack_scores(floats: Tensor, integers: Tensor, two: bool, seed: Tensor | in
 def scores(
     q: Tensor,
     k: Tensor,
-    negatives: Queue | Tensor,
+    negatives: Queue | ShardedQueue | Tensor,
     *,
     temperature: float | Tensor = 0.07,
     normalize: bool = True,
@@ -84,8 +85,9 @@ def scores(
     gradient, whatever the arguments require.
 
     Args:
-        q, k: [N,D] queries and their keys: float32, or float16 and bfloat16, which are computed in float32.
-        negatives: a Queue or a float32 [K,D], used as given (never normalised).
+        q, k: [N,D] queries and their keys: float32, float16 or bfloat16, computed in float32.
+        negatives: a Queue, a ShardedQueue (then the call is collective) or [K,D] of those types, used as given (never
+            normalised).
         temperature: tau > 0 of neg_log_mean_exp, a number or a float32 tensor of one element.
         normalize: whether q and k are divided by their norms, equation (1).
 
@@ -96,6 +98,12 @@ def scores(
         TypeError: an argument of the wrong type.
         ValueError: anything else that is wrong, in one sentence that names the argument.
     """
+    if isinstance(negatives, ShardedQueue):
+        from ._loss import info_nce
+
+        # The loss in steps gathers them from all ranks, and without mixing they are the same.
+        options = {"temperature": temperature, "normalize": normalize, "return_scores": True}
+        return info_nce(q, k, negatives, **options)[1].unmixed
     q, k = pair(q, k)
     negatives = negative_rows(negatives, q)
     temperature, temperature_value = temperature_or_number(temperature, q)

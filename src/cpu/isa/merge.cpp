@@ -43,17 +43,22 @@ void merge_maxima(const MergeJob& job) {
 void merge_panel(const MergeJob& job) {
   merge_maxima(job);
   if (!job.out_o) return;
+  // Sixteen features at a time, so that a row's cache line is written at once.
+  constexpr int64_t kDims = 16;
   const int64_t width = int64_t{job.vectors} * kLanes;
-  HWY_ALIGN float row[3 * kLanes];
-  for (int64_t c = job.first_dim; c < job.first_dim + job.dims; ++c) {
-    for (int64_t i = 0; i < width; i += kLanes) {
-      V sum = hn::Zero(df);
-      for (int chunk = 0; chunk < job.chunks; ++chunk)
-        sum =
-            hn::MulAdd(hn::Load(df, job.factors + chunk * width + i), hn::Load(df, job.o[chunk] + c * width + i), sum);
-      hn::Store(sum, df, row + i);
-    }
-    for (int i = 0; i < job.rows; ++i) job.out_o[i * job.d + c] = row[i];
+  HWY_ALIGN float block[kDims * 3 * kLanes];
+  for (int64_t first = 0; first < job.dims; first += kDims) {
+    const int64_t dims = job.dims - first < kDims ? job.dims - first : kDims, dim = job.first_dim + first;
+    for (int64_t c = 0; c < dims; ++c)
+      for (int64_t i = 0; i < width; i += kLanes) {
+        V sum = hn::Zero(df);
+        for (int chunk = 0; chunk < job.chunks; ++chunk)
+          sum = hn::MulAdd(hn::Load(df, job.factors + chunk * width + i),
+                           hn::Load(df, job.o[chunk] + (dim + c) * width + i), sum);
+        hn::Store(sum, df, block + c * width + i);
+      }
+    for (int i = 0; i < job.rows; ++i)
+      for (int64_t c = 0; c < dims; ++c) job.out_o[i * job.d + dim + c] = block[c * width + i];
   }
 }
 

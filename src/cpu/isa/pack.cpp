@@ -1,7 +1,7 @@
-// Packing: key tiles, mixed on the way where equation (3) cannot be applied to scores, and queries.
-#include "cpu/isa/simd.h"
-#include "math/mixing.h"
-#include "math/norm.h"
+// Packing for the float32 products: key tiles, mixed on the way where equation (3) cannot be applied to scores, and queries.
+#include "cpu/isa/convert.h"
+#include "cpu/isa/mix_row.h"
+#include "cpu/isa/tile32.h"
 
 namespace fnce::cpu::FNCE_ISA {
 namespace {
@@ -11,73 +11,59 @@ constexpr D8 d8;
 constexpr int kLanes8 = HWY_MIN(kLanes, static_cast<int>(kDimBlock));
 
 // Writes row j of a tile and collects 0 * x, which is NaN as soon as one x is not finite.
-HWY_INLINE void pack_row(const PackJob& job, const float* row, int j, hn::Vec<D8>& check, float& tail_check) {
-  float* out = job.packed + j * kDimBlock;
+template <int32_t kType>
+HWY_INLINE void pack_row(const PackJob& job, const void* row, int j, hn::Vec<D8>& check, float& tail_check) {
+  float* out = static_cast<float*>(job.packed) + j * kDimBlock;
   int64_t c = 0;
-  for (; c + kDimBlock <= job.d; c += kDimBlock, out += job.stride)
+  for (; c + kDimBlock <= job.d; c += kDimBlock, out += kTileStride)
     for (int u = 0; u < kDimBlock; u += kLanes8) {
-      const auto x = hn::LoadU(d8, row + c + u);
+      const auto x = load<kType>(d8, row, c + u);
       check = hn::MulAdd(x, hn::Zero(d8), check);
       hn::StoreU(x, d8, out + u);
     }
   for (; c < job.d; ++c) {
-    tail_check += row[c] * 0.0f;
-    out[c % kDimBlock] = row[c];
+    const float x = load_one<kType>(row, c);
+    tail_check += x * 0.0f;
+    out[c % kDimBlock] = x;
   }
-}
-
-// The mixed row of equations (3) and (4), in scratch: mix of math/mixing.h, in vectors.
-const float* mix_row(const PackJob& job, int64_t row, int64_t partner) {
-  const float *x = job.queue + row * job.d, *y = job.queue + partner * job.d;
-  float* out = job.scratch;
-  const float* lambda = nullptr;
-  if (job.lambda_elements) {
-    float* drawn = job.scratch + round_up(job.d, kDimBlock);
-    lambda_elements(*job.lambda_elements, job.first_row + row, job.d, drawn);
-    lambda = drawn;
-  } else if (job.lambda_given) {
-    lambda = job.lambda_given + row * job.d;
-  } else if (job.lambda_dims) {
-    lambda = job.lambda_dims;
-  }
-  const float one = job.lambda_call ? job.lambda_call[0] : job.lambda_rows ? job.lambda_rows[row] : 0.0f;
-  int64_t c = 0;
-  for (; c + kLanes <= job.d; c += kLanes) {
-    const V lam = lambda ? hn::LoadU(df, lambda + c) : constant(one);
-    const V rest = hn::Mul(hn::Sub(constant(1.0f), lam), hn::LoadU(df, y + c));
-    hn::StoreU(hn::MulAdd(lam, hn::LoadU(df, x + c), rest), df, out + c);
-  }
-  for (; c < job.d; ++c) {
-    const float lam = lambda ? lambda[c] : one;
-    out[c] = mix(lam, x[c], y[c]);
-  }
-  if (job.renormalize) {
-    scale_row(out, checked_inverse_norm(norm(out, job.d), job.epsilon), job.d, out);
-  }
-  return out;
 }
 
 }  // namespace
 
+int64_t packed_bytes(int64_t d_padded) {
+  return d_padded / kDimBlock * kTileStride * static_cast<int64_t>(sizeof(float));
+}
+
 bool pack_keys(const PackJob& job) {
   auto check = hn::Zero(d8);
   float tail_check = 0;
-  for (int j = 0; j < job.keys; ++j) {
-    const int64_t row = job.rows[j];
-    const float* source = job.partners ? mix_row(job, row, job.partners[j]) : job.queue + row * job.d;
-    pack_row(job, source, j, check, tail_check);
-  }
+  with_type(job.type, [&](auto tag) {
+    constexpr int32_t kType = decltype(tag)::kType;
+    for (int j = 0; j < job.keys; ++j) {
+      if (job.partners)
+        pack_row<FNCE_FLOAT32>(job, mix_row<kType>(job, job.rows[j], job.partners[j]), j, check, tail_check);
+      else
+        pack_row<kType>(job, element_at(job.queue, job.rows[j] * job.d, kType), j, check, tail_check);
+    }
+  });
   HWY_ALIGN float checks[kDimBlock] = {};
   hn::Store(check, d8, checks);
   for (float x : checks) tail_check += x;
   return tail_check == 0;
 }
 
-// [rows,D] -> [d_padded][vectors * lanes], zero beyond rows and D.
-void pack_queries(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, float* packed) {
+// [rows,D] -> [d_padded][vectors * lanes]. Sixteen features of a row at a time: a cache line is read once.
+void pack_queries(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, void* packed) {
   const int64_t width = int64_t{vectors} * kLanes;
-  for (int64_t c = 0; c < d_padded; ++c)
-    for (int64_t i = 0; i < width; ++i) packed[c * width + i] = c < d && i < rows ? anchors[i * d + c] : 0.0f;
+  auto* out = static_cast<float*>(packed);
+  for (int64_t first = 0; first < d_padded; first += 16) {
+    const int64_t end = first + 16 < d_padded ? first + 16 : d_padded;
+    for (int64_t i = 0; i < width; ++i) {
+      // Too many rows side by side for the processor to see where each goes on.
+      __builtin_prefetch(anchors + i * d + first + 128);
+      for (int64_t c = first; c < end; ++c) out[c * width + i] = c < d && i < rows ? anchors[i * d + c] : 0.0f;
+    }
+  }
 }
 
 }  // namespace fnce::cpu::FNCE_ISA

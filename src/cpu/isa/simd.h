@@ -18,14 +18,16 @@ void sigma_table(const Feistel& f, int32_t first, uint32_t begin, uint32_t end, 
 void lambda_rows(const LambdaDraw& draw, int64_t first, int64_t count, float* out);
 void lambda_dimensions(const LambdaDraw& draw, int64_t d, float* out);
 void lambda_elements(const LambdaDraw& draw, int64_t row, int64_t d, float* out);
+int64_t packed_bytes(int64_t d_padded);
 bool pack_keys(const PackJob& job);
+void pack_queries(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, void* packed);
 void run_tile(const TileJob& job);
 void prepare_row(const RowInput& input, RowState& state);
-void pack_queries(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, float* packed);
 void row_gradient(const RowInput& input, const RowState& state, RowGradient& gradient);
 void merge_panel(const MergeJob& job);
-float norm(const float* x, int64_t d);
-void scale_row(const float* x, float factor, int64_t d, float* out);
+float norm(const void* x, int32_t type, int64_t d);
+void scale_row(const void* x, int32_t type, float factor, int64_t d, void* out, int32_t out_type);
+float rounded_dot(const float* x, bool round_x, const float* y, int32_t type, int64_t d);
 
 namespace {
 

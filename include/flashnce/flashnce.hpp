@@ -1,0 +1,299 @@
+/* FlashNCE for C++17: the C interface of flashnce.h with owners and exceptions, and nothing in between.
+ *
+ *   Error                 what a call throws that did not return FNCE_OK: the status and the library's sentence
+ *   Problem, Args, Push   the C structs, filled when they are made; fields are set as in C
+ *   Plan                  owns a fnce_plan
+ *   Workspace             owns aligned host memory, for workspaces and for partials
+ *   loss, scale, push, scores, prep, partial, merge, partial_rows, finish, run, ...   the calls
+ *
+ * A minimal program:
+ *
+ *     flashnce::Problem problem(flashnce::Preset::ft, 256, 65536, 128);
+ *     flashnce::Plan plan(problem);
+ *     flashnce::Workspace workspace(plan);
+ *     flashnce::Args args;
+ *     args.x_q = x_q.data(); args.x_k = x_k.data(); args.queue = queue.data();
+ *     args.loss = &loss; args.dq = dq.data(); args.seed = step;
+ *     flashnce::loss(plan, args, workspace);
+ *
+ * flashnce.h is the reference: names, fields, shapes and errors are the same here, without the prefix fnce_. Arrays
+ * are passed as pointers (std::vector: data()), never copied, and must live as long as the call; on a GPU as long as the
+ * work on the stream. Calls take the C structs by reference, so that Problem, Args and Push serve as well as structs
+ * that C code filled. Threads: as in C; a Plan may serve many threads at the same time, a Workspace one call.
+ *
+ * This header is inline code only: it needs flashnce.h and the C++17 library, and adds nothing to the binary interface.
+ */
+#ifndef FLASHNCE_FLASHNCE_HPP
+#define FLASHNCE_FLASHNCE_HPP
+
+#include <flashnce/flashnce.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace flashnce {
+
+/* ---- Errors ------------------------------------------------------------------------------------------------------ */
+
+/* what() is "FNCE_INVALID_ARGUMENT: problem.n is -1; allowed: 1 .. 2147483647". */
+class Error : public std::runtime_error {
+ public:
+  Error(fnce_status status, const char* sentence)
+      : std::runtime_error(std::string(fnce_status_string(status)) + ": " + sentence), status_(status) {}
+
+  fnce_status status() const noexcept { return status_; }
+
+ private:
+  fnce_status status_;
+};
+
+/* Throws Error, with the sentence of this thread's last failing call, unless `status` is FNCE_OK. For calls of the C
+ * interface among those of this one. */
+inline void check(fnce_status status) {
+  if (status != FNCE_OK) throw Error(status, fnce_last_error());
+}
+
+/* ---- The problem and its arguments ------------------------------------------------------------------------------- */
+
+enum class Preset : std::int32_t {
+  moco = FNCE_PRESET_MOCO,
+  ft = FNCE_PRESET_FT,
+  ft_elementwise = FNCE_PRESET_FT_ELEMENTWISE
+};
+
+/* fnce_problem, filled with a preset: N queries, K negatives, D features. */
+struct Problem : fnce_problem {
+  explicit Problem(Preset preset) {
+    check(fnce_problem_init(this, sizeof(fnce_problem), static_cast<std::int32_t>(preset)));
+  }
+  Problem(Preset preset, std::int64_t n_queries, std::int64_t k_negatives, std::int64_t d_features) : Problem(preset) {
+    n = n_queries;
+    k = k_negatives;
+    d = d_features;
+  }
+};
+
+/* fnce_args with their defaults: no pointers, temperature 0.07, the alphas and shifts of the feature transformation. */
+struct Args : fnce_args {
+  Args() { check(fnce_args_init(this, sizeof(fnce_args))); }
+};
+
+/* fnce_push with its defaults: CPU, float32, normalised. */
+struct Push : fnce_push {
+  Push() { check(fnce_push_init(this, sizeof(fnce_push))); }
+};
+
+/* ---- Owners ------------------------------------------------------------------------------------------------------ */
+
+/* A checked problem with its backend and tiling; immutable. Moved, not copied: a Plan that has been moved from holds
+ * none, and calls with it throw. */
+class Plan {
+ public:
+  explicit Plan(const fnce_problem& problem) { check(fnce_plan_create(&problem, &plan_)); }
+  Plan(Plan&& other) noexcept : plan_(std::exchange(other.plan_, nullptr)) {}
+  Plan& operator=(Plan&& other) noexcept {
+    Plan taken(std::move(other));
+    std::swap(plan_, taken.plan_);
+    return *this;
+  }
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+  ~Plan() { fnce_plan_destroy(plan_); }
+
+  /* For the C interface; null after a move. */
+  const fnce_plan* get() const noexcept { return plan_; }
+  /* Bytes of device memory that calls with this plan need. */
+  std::size_t workspace_bytes() const {
+    std::size_t bytes = 0;
+    check(fnce_plan_workspace(plan_, &bytes));
+    return bytes;
+  }
+  /* What would run, and why, in words; the text is the plan's. */
+  const char* describe() const noexcept { return fnce_plan_describe(plan_); }
+  /* Where this plan's partials keep what; `bytes` is the size of one. */
+  fnce_layout partial_layout() const {
+    fnce_layout layout;
+    check(fnce_partial_layout(plan_, &layout, sizeof layout));
+    return layout;
+  }
+
+ private:
+  fnce_plan* plan_ = nullptr;
+};
+
+/* Uninitialised host memory, aligned to FNCE_ALIGNMENT: a workspace, or a partial. Moved, not copied. Throws
+ * std::bad_alloc. For another device than the CPU, pass memory of that device to the calls that take a pointer. */
+class Workspace {
+ public:
+  explicit Workspace(std::size_t bytes)
+      : data_(::operator new (bytes, std::align_val_t{FNCE_ALIGNMENT})), size_(bytes) {}
+  explicit Workspace(const Plan& plan) : Workspace(plan.workspace_bytes()) {}
+  Workspace(Workspace&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, std::size_t{0})) {}
+  Workspace& operator=(Workspace&& other) noexcept {
+    Workspace taken(std::move(other));
+    std::swap(data_, taken.data_);
+    std::swap(size_, taken.size_);
+    return *this;
+  }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  ~Workspace() { ::operator delete (data_, std::align_val_t{FNCE_ALIGNMENT}); }
+
+  void* data() noexcept { return data_; }
+  const void* data() const noexcept { return data_; }
+  std::size_t size() const noexcept { return size_; }
+
+ private:
+  void* data_;
+  std::size_t size_;
+};
+
+/* ---- The loss ---------------------------------------------------------------------------------------------------- */
+
+/* The loss of equation (7), with the gradients and statistics whose pointers `args` has. */
+inline void loss(const Plan& plan, const fnce_args& args, void* workspace, std::size_t workspace_bytes,
+                 fnce_stream stream = nullptr) {
+  check(fnce_loss(plan.get(), &args, workspace, workspace_bytes, stream));
+}
+inline void loss(const Plan& plan, const fnce_args& args, Workspace& workspace) {
+  loss(plan, args, workspace.data(), workspace.size());
+}
+
+/* The same without a plan: the library keeps one per problem. */
+inline std::size_t run_workspace(const fnce_problem& problem) {
+  std::size_t bytes = 0;
+  check(fnce_run_workspace(&problem, &bytes));
+  return bytes;
+}
+inline void run(const fnce_problem& problem, const fnce_args& args, void* workspace, std::size_t workspace_bytes,
+                fnce_stream stream = nullptr) {
+  check(fnce_run(&problem, &args, workspace, workspace_bytes, stream));
+}
+inline void run(const fnce_problem& problem, const fnce_args& args, Workspace& workspace) {
+  run(problem, args, workspace.data(), workspace.size());
+}
+
+/* Host memory: out[i,c] = upstream * gradient[i,c], the same upstream for all rows; both [rows,columns] float32. */
+inline void scale(const float* gradient, std::int64_t rows, std::int64_t columns, float upstream, float* out) {
+  check(fnce_scale(FNCE_CPU, 0, gradient, rows, columns, &upstream, 1, FNCE_FLOAT32, out, nullptr));
+}
+/* As fnce_scale: any device, one upstream or one per row, any element type. */
+inline void scale(std::int32_t device, std::int32_t device_index, const float* gradient, std::int64_t rows,
+                  std::int64_t columns, const float* upstream, std::int64_t upstream_count, std::int32_t out_type,
+                  void* out, fnce_stream stream = nullptr) {
+  check(fnce_scale(device, device_index, gradient, rows, columns, upstream, upstream_count, out_type, out, stream));
+}
+
+/* Writes a batch of keys into the ring of negatives, equation (10). */
+inline void push(const fnce_push& keys, fnce_stream stream = nullptr) { check(fnce_queue_push(&keys, stream)); }
+
+/* The statistics of the scores before any transformation. */
+inline void scores(const Plan& plan, const fnce_args& args, const fnce_score_buffers& out, void* workspace,
+                   std::size_t workspace_bytes, fnce_stream stream = nullptr) {
+  check(fnce_scores(plan.get(), &args, &out, workspace, workspace_bytes, stream));
+}
+inline void scores(const Plan& plan, const fnce_args& args, const fnce_score_buffers& out, Workspace& workspace) {
+  scores(plan, args, out, workspace.data(), workspace.size());
+}
+
+/* ---- The loss in steps ------------------------------------------------------------------------------------------- */
+
+/* Equations (1), (2), (4), (6): writes the anchors of the plan's rows. */
+inline void prep(const Plan& plan, const fnce_args& args, const fnce_anchors& anchors, void* workspace,
+                 std::size_t workspace_bytes, fnce_stream stream = nullptr) {
+  check(fnce_prep(plan.get(), &args, &anchors, workspace, workspace_bytes, stream));
+}
+inline void prep(const Plan& plan, const fnce_args& args, const fnce_anchors& anchors, Workspace& workspace) {
+  prep(plan, args, anchors, workspace.data(), workspace.size());
+}
+
+/* The plan's negatives against `anchors`. */
+inline void partial(const Plan& plan, const fnce_args& args, const fnce_anchors& anchors, void* out,
+                    std::size_t out_bytes, void* workspace, std::size_t workspace_bytes, fnce_stream stream = nullptr) {
+  check(fnce_partial(plan.get(), &args, &anchors, out, out_bytes, workspace, workspace_bytes, stream));
+}
+inline void partial(const Plan& plan, const fnce_args& args, const fnce_anchors& anchors, Workspace& out,
+                    Workspace& workspace) {
+  partial(plan, args, anchors, out.data(), out.size(), workspace.data(), workspace.size());
+}
+
+/* Merges `count` partials, in the order given, into `out` (which may be partials[0]). */
+inline void merge(const Plan& plan, const void* const* partials, std::int32_t count, void* out, std::size_t out_bytes,
+                  fnce_stream stream = nullptr) {
+  check(fnce_merge(plan.get(), partials, count, out, out_bytes, stream));
+}
+
+/* Rows first_row .. first_row + n - 1 of a partial of `partial_plan` into one of `plan`. */
+inline void partial_rows(const Plan& partial_plan, const void* partial, std::int64_t first_row, const Plan& plan,
+                         void* out, std::size_t out_bytes, fnce_stream stream = nullptr) {
+  check(fnce_partial_rows(partial_plan.get(), partial, first_row, plan.get(), out, out_bytes, stream));
+}
+
+/* Adds the positives: everything that loss() writes. */
+inline void finish(const Plan& plan, const fnce_args& args, const void* partial, std::size_t partial_bytes,
+                   void* workspace, std::size_t workspace_bytes, fnce_stream stream = nullptr) {
+  check(fnce_finish(plan.get(), &args, partial, partial_bytes, workspace, workspace_bytes, stream));
+}
+inline void finish(const Plan& plan, const fnce_args& args, const Workspace& partial, Workspace& workspace) {
+  finish(plan, args, partial.data(), partial.size(), workspace.data(), workspace.size());
+}
+
+/* ---- Inspection -------------------------------------------------------------------------------------------------- */
+
+namespace detail {
+
+/* Number of lambdas over `rows` rows; 0 for a problem that the library is about to refuse. */
+inline std::size_t lambda_count(std::int32_t granularity, std::int64_t rows, std::int64_t d) {
+  const auto size = [](std::int64_t n) { return n > 0 ? static_cast<std::size_t>(n) : std::size_t{0}; };
+  switch (granularity) {
+    case FNCE_LAMBDA_CALL: return 1;
+    case FNCE_LAMBDA_ROW: return size(rows);
+    case FNCE_LAMBDA_DIMENSION: return size(d);
+    case FNCE_LAMBDA_ELEMENT: return size(rows) * size(d);
+    default: return 0;
+  }
+}
+
+}  // namespace detail
+
+/* What a call with these arguments draws where it is sampled: lambda in row order, indices of this shard's rows. */
+inline std::vector<float> sample_lambda_pos(const fnce_problem& problem, const fnce_args& args) {
+  std::vector<float> out(detail::lambda_count(problem.lambda_pos, problem.n, problem.d));
+  check(fnce_sample_lambda_pos(&problem, &args, out.data(), static_cast<std::int64_t>(out.size())));
+  return out;
+}
+inline std::vector<float> sample_lambda_neg(const fnce_problem& problem, const fnce_args& args) {
+  std::vector<float> out(detail::lambda_count(problem.lambda_neg, problem.k, problem.d));
+  check(fnce_sample_lambda_neg(&problem, &args, out.data(), static_cast<std::int64_t>(out.size())));
+  return out;
+}
+inline std::vector<std::int32_t> permutation(const fnce_problem& problem, const fnce_args& args) {
+  std::vector<std::int32_t> out(detail::lambda_count(FNCE_LAMBDA_ROW, problem.k, problem.d));
+  check(fnce_permutation(&problem, &args, out.data(), static_cast<std::int64_t>(out.size())));
+  return out;
+}
+
+/* Usable devices of a kind, FNCE_CPU or FNCE_CUDA. */
+inline std::int32_t device_count(std::int32_t device) {
+  std::int32_t count = 0;
+  check(fnce_device_count(device, &count));
+  return count;
+}
+
+/* The process's default number of CPU threads. */
+inline void set_threads(std::int32_t threads) { check(fnce_set_threads(threads)); }
+inline std::int32_t get_threads() noexcept { return fnce_get_threads(); }
+
+/* Of the library that is loaded: version, backends, instruction set; version() as FNCE_VERSION. */
+inline const char* build_info() noexcept { return fnce_build_info(); }
+inline std::int32_t version() noexcept { return fnce_version(); }
+
+}  // namespace flashnce
+
+#endif /* FLASHNCE_FLASHNCE_HPP */

@@ -1,0 +1,231 @@
+"""One call of the library from tensors: its plan, arguments, outputs and workspace.
+
+Shared by the operators and by the loss in steps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _library as c
+from .._options import Plan, plan_for
+
+ELEMENT_TYPES = {torch.float32: c.FLOAT32, torch.float16: c.FLOAT16, torch.bfloat16: c.BFLOAT16}
+
+# Rows of the packed statistics: the float32 ones and the int64 ones of the mixed scores, then those of the unmixed.
+FLOAT_SCORES = ("pos", "neg_mean", "neg_variance", "neg_min", "neg_max", "neg_log_mean_exp")
+LOSS_SCORES = ("entropy", "dq_norm")
+INT_SCORES = ("neg_count", "n_greater", "n_greater_equal")
+
+
+class Structure(NamedTuple):
+    """What the forward operator takes as int[]: dispatching a list costs far less than as many arguments."""
+
+    normalize: int
+    per_pos: int
+    renormalize_pos: int
+    per_neg: int
+    renormalize_neg: int
+    columns: int
+    anchor: int
+    reduction: int
+    scores: int
+    need_dq: int
+    need_dk: int
+    need_dtemperature: int
+
+
+class Numbers(NamedTuple):
+    """What it takes as float[]. The temperature counts only where no tensor is given for it."""
+
+    temperature: float
+    alpha_pos: float
+    shift_pos: float
+    alpha_neg: float
+    shift_neg: float
+
+
+def device_of(name: str, tensor: Tensor) -> tuple[int, int, int | None]:
+    """fnce_problem.device, device_index and the stream."""
+    device = tensor.device
+    if device.type == "cpu":
+        return c.CPU, 0, None
+    if device.type == "cuda":
+        return c.CUDA, device.index, torch.cuda.current_stream(device).cuda_stream
+    raise ValueError(f"{name} is on device {str(device)!r}; it must be on 'cpu' or 'cuda'")
+
+
+def workspace_of(size: int, device: torch.device) -> tuple[Tensor, int]:
+    buffer = torch.empty(size + c.ALIGNMENT, dtype=torch.uint8, device=device)
+    return buffer, -(-buffer.data_ptr() // c.ALIGNMENT) * c.ALIGNMENT
+
+
+def sizes_or_raise(q: Tensor, k: Tensor, negatives: Tensor, rows: tuple) -> None:
+    """What would read past the end of an array if it did not hold."""
+    n, d = q.shape
+    if k.shape != q.shape or negatives.dim() != 2 or negatives.shape[1] != d:
+        raise ValueError(
+            f"k has shape {list(k.shape)} and negatives {list(negatives.shape)}; with q {list(q.shape)} they must be "
+            f"[{n}, {d}] and [K, {d}]"
+        )
+    for name, tensor, dtype, count in rows:
+        if tensor is None:
+            continue
+        if tensor.dtype != dtype:
+            raise TypeError(f"{name} has type {tensor.dtype}; it must be {dtype}")
+        if count is not None and tensor.numel() != count:
+            raise ValueError(f"{name} has shape {list(tensor.shape)}; it must have {count} elements")
+        if tensor.device != q.device:
+            raise ValueError(f"{name} is on {tensor.device}; it must be on the device of q, {q.device}")
+
+
+def lambda_count(per: int, rows: int, d: int) -> int:
+    return (0, 1, rows, d, rows * d)[per]
+
+
+def outputs_of(q: Tensor, structure: Structure) -> tuple[Tensor, ...]:
+    """The tensors that forward returns, unwritten; what is not needed has no elements."""
+    n, scores = q.shape[0], structure.scores
+    shape = (n,) if structure.reduction == c.REDUCTION["none"] else ()
+    unmixed = bool(scores & c.SCORES_UNMIXED)
+    floats = (2 if unmixed else 1) * len(FLOAT_SCORES) + len(LOSS_SCORES) if scores else 0
+    integers = (2 if unmixed else 1) * len(INT_SCORES) if scores else 0
+    new = lambda size, dtype=torch.float32: q.new_empty(size, dtype=dtype)  # noqa: E731
+    return (
+        new(shape),
+        new(q.shape if structure.need_dq else (0,)),
+        new(q.shape if structure.need_dk else (0,)),
+        new(shape if structure.need_dtemperature else (0,)),
+        new((floats, n) if scores else (0, 0)),
+        new((integers, n) if scores else (0, 0), torch.int64),
+    )
+
+
+def point_scores(buffers: c.ScoreBuffers, float_names: tuple[str, ...], floats: Tensor, integers: Tensor) -> None:
+    """Points the buffers at the first rows of two packed tensors."""
+    for names, rows in ((float_names, floats), (INT_SCORES, integers)):
+        at, stride = rows.data_ptr(), rows.element_size() * rows.shape[1]
+        for i, name in enumerate(names):
+            setattr(buffers, name, at + i * stride)
+
+
+class Part(NamedTuple):
+    """Where the rows and the negatives of a call lie in a larger whole: fields of fnce_problem."""
+
+    k_global: int = 0
+    row_offset: int = 0
+    column_offset: int = 0
+    perm_block: int = 0
+
+
+class Inputs(NamedTuple):
+    """What a call reads, in the order of the operator."""
+
+    q: Tensor
+    k: Tensor
+    negatives: Tensor
+    temperature: Tensor | None
+    weight: Tensor | None
+    lambda_pos: Tensor | None
+    lambda_neg: Tensor | None
+    permutation: Tensor | None
+    seed: Tensor | None
+    seed_value: int
+    offset: int
+
+    def dense(self) -> Inputs:
+        """The same with contiguous rows; keep it until the call is over, as it may hold copies."""
+        return Inputs(*(x.contiguous() if isinstance(x, Tensor) else x for x in self))
+
+    def given(self) -> tuple[bool, bool, bool]:
+        return tuple(x is not None for x in (self.lambda_pos, self.lambda_neg, self.permutation))
+
+
+def check_inputs(inputs: Inputs, structure: Structure) -> None:
+    """Everything that the library cannot see: types, sizes and devices of tensors."""
+    q, k, negatives, temperature, weight, lambda_pos, lambda_neg, permutation, seed, _, _ = inputs
+    (n, d), rows, f32 = q.shape, negatives.shape[0], torch.float32
+    element_type("q", q)
+    sizes_or_raise(
+        q, k, negatives,
+        (("k", k, q.dtype, None), ("negatives", negatives, negatives.dtype, None),
+         ("temperature", temperature, f32, 1), ("weight", weight, f32, n),
+         ("lambda_pos", lambda_pos, f32, lambda_count(structure.per_pos, n, d)),
+         ("lambda_neg", lambda_neg, f32, lambda_count(structure.per_neg, rows, d)),
+         ("permutation", permutation, torch.int32, rows), ("seed", seed, torch.int64, 1)),
+    )  # fmt: skip
+
+
+def plan_of(
+    q: Tensor,
+    negatives: Tensor,
+    structure: Structure,
+    given: tuple[bool, bool, bool] = (False,) * 3,
+    part: Part = Part(),
+    n: int | None = None,
+) -> Plan:
+    """The plan of a call with n rows (those of q); `given` says whether lambda_pos, lambda_neg and the permutation are
+    tensors."""
+    device, device_index, _ = device_of("q", q)
+    key = (
+        q.shape[0] if n is None else n, negatives.shape[0], q.shape[1], *part, device, device_index,
+        element_type("q", q), element_type("negatives", negatives), c.FLOAT32, structure.normalize,
+        structure.per_pos, int(given[0]), structure.renormalize_pos,
+        structure.per_neg, int(given[1]), structure.renormalize_neg, int(given[2]),
+        structure.columns, structure.anchor, structure.reduction, structure.scores,
+        torch.get_num_threads() if device == c.CPU else 0,
+    )  # fmt: skip
+    return plan_for(key)
+
+
+def element_type(name: str, tensor: Tensor) -> int:
+    """FNCE_FLOAT32, FNCE_FLOAT16 or FNCE_BFLOAT16."""
+    code = ELEMENT_TYPES.get(tensor.dtype)
+    if code is None:
+        raise TypeError(f"{name} has type {tensor.dtype}; it must be float32, float16 or bfloat16")
+    return code
+
+
+_ARGS_TEMPLATE = bytes(c.new_args())
+
+
+def address_of(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def arguments_of(inputs: Inputs, numbers: Numbers) -> c.Args:
+    """fnce_args that reads `inputs`, which are dense, and writes nothing yet."""
+    args = c.Args.from_buffer_copy(_ARGS_TEMPLATE)
+    args.x_q, args.x_k = inputs.q.data_ptr(), inputs.k.data_ptr()
+    args.queue = inputs.negatives.data_ptr() if inputs.negatives.shape[0] else None
+    args.temperature, args.alpha_pos, args.shift_pos, args.alpha_neg, args.shift_neg = numbers
+    args.seed, args.offset = inputs.seed_value & 0xFFFFFFFFFFFFFFFF, inputs.offset & 0xFFFFFFFFFFFFFFFF
+    args.temperature_pointer = address_of(inputs.temperature)
+    args.seed_pointer = address_of(inputs.seed)
+    args.weight, args.permutation = address_of(inputs.weight), address_of(inputs.permutation)
+    args.lambda_pos, args.lambda_neg = address_of(inputs.lambda_pos), address_of(inputs.lambda_neg)
+    if inputs.permutation is not None and inputs.q.device.type == "cpu":
+        args.checks = c.CHECK_PERMUTATION
+    return args
+
+
+def point_outputs(args: c.Args, outputs: tuple[Tensor, ...], structure: Structure) -> None:
+    """Points `args` at the tensors of outputs_of."""
+    loss, dq, dk, dtemperature, float_scores, int_scores = outputs
+    args.loss = loss.data_ptr()
+    if structure.need_dq:
+        args.dq = dq.data_ptr()
+    if structure.need_dk:
+        args.dk = dk.data_ptr()
+    if structure.need_dtemperature and structure.reduction == c.REDUCTION["none"]:
+        args.dtemperature_rows = dtemperature.data_ptr()
+    elif structure.need_dtemperature:
+        args.dtemperature = dtemperature.data_ptr()
+    if structure.scores:
+        point_scores(args.mixed, FLOAT_SCORES + LOSS_SCORES, float_scores, int_scores)
+    if structure.scores & c.SCORES_UNMIXED:
+        floats, integers = float_scores[len(FLOAT_SCORES + LOSS_SCORES) :], int_scores[len(INT_SCORES) :]
+        point_scores(args.unmixed, FLOAT_SCORES, floats, integers)

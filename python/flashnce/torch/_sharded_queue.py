@@ -1,0 +1,190 @@
+"""The negatives queue of several processes: each holds some of its rows, all push to it, one order is global."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize as unit
+
+from .._options import integer
+from . import _ops
+from ._call import ELEMENT_TYPES
+from ._memory import queue_rows
+from ._queue import check_keys, check_queue_type, rename_moco
+from ._ranks import Field, Ranks
+
+_TYPE_NAMES = {code: str(dtype) for dtype, code in ELEMENT_TYPES.items()}
+
+
+class ShardedQueue(nn.Module):
+    """K negatives of D features, in one ring that is spread over the processes of a group.
+
+    Takes the place of a Queue in InfoNCE and info_nce: the loss of each process's rows is against all K negatives. The
+    ring is that of one process into which the keys of all ranks are pushed in rank order. The permutation of mixed
+    negatives stays inside blocks of `perm_block` rows, and each rank holds a run of whole blocks (perhaps none), so
+    what a seed draws does not depend on the number of processes; docs/sharding.md tells the whole story.
+
+    Construction, `push`, `full_queue` and the loss are collective: every rank of the group calls them, in one order.
+
+    Args:
+        size: K >= 1, over all ranks.
+        features: D >= 1.
+        perm_block: a multiple of 16. At most ceil(K / perm_block) ranks get rows.
+        group: the process group; None: the default one or, without torch.distributed, this process alone.
+        dtype: element type of the queue: float32, float16 or bfloat16.
+        device: where the buffers live.
+        generator: what the first content is drawn from; with generators of one seed on all ranks it does not depend on
+            their number. Default: torch's default generator of the device.
+        check: True: each call first exchanges a few numbers, so that ranks may have different numbers of rows and an
+            error on one rank is raised on all. False: it does not, which on a GPU saves a synchronisation with the
+            host. Then every rank must have as many rows and the same options, and an error on one rank leaves the
+            others waiting.
+
+    Buffers, all in state_dict():
+        queue: [K_r,D], this rank's rows of the ring.
+        position: int64 [1], the row of the whole ring that the next key goes to, equal on all ranks.
+        first_row: int64 [1], the row of the whole ring that row 0 of `queue` is.
+
+    load_state_dict takes such a state of the same rank of as many processes, or that of the whole ring, {"queue":
+    full_queue(), "position": position}: of any number of processes, of a Queue, or of MoCo.
+    """
+
+    queue: Tensor
+    position: Tensor
+    first_row: Tensor
+
+    def __init__(
+        self,
+        size: int,
+        features: int,
+        *,
+        perm_block: int = 1024,
+        group: torch.distributed.ProcessGroup | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        generator: torch.Generator | None = None,
+        check: bool = True,
+    ) -> None:
+        super().__init__()
+        self.ranks = Ranks(group)
+        position = torch.zeros(1, dtype=torch.int64, device=device)
+        fields, error = {}, None
+        try:
+            for name, value, least in (("size", size, 1), ("features", features, 1), ("perm_block", perm_block, 16)):
+                integer(name, value)
+                if value < least or (name == "perm_block" and value % 16):
+                    allowed = "a multiple of 16" if least > 1 else "at least 1"
+                    raise ValueError(f"{name} is {value}; it must be {allowed}")
+            check_queue_type(dtype)
+            fields = {
+                "size": Field(size),
+                "features": Field(features),
+                "perm_block": Field(perm_block),
+                "dtype": Field(ELEMENT_TYPES[dtype], _TYPE_NAMES.get),
+                "check": Field(int(check), bool),
+            }
+        except (TypeError, ValueError) as wrong:
+            error = wrong
+        self.ranks.agree("ShardedQueue", position.device, equal=fields, error=error)
+        self.size, self.features, self.perm_block, self.check = size, features, perm_block, check
+        blocks = -(-size // perm_block)
+        # Rank r holds rows starts[r] .. starts[r+1] - 1.
+        starts = [min(rank * blocks // self.ranks.count * perm_block, size) for rank in range(self.ranks.count + 1)]
+        self.sizes = [end - start for start, end in zip(starts, starts[1:])]
+        self.rows = range(starts[self.ranks.rank], starts[self.ranks.rank + 1])
+        queue = queue_rows(len(self.rows), features, dtype, device)
+        # Every rank draws every block and keeps its own.
+        for start in range(0, size, perm_block):
+            rows = torch.randn(min(perm_block, size - start), features, device=device, generator=generator)
+            if start in self.rows:
+                queue[start - self.rows.start :][: len(rows)] = unit(rows, dim=1)
+        self.register_buffer("queue", queue)
+        self.register_buffer("position", position)
+        self.register_buffer("first_row", torch.full_like(position, self.rows.start))
+
+    def __len__(self) -> int:
+        return self.size
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.size}, {self.features}, perm_block={self.perm_block}, dtype={self.queue.dtype}, "
+            f"rank {self.ranks.rank} of {self.ranks.count} with {len(self.rows)} rows"
+        )
+
+    @torch.no_grad()
+    def push(self, keys: Tensor, *, normalize: bool = True) -> None:
+        """Writes the keys of all ranks, in rank order, over the oldest rows of the ring, with wrap-around.
+
+        Of more than K keys the last K stay. Collective.
+
+        Args:
+            keys: [N,D], this rank's: any N >= 0, which may differ from rank to rank (the same N where check is False);
+                float32, float16 or bfloat16; never mixed ones.
+            normalize: whether the keys are divided by their norms first.
+
+        Raises:
+            TypeError, ValueError: as Queue.push; on every rank, if one rank's keys are wrong or `normalize` differs.
+        """
+        if self.check:
+            error = None
+            try:
+                check_keys(keys, self.queue)
+            except (TypeError, ValueError) as wrong:
+                error = wrong
+            count = [keys.shape[0] if error is None else 0]
+            fields = {"normalize": Field(int(normalize), bool)}
+            numbers, _ = self.ranks.agree("push", self.queue.device, count, fields, error)
+            sizes = [row[0] for row in numbers]
+        else:
+            check_keys(keys, self.queue)
+            sizes = [keys.shape[0]] * self.ranks.count
+        own = self.queue.new_empty(keys.shape)
+        if len(own):
+            # A ring of its own size turns raw keys into rows of the queue.
+            _ops.queue_push(own, torch.zeros_like(self.position), keys.detach(), normalize=normalize)
+        if max(sizes):
+            self._write(self.ranks.gather_rows(own, sizes))
+
+    def _write(self, rows: Tensor) -> None:
+        """Writes into the ring what of `rows`, the new ones of all ranks in order, falls into this rank's shard.
+
+        The rows of this shard that are written follow each other in the shard taken as a ring of its own, from the
+        position if that lies inside, else from its start. So all is done with tensors of known size on the device.
+        """
+        count = min(len(rows), self.size)
+        position = (self.position + (len(rows) - count)) % self.size
+        rows = rows[len(rows) - count :]
+        held, first = len(self.rows), self.rows.start
+        if held:
+            inside = (position >= first) & (position < first + held)
+            start = torch.where(inside, position - first, 0)
+            to = (start + torch.arange(min(count, held), device=rows.device)) % held
+            source = (first + to - position) % self.size
+            new = (source < count)[:, None]
+            source = source.clamp(max=count - 1)
+            self.queue.index_copy_(0, to, torch.where(new, rows[source], self.queue[to]))
+        self.position.copy_((position + count) % self.size)
+
+    @torch.no_grad()
+    def full_queue(self) -> Tensor:
+        """[K,D]: the whole ring, on every rank. Collective. With `position` it is what load_state_dict takes."""
+        self.ranks.agree("full_queue", self.queue.device)
+        return self.queue.clone() if self.ranks.count == 1 else self.ranks.gather_rows(self.queue, self.sizes)
+
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors) -> None:
+        whole = (self.size, self.features)
+        rename_moco(state_dict, prefix, whole)
+        rows, first, position = (state_dict.get(prefix + name) for name in ("queue", "first_row", "position"))
+        if rows is not None and tuple(rows.shape) == whole:
+            state_dict[prefix + "queue"] = rows[self.rows.start : self.rows.stop]
+            state_dict[prefix + "first_row"] = self.first_row.clone()
+        elif rows is not None and first is not None and first.item() != self.rows.start:
+            errors.append(
+                f"{prefix}queue holds the rows from {first.item()} on, but this rank has those from {self.rows.start} "
+                f"on; load the state of this rank, or the {self.size} rows of full_queue()"
+            )
+            return
+        if position is not None and position.numel() == 1 and not 0 <= position.item() < self.size:
+            errors.append(f"{prefix}position is {position.item()}; it must be in 0 .. {self.size - 1}")
+            return
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)

@@ -1,0 +1,14 @@
+// The two matrix products of a panel in bfloat16, by vdpbf16ps (AVX512_BF16) or by AMX's tdpbf16ps:
+//   multiply_scores   S[key][query] = z . a
+//   multiply_sums     O[feature][query] += z^T P
+// and the packing that they want of the keys as pairs.
+#pragma once
+#include "cpu/bf16/tile16.h"
+#include "cpu/isa/prefetch.h"
+#include "cpu/isa/softmax.h"
+
+#if defined(FNCE_AMX)
+#include "cpu/bf16/products_amx.h"
+#else
+#include "cpu/bf16/products_dot.h"
+#endif

@@ -1,0 +1,155 @@
+// AMX: tdpbf16ps multiplies 16 x 32 by 32 x 16 bfloat16 values into a 16 x 16 tile of float32. Tiles 0..3 hold the sums of
+// 2 row groups x 2 vectors of queries, 4 and 5 the row groups of A, 6 and 7 the vectors of B.
+// FNCE_MODEL names a header that defines the tile intrinsics in software, for tests on processors without them.
+#pragma once
+#include <immintrin.h>
+#if defined(FNCE_MODEL)
+#include FNCE_MODEL
+#endif
+
+#include "cpu/bf16/tile16.h"
+#include "cpu/isa/prefetch.h"
+#include "cpu/isa/softmax.h"
+
+namespace fnce::cpu::FNCE_ISA::FNCE_PRODUCTS {
+namespace {
+
+constexpr int kWidest = 2;
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+static_assert(sizeof(TileConfig) == 64);
+
+// Around all tiles of a task: configuring costs as much as dozens of products.
+inline void prepare_unit() {
+  const TileConfig config;
+  _tile_loadconfig(&config);
+}
+inline void release_unit() { _tile_release(); }
+
+// Keys 0 .. keys - 1, a multiple of kKeyPadding, into job.raw_scores.
+template <int NV>
+HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int keys, Prefetcher& prefetcher) {
+  const Tile16 tile = tile_at(const_cast<void*>(job.packed), job.d_padded);
+  const int64_t stride = row_stride(job.d_padded);
+  constexpr int64_t kRow = NV * kLanes * 4;  // bytes of a row of queries, scores or sums
+  for (int j = 0; j < keys; j += 32) {
+    const uint16_t* rows = tile.rows + j * stride;
+    _tile_zero(0);
+    _tile_zero(2);
+    if constexpr (NV == 2) {
+      _tile_zero(1);
+      _tile_zero(3);
+    }
+    for (int64_t c = 0; c < job.d_padded; c += 32) {
+      prefetcher.step();
+      const auto* q = static_cast<const uint32_t*>(panel.q) + c / 2 * NV * kLanes;
+      _tile_loadd(4, rows + c, stride * 2);
+      _tile_loadd(5, rows + 16 * stride + c, stride * 2);
+      _tile_loadd(6, q, kRow);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(2, 5, 6);
+      if constexpr (NV == 2) {
+        _tile_loadd(7, q + kLanes, kRow);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(3, 5, 7);
+      }
+    }
+    float* s = job.raw_scores + int64_t{j} * NV * kLanes;
+    _tile_stored(0, s, kRow);
+    _tile_stored(2, s + 16 * NV * kLanes, kRow);
+    if constexpr (NV == 2) {
+      _tile_stored(1, s + kLanes, kRow);
+      _tile_stored(3, s + 16 * NV * kLanes + kLanes, kRow);
+    }
+  }
+}
+
+template <int NV>
+HWY_INLINE void multiply_sums(const TileJob& job, const Panel& panel, int keys, Prefetcher& prefetcher) {
+  const Tile16 tile = tile_at(const_cast<void*>(job.packed), job.d_padded);
+  constexpr int64_t kRow = NV * kLanes * 4;
+  for (int64_t dim = 0; dim < job.d_padded; dim += 32) {
+    float *o = panel.o + dim * NV * kLanes, *o_next = o + 16 * NV * kLanes;
+    _tile_loadd(0, o, kRow);
+    _tile_loadd(2, o_next, kRow);
+    if constexpr (NV == 2) {
+      _tile_loadd(1, o + kLanes, kRow);
+      _tile_loadd(3, o_next + kLanes, kRow);
+    }
+    for (int j = 0; j < keys; j += 32) {
+      prefetcher.step();
+      const uint32_t* columns = tile.columns + dim * kFeatureStride + j / 2;
+      const auto* p = reinterpret_cast<const uint32_t*>(job.weights) + j / 2 * NV * kLanes;
+      _tile_loadd(4, columns, kFeatureStride * 4);
+      _tile_loadd(5, columns + 16 * kFeatureStride, kFeatureStride * 4);
+      _tile_loadd(6, p, kRow);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(2, 5, 6);
+      if constexpr (NV == 2) {
+        _tile_loadd(7, p + kLanes, kRow);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(3, 5, 7);
+      }
+    }
+    _tile_stored(0, o, kRow);
+    _tile_stored(2, o_next, kRow);
+    if constexpr (NV == 2) {
+      _tile_stored(1, o + kLanes, kRow);
+      _tile_stored(3, o_next + kLanes, kRow);
+    }
+  }
+}
+
+inline int64_t steps_of_panel(const TileJob& job, int keys) {
+  const int64_t scores = keys / 32 * (job.d_padded / 32);
+  return job.sums && job.in_loss ? 2 * scores : scores;
+}
+
+// 16 x 16 words: columns become rows.
+HWY_INLINE void transpose(const __m512i (&in)[16], uint32_t* out, int64_t stride) {
+  __m512i a[16], b[16];
+  FNCE_UNROLL for (int i = 0; i < 16; i += 2) {
+    a[i] = _mm512_unpacklo_epi32(in[i], in[i + 1]);
+    a[i + 1] = _mm512_unpackhi_epi32(in[i], in[i + 1]);
+  }
+  FNCE_UNROLL for (int i = 0; i < 16; i += 4) {
+    b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+    b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+    b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+    b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+  }
+  // b[4 g + c], 128-bit lane l: column 4 l + c of rows 4 g .. 4 g + 3.
+  FNCE_UNROLL for (int c = 0; c < 4; ++c) {
+    const __m512i even = _mm512_shuffle_i32x4(b[c], b[4 + c], 0x88), odd = _mm512_shuffle_i32x4(b[c], b[4 + c], 0xdd);
+    const __m512i even2 = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0x88);
+    const __m512i odd2 = _mm512_shuffle_i32x4(b[8 + c], b[12 + c], 0xdd);
+    _mm512_storeu_si512(out + c * stride, _mm512_shuffle_i32x4(even, even2, 0x88));
+    _mm512_storeu_si512(out + (8 + c) * stride, _mm512_shuffle_i32x4(even, even2, 0xdd));
+    _mm512_storeu_si512(out + (4 + c) * stride, _mm512_shuffle_i32x4(odd, odd2, 0x88));
+    _mm512_storeu_si512(out + (12 + c) * stride, _mm512_shuffle_i32x4(odd, odd2, 0xdd));
+  }
+}
+
+// tile.columns: feature after feature, each with its pairs of keys.
+template <class Interleave>
+HWY_INLINE void pair_columns(const Tile16& tile, int keys, int64_t d_padded, Interleave&& interleave) {
+  const int64_t stride = row_stride(d_padded);
+  for (int j = 0; j < keys; j += 32)
+    for (int64_t c = 0; c < d_padded; c += 16) {
+      __m512i words[16];
+      FNCE_UNROLL for (int r = 0; r < 16; ++r) {
+        alignas(64) uint32_t pair[16];
+        const uint16_t* even = tile.rows + (j + 2 * r) * stride + c;
+        interleave(even, even + stride, kLanes, pair);
+        words[r] = _mm512_load_si512(pair);
+      }
+      transpose(words, tile.columns + c * kFeatureStride + j / 2, kFeatureStride);
+    }
+}
+
+}  // namespace
+}  // namespace fnce::cpu::FNCE_ISA::FNCE_PRODUCTS

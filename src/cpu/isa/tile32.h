@@ -1,0 +1,16 @@
+// A packed key tile of the float32 products: [d_padded / 8][kKeyTile][8 features], one packing for both GEMMs.
+#pragma once
+#include <cstdint>
+
+#include "cpu/tiling.h"
+
+namespace fnce::cpu::FNCE_ISA {
+namespace {
+
+constexpr int64_t kDimBlock = 8;     // features per packed block: rows are read by scalar broadcast only
+constexpr int64_t kKeyPadding = 24;  // whole micro tiles of every panel width
+// Floats between two dim blocks: off the multiples of 4096 bytes that would share one L1 set.
+constexpr int64_t kTileStride = kKeyTile * kDimBlock + 16;
+
+}  // namespace
+}  // namespace fnce::cpu::FNCE_ISA

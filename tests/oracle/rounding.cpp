@@ -1,0 +1,178 @@
+// Bounds of roundings to 16 bits.
+#include "oracle/rounding.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "oracle/engine.h"
+#include "oracle/forward.h"
+
+namespace oracle {
+namespace {
+
+constexpr double kHalfUnit = 1.0 / 512;          // half a unit in the last place of bfloat16, relative
+constexpr double kGroups = 256;                  // weights closer than a factor 1 + 2^-8 round alike
+constexpr double kFloatError = 8.0 / (1 << 23);  // of a value before it is rounded, relative to its terms
+
+// A unit of the type where the value may round to either neighbour, else 0; [rows,D] as `values`.
+Rows undecided(Element element, const Rows& values, const Rows& magnitudes) {
+  Rows units(values.size(), 0);
+  if (element == Element::kFloat32) return units;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double margin = kFloatError * magnitudes[i];
+    if (rounded(element, values[i] - margin) != rounded(element, values[i] + margin))
+      units[i] = spacing(element, std::abs(values[i]) + margin);
+  }
+  return units;
+}
+
+// sum_c |x_c| |y_c| of a row of x and a row of y.
+double absolute_product(const Rows& x, int64_t i, const Rows& y, int64_t j, int64_t d) {
+  double sum = 0;
+  for (int64_t c = 0; c < d; ++c) sum += std::abs(x[i * d + c] * y[j * d + c]);
+  return sum;
+}
+
+std::vector<bool> nonzero_rows(const Rows& values, int64_t d) {
+  std::vector<bool> out(values.size() / d);
+  for (size_t i = 0; i < out.size(); ++i)
+    out[i] = std::any_of(values.begin() + int64_t(i) * d, values.begin() + int64_t(i + 1) * d,
+                         [](double x) { return x != 0; });
+  return out;
+}
+
+// The two factors of a set of scores, and how far each element of them is undecided.
+struct Factors {
+  const Rows& anchor;   // [N,D] as multiplied
+  const Rows& columns;  // [C,D] as multiplied
+  Rows anchor_unit;     // [N,D]
+  Rows columns_unit;    // [C,D], or empty
+};
+
+// The error of every score, [N,C].
+Rows score_errors(const Inputs& in, const Factors& f) {
+  const int64_t d = in.d, count = static_cast<int64_t>(f.columns.size()) / d;
+  const std::vector<bool> rows = nonzero_rows(f.anchor_unit, d), columns = nonzero_rows(f.columns_unit, d);
+  Rows errors(in.n * count, 0);
+  for (int64_t i = 0; i < in.n; ++i)
+    for (int64_t j = 0; j < count; ++j) {
+      if (rows[i]) errors[i * count + j] += absolute_product(f.anchor_unit, i, f.columns, j, d);
+      if (!columns.empty() && columns[j]) errors[i * count + j] += absolute_product(f.anchor, i, f.columns_unit, j, d);
+    }
+  return errors;
+}
+
+// 2^-9 times the root of the sum of squares over groups of weights; `size(j, c)` is what weight j multiplies, c <
+// width.
+template <class Size>
+Rows weight_errors(const Rows& weights, int64_t width, Size&& size) {
+  std::map<int64_t, Rows> groups;
+  for (size_t j = 0; j < weights.size(); ++j) {
+    const double weight = std::abs(weights[j]);
+    if (!(weight > 0) || !std::isfinite(weight)) continue;
+    Rows& sum =
+        groups.try_emplace(static_cast<int64_t>(std::floor(kGroups * std::log(weight))), width, 0.0).first->second;
+    for (int64_t c = 0; c < width; ++c) sum[c] += weight * std::abs(size(static_cast<int64_t>(j), c));
+  }
+  Rows out(width, 0);
+  for (const auto& [key, sum] : groups)
+    for (int64_t c = 0; c < width; ++c) out[c] += sum[c] * sum[c];
+  for (double& x : out) x = kHalfUnit * std::sqrt(x);
+  return out;
+}
+
+// `score_error`: [N,columns] of the loss's scores; `columns_unit` as in Factors.
+void row_rounding(const Inputs& in, const Result<double>& r, const Magnitudes& m, const Rows& score_error,
+                  const Rows& columns_unit, int64_t i, EngineRounding& out) {
+  const int64_t d = in.d, count = in.column_count();
+  const double tau = in.temperature;
+  double average = 0;  // the error of LSE
+  for (int64_t j = 0; j < count; ++j)
+    average += std::exp(r.mixed.score[i * count + j] / tau - r.log_sum_exp[i]) * score_error[i * count + j] / tau;
+  const double loss = r.pushed[i] * average, w_error = r.pushed[i] * std::exp(-r.row_loss[i]) * average;
+  RowBounds bounds(d);
+  double inner = 0;  // the error of a.o
+  const Rows probability(r.probability.begin() + i * count, r.probability.begin() + (i + 1) * count);
+  const Rows weights = engine_weights(in, probability);
+  const Rows sums = weight_errors(weights, d, [&](int64_t j, int64_t c) { return r.engine_rows[j * d + c]; });
+  inner += weight_errors(weights, 1, [&](int64_t j, int64_t) {
+    double product = 0;
+    for (int64_t c = 0; c < d; ++c) product += r.anchor[i * d + c] * r.engine_rows[j * d + c];
+    return product;
+  })[0];
+  for (int64_t c = 0; c < d; ++c) bounds.anchor[c] = sums[c];
+  for (int64_t j = 0; j < count; ++j) {
+    const double moved = probability[j] * (average + score_error[i * count + j] / tau);
+    if (moved == 0 && columns_unit.empty()) continue;
+    inner += moved * std::abs(r.mixed.score[i * count + j]);
+    for (int64_t c = 0; c < d; ++c) {
+      const double unit = columns_unit.empty() ? 0 : columns_unit[j * d + c];
+      bounds.anchor[c] += moved * std::abs(r.negatives[j * d + c]) + probability[j] * unit;
+      inner += probability[j] * unit * std::abs(r.anchor[i * d + c]);
+    }
+  }
+  const double g_tau = (inner / tau + w_error * std::abs(r.mixed.pos[i]) / tau) / tau;
+  for (int64_t c = 0; c < d; ++c) {
+    bounds.anchor[c] /= tau;
+    bounds.q_mixed[c] = w_error * m.k_mixed[i * d + c] / tau;
+    bounds.k_mixed[c] = w_error * m.q_mixed[i * d + c] / tau;
+  }
+  propagate(in, r, m, i, std::move(bounds), out.dq, out.dk);
+  out.loss[i] = (in.weight.empty() ? 1.0 : std::abs(in.weight[i])) * loss;
+  out.dtemperature_rows[i] = std::abs(row_scale(in, i)) * g_tau;
+  out.entropy[i] = loss + tau * g_tau;
+}
+
+// `errors`: [N,columns], empty for none.
+void score_rounding(const Inputs& in, const Scores<double>& scores, const Rows& errors, ScoreCondition& out) {
+  for (auto* field : {&out.score_rounding, &out.mean_rounding, &out.log_mean_exp_rounding}) field->assign(in.n, 0);
+  const int64_t count = scores.columns;
+  if (errors.empty()) return;
+  for (int64_t i = 0; i < in.n; ++i)
+    for (int64_t j = 0; j < count; ++j) {
+      const double error = errors[i * count + j], logit = scores.score[i * count + j] / in.temperature;
+      out.score_rounding[i] = std::max(out.score_rounding[i], error);
+      out.mean_rounding[i] += error / double(count);
+      out.log_mean_exp_rounding[i] += std::exp(logit - scores.log_mean_exp[i]) / double(count) * error / in.temperature;
+    }
+}
+
+// The positive of the ranks: the key rounded to the queue's type, the query as the products take it.
+void rank_rounding(const Inputs& in, const Rows& q, const Rows& k, const Rows& q_size, const Rows& k_size,
+                   ScoreCondition& out) {
+  const Rows k_unit = undecided(in.queue_type, k, k_size);
+  const Rows q_unit = undecided(in.rounds_anchor() ? Element::kBfloat16 : Element::kFloat32, q, q_size);
+  out.rank_rounding.assign(in.n, 0);
+  for (int64_t i = 0; i < in.n; ++i)
+    out.rank_rounding[i] = absolute_product(q, i, k_unit, i, in.d) + absolute_product(q_unit, i, k, i, in.d);
+}
+
+}  // namespace
+
+void add_roundings(const Inputs& in, const Result<double>& r, const Magnitudes& m, Condition& out) {
+  for (auto* rows : {&out.rounding.loss, &out.rounding.dtemperature_rows, &out.rounding.entropy}) rows->assign(in.n, 0);
+  for (auto* matrix : {&out.rounding.dq, &out.rounding.dk}) matrix->assign(in.n * in.d, 0);
+  rank_rounding(in, r.q_mixed, r.k_mixed, m.q_mixed, m.k_mixed, out.mixed);
+  rank_rounding(in, r.q, r.k, m.q, m.k, out.unmixed);
+  rank_rounding(in, r.q, r.k, m.q, m.k, out.plain);
+  Rows mixed, unmixed, plain;
+  if (in.rounds_anchor()) {
+    const Rows anchor_unit = undecided(Element::kBfloat16, r.anchor, m.anchor), plain_anchor = in_bfloat16(r.q);
+    Rows columns_unit;
+    // Which neighbour a mixed row took is seen before it was rounded.
+    if (in.mixes_negatives()) columns_unit = undecided(Element::kBfloat16, unrounded_columns(in), m.negatives);
+    for (int64_t j = 0; j < static_cast<int64_t>(columns_unit.size()) / in.d; ++j)
+      if (j >= in.k || !in.rounds_row(j)) std::fill_n(columns_unit.begin() + j * in.d, in.d, 0.0);
+    mixed = score_errors(in, {r.scoring, r.negatives, anchor_unit, columns_unit});
+    unmixed = score_errors(in, {r.scoring, in.queue, anchor_unit, {}});
+    plain = score_errors(in, {plain_anchor, in.queue, undecided(Element::kBfloat16, r.q, m.q), {}});
+    for (int64_t i = 0; i < in.n; ++i) row_rounding(in, r, m, mixed, columns_unit, i, out.rounding);
+  }
+  score_rounding(in, r.mixed, mixed, out.mixed);
+  score_rounding(in, r.unmixed, unmixed, out.unmixed);
+  score_rounding(in, r.plain, plain, out.plain);
+}
+
+}  // namespace oracle

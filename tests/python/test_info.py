@@ -1,0 +1,106 @@
+"""`python -m flashnce info` as a program of its own, without NumPy and torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+import flashnce
+from flashnce import _library as c
+from flashnce._options import PLAN_FIELDS, Plan
+
+NO_GPU = pytest.mark.skipif(c.device_count(c.CUDA) > 0, reason="this machine has a GPU that the library can use")
+
+# What imports NumPy or torch fails.
+WITHOUT_PACKAGES = """
+import runpy, sys
+sys.modules.update(numpy=None, torch=None)
+runpy.run_module("flashnce", run_name="__main__", alter_sys=True)
+"""
+
+
+def info(*arguments, **environment):
+    return subprocess.run([sys.executable, "-c", WITHOUT_PACKAGES, "info", *map(str, arguments)],
+                          env=os.environ | environment, capture_output=True, text=True, timeout=120)  # fmt: skip
+
+
+def info_json(*arguments, **environment) -> dict:
+    result = info(*arguments, "--json", **environment)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_the_library_in_words():
+    result = info()
+    assert result.returncode == 0, result.stderr
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert lines["flashnce"] == flashnce.__version__
+    assert lines["library"] == str(c.PATH)
+    assert lines["build"] == c.LIBRARY.fnce_build_info().decode()
+    assert lines["devices"] == f"cpu 1, cuda {c.device_count(c.CUDA)}"
+    assert int(lines["threads"]) >= 1
+    assert "runs" not in lines and "workspace" not in lines
+
+
+def test_a_shape_runs_what_the_library_says():
+    found = info_json(24, 80, 12, "--preset", "moco", "--threads", 2)
+    assert found["version"] == flashnce.__version__
+    plan = found["plan"]
+    assert "24 queries x 80 negatives x 12 features" in plan["runs"] and "up to 2 threads" in plan["runs"]
+    assert (plan["n"], plan["k"], plan["d"], plan["preset"]) == (24, 80, 12, "moco")
+    problem = c.new_problem("moco")
+    problem.n, problem.k, problem.d, problem.threads = 24, 80, 12, 2
+    same = Plan(tuple(getattr(problem, field) for field in PLAN_FIELDS))
+    assert (plan["runs"], plan["workspace_bytes"]) == (same.describe(), same.workspace_bytes)
+
+
+def test_the_preset_changes_what_runs():
+    assert info_json(24, 80, 12, "--preset", "moco")["plan"]["runs"] != info_json(24, 80, 12)["plan"]["runs"]
+
+
+@pytest.mark.parametrize("option", ["--feature-type", "--queue-type", "--gradient-type"])
+def test_types_reach_the_library(option):
+    """Either they are in the words of the plan or the library refuses them by the field's name."""
+    result = info(8, 16, 4, option, "bfloat16")
+    field = option[2:].replace("-", "_")
+    if result.returncode:
+        assert f"problem.{field} is" in result.stderr
+    else:
+        assert "bfloat16" in result.stdout.split("runs", 1)[1]
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="elsewhere there is one instruction set")
+def test_an_instruction_set_that_is_forced_is_shown():
+    found = info_json(8, 16, 4, FNCE_CPU_ISA="baseline")
+    assert found["environment"]["FNCE_CPU_ISA"] == "baseline"
+    assert "cpu (baseline" in found["build"] and "cpu backend, baseline " in found["plan"]["runs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((256, 65536), "a shape is three numbers, N K D, not 2"),
+        ((0, 16, 4), "problem.n is 0; allowed: 1 .. 2147483647"),
+        pytest.param((8, 16, 4, "--device", "cuda"), "problem.device is 2", marks=NO_GPU),
+        ((8, 16, 4, "--threads", 5000), "problem.threads is 5000"),
+        ((8, 16, "many"), "argument N K D: invalid int value: 'many'"),
+        ((8, 16, 4, "--queue-type", "int8"), "invalid choice: 'int8'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(arguments, sentence):
+    result = info(*arguments)
+    assert result.returncode == 2 and sentence in result.stderr
+    assert "Traceback" not in result.stderr and result.stdout == ""
+
+
+def test_a_wrong_instruction_set_is_named():
+    sentence = "FNCE_CPU_ISA in the environment is avx1024"
+    with_shape, without = info(8, 16, 4, FNCE_CPU_ISA="avx1024"), info(FNCE_CPU_ISA="avx1024")
+    assert with_shape.returncode == 2 and sentence in with_shape.stderr
+    lines = dict(line.split(maxsplit=1) for line in without.stdout.splitlines())
+    assert without.returncode == 1 and lines["error"].startswith(sentence)
