@@ -449,12 +449,12 @@ FNCE_API fnce_status fnce_permutation(const fnce_problem* problem, const fnce_ar
 
 /* Number of devices of a kind that can be used; FNCE_OK with 0 where there is none. */
 FNCE_API fnce_status fnce_device_count(int32_t device, int32_t* count);
-/* One line: version, compiled backends, the CPU's instruction set in use. Static storage. */
+/* One line: version, compiled backends, the CPU's instruction set in use and those that can be forced. Static storage. */
 FNCE_API const char* fnce_build_info(void);
 /* The process's default number of CPU threads, at first the number of CPUs this process may run on. 1 .. 1024. Plans made
  * before keep theirs; fnce_scale and fnce_queue_push always use the present one. The instruction set is chosen once, the best
- * that the processor has; FNCE_CPU_ISA=baseline, avx2 or avx512 in the environment forces another one (plans fail where the
- * processor lacks it). */
+ * that the processor has; FNCE_CPU_ISA in the environment forces another one: baseline, avx2, avx512, avx512_bf16 or amx; neon
+ * on arm64 (plans fail where the processor lacks it; fnce_build_info lists what there is). */
 FNCE_API fnce_status fnce_set_threads(int32_t threads);
 FNCE_API int32_t fnce_get_threads(void);
 
