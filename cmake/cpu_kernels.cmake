@@ -25,8 +25,13 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
   list(APPEND FLASHNCE_ISAS avx2 avx512)
   list(APPEND FLASHNCE_PRODUCTS avx512_bf16 amx)
   # Four lanes, which GCC turns into SSE2. Before GCC 12.3 Highway falls back to one, because of wrong code for 16-bit products
-  # on other processors (GCC bug 106322); there are none here.
-  set(FLASHNCE_ISA_FLAGS_baseline -DHWY_BROKEN_EMU128=0)
+  # on other processors (GCC bug 106322); there are none here. Under sanitizers, whose checks of every lane take minutes to
+  # compile, one.
+  if(FLASHNCE_SANITIZE)
+    set(FLASHNCE_ISA_FLAGS_baseline -DHWY_BROKEN_EMU128=1)
+  else()
+    set(FLASHNCE_ISA_FLAGS_baseline -DHWY_BROKEN_EMU128=0)
+  endif()
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
   set(FLASHNCE_ISAS neon)
 endif()
