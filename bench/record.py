@@ -234,21 +234,10 @@ def validate(record: object) -> None:
     _no_place("record", record)
 
 
-def _as_schema_2(record: dict) -> dict:
-    """A record of schema 1: the table of steps alone, without limits, and without the time that all of it took."""
-    isa = re.search(r"cpu \((\w+)", record["software"]["flashnce"]).group(1)
-    cells = [{**cell, "isa": isa} for cell in record.pop("cells")]
-    settings = {**record["settings"], "seconds": 0}
-    more = {"instruction_sets": [], "tables": {"steps": cells}, "left_out": []}
-    return record | {"schema": 2, "settings": settings} | more
-
-
 def load(path: Path) -> dict:
     """A record that has been checked."""
     try:
         record = json.loads(path.read_text())
-        if isinstance(record, dict) and record.get("schema") == 1:
-            record = _as_schema_2(record)
         validate(record)
     except (json.JSONDecodeError, RecordError) as error:
         raise RecordError(f"{path.name}: {error}") from None
