@@ -110,6 +110,7 @@ def main() -> None:
             "cells": measure(shape),
         }
     if options.record:
+        options.record.parent.mkdir(parents=True, exist_ok=True)
         options.record.write_text(json.dumps(record, indent=1) + "\n")
     print("\n".join(table(record)))
 
