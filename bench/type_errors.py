@@ -20,7 +20,7 @@ import torch
 from flashnce.torch import InfoNCE
 from peers import software
 from peers.errors import errors_of, reference_step
-from peers.library import SEED, draws_of
+from peers.ours import SEED, draws_of
 from peers.loaded import TYPES, own
 from peers.steps import TEMPERATURE, Inputs, Shape
 from render import table_of

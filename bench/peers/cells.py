@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from . import library, tables
+from . import ours, tables
 from .errors import errors_of, errors_of_rows, reference_rows, reference_step, some_rows
 from .loaded import Unsupported, own
 from .measure import SLOW, measure, ratio, spread
@@ -72,12 +72,12 @@ def errors(table: str, inputs: Inputs, made: dict) -> dict[str, dict[str, float]
         given = peer.inputs if table in tables.SOME_ROWS else inputs
         key = (transformation, given.queue.dtype)
         if key not in expected:
-            draws = library.draws_of(transformation, inputs.shape)
+            draws = ours.draws_of(transformation, inputs.shape)
             answer = reference_rows(given, draws, rows) if table in tables.SOME_ROWS else reference_step(given, draws)
             expected[key] = (draws, answer)
         draws, answer = expected[key]
         if table in tables.SOME_ROWS:
-            single = library.CInterface(given, transformation, reduction="none")
+            single = ours.CInterface(given, transformation, reduction="none")
             found[name] = errors_of_rows(single.run(), answer, rows)
         else:
             found[name] = errors_of(peer.result(draws), answer)

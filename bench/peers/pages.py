@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .library import CInterface
+from .ours import CInterface
 from .loaded import Unsupported
 from .steps import Inputs
 

@@ -72,13 +72,13 @@ def difference(peers: list) -> str:
 def make(builds: dict, given, preset: str) -> tuple[dict, dict[str, str]]:
     """The call of each build, and why a build has none. A forced instruction set that a build does not know, or a type
     that it does not have, is no error of this program."""
-    from .library import CInterface
+    from .ours import CInterface
     from .loaded import Unsupported
 
     made, lacks = {}, {}
     for who, build in builds.items():
         try:
-            made[who] = CInterface(given, preset, library=build)
+            made[who] = CInterface(given, preset, loaded=build)
             made[who].step()
         except (Unsupported, RuntimeError) as error:
             lacks[who] = str(error)

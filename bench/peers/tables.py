@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from . import library, pages, steps
+from . import ours, pages, steps
 from .steps import Inputs, Shape
 
 GEMMS = ("gemms-torch", "gemms-numpy")
@@ -60,14 +60,14 @@ class Optional:
 
 
 def c_interface(transformation: str) -> Callable[[Inputs], object]:
-    return partial(library.CInterface, transformation=transformation)
+    return partial(ours.CInterface, transformation=transformation)
 
 
 def all_steps(job: dict, inputs: Inputs | None) -> tuple[Makers, tuple[str, ...]]:
     peers: Makers = {"gemms-torch": steps.TorchGemms, "gemms-numpy": steps.NumpyGemms}
     for transformation in TRANSFORMATIONS:
         peers[f"flashnce-{transformation}-c"] = c_interface(transformation)
-        peers[f"flashnce-{transformation}-torch"] = partial(library.Binding, transformation=transformation)
+        peers[f"flashnce-{transformation}-torch"] = partial(ours.Binding, transformation=transformation)
     peers |= {
         "moco-code": steps.MocoCode,
         "eager-ft": steps.EagerFt,

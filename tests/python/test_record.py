@@ -27,7 +27,7 @@ import grid  # noqa: E402
 import record as records  # noqa: E402
 import render  # noqa: E402
 import table  # noqa: E402
-from peers import errors, library  # noqa: E402
+from peers import errors, ours  # noqa: E402
 from peers.steps import Inputs, Shape  # noqa: E402
 
 
@@ -109,7 +109,7 @@ def test_a_measured_record_is_valid(measured):
 def test_the_reference_of_single_rows_is_that_of_the_batch(transformation, monkeypatch):
     monkeypatch.setattr(errors, "CHUNK", 7)
     inputs = Inputs(Shape(6, 40, 10))
-    draws = library.draws_of(transformation, inputs.shape)
+    draws = ours.draws_of(transformation, inputs.shape)
     loss, dq = errors.reference_step(inputs, draws)
     rows = torch.arange(6)
     losses, gradients = errors.reference_rows(inputs, draws, rows)

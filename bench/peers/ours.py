@@ -68,24 +68,24 @@ class CInterface:
         inputs: Inputs,
         transformation: str,
         *,
-        library: Loaded | None = None,
+        loaded: Loaded | None = None,
         reduction: str = "mean",
         workspace: Callable[[int], Tensor] = allocate,
     ) -> None:
-        self.transformation, self.library = transformation, library or own()
+        self.transformation, self.loaded = transformation, loaded or own()
         shape, element = inputs.shape, TYPES[str(inputs.queue.dtype).removeprefix("torch.")]
-        problem = self.library.problem(transformation)
+        problem = self.loaded.problem(transformation)
         problem.n, problem.k, problem.d = shape.n, shape.k, shape.d
         problem.threads = torch.get_num_threads()
         problem.feature_type = problem.queue_type = element
         problem.reduction = c.REDUCTION[reduction]
         self.plan = None
-        self.plan, self.workspace_bytes, self.description = self.library.plan(problem)
+        self.plan, self.workspace_bytes, self.description = self.loaded.plan(problem)
         self.buffer = workspace(self.workspace_bytes + c.ALIGNMENT)
         self.workspace = -(-self.buffer.data_ptr() // c.ALIGNMENT) * c.ALIGNMENT
         self.loss, self.dq = torch.empty(shape.n if reduction == "none" else ()), torch.empty(shape.n, shape.d)
         self.inputs = inputs  # the pointers below are into it
-        self.args = self.library.args()
+        self.args = self.loaded.args()
         self.args.temperature = TEMPERATURE
         self.args.x_q, self.args.x_k = inputs.x_q.data_ptr(), inputs.x_k.data_ptr()
         self.args.queue = inputs.queue.data_ptr()
@@ -93,12 +93,12 @@ class CInterface:
 
     def __del__(self) -> None:
         if self.plan is not None:
-            self.library.handle.fnce_plan_destroy(self.plan)
+            self.loaded.handle.fnce_plan_destroy(self.plan)
 
     def step(self) -> None:
         self.args.seed += 1
-        self.library.check(
-            self.library.handle.fnce_loss(self.plan, self.args, self.workspace, self.workspace_bytes, None)
+        self.loaded.check(
+            self.loaded.handle.fnce_loss(self.plan, self.args, self.workspace, self.workspace_bytes, None)
         )
 
     def products(self) -> str | None:
