@@ -37,13 +37,13 @@ class CpuPlan : public BackendPlan {
     const Workspace workspace = carve(call);
     const CallContext context = this->context(call, workspace);
     check_permutation(context);
-    const fnce_anchors anchors = {workspace.anchors, workspace.pos, workspace.unmixed_pos, {}};
+    const bool mixed = any_buffer(call.args.raw().mixed), unmixed = any_buffer(call.args.raw().unmixed);
+    const fnce_anchors anchors = {
+        workspace.anchors, mixed ? workspace.pos : nullptr, unmixed ? workspace.unmixed_pos : nullptr, {}};
     const fnce_problem& p = problem_.raw();
     const PartialView partial(workspace.partial, partial_layout(p.n, p.d, p.scores));
     prep_rows(context, RowMixing::kAsProblem, anchors);
-    run_pass(context,
-             {true, call.args.needs_gradient(), any_buffer(call.args.raw().mixed), any_buffer(call.args.raw().unmixed)},
-             anchors, partial);
+    run_pass(context, {true, call.args.needs_gradient(), mixed, unmixed}, anchors, partial);
     finish_rows(context, partial);
   }
 

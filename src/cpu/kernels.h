@@ -41,7 +41,7 @@ struct PackJob {
   int keys;
   int64_t d_padded;
   float* scratch;  // 3 * d_padded floats
-  void* packed;    // as the TileKernels have it; features beyond D are zero before and stay so
+  void* packed;    // as the TileKernels have it; zeros beyond D
 };
 
 // Running statistics of a row block's rows over the keys of a task, one array per statistic, all [padded rows].
@@ -76,8 +76,7 @@ struct TileJob {
   float* sums_o;        // panels of O, [d_padded][3|2|1 vectors]
   float *m, *l;         // [padded rows], m in base 2
   float* weights;       // scratch: P of one panel, [kKeyTile][3 vectors]
-  float* raw_scores;    // scratch of the same size: raw scores, where statistics need them
-  bool keep_raw_scores;
+  float* raw_scores;    // scratch of the same size: raw scores of one panel
   const void* queue;  // prefetched while computing: these rows of it
   int64_t row_bytes;
   const int32_t* next_rows;

@@ -103,9 +103,6 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
     s.lower = call.workspace.lower[set] + pass.first_padded(block);
     start_statistics(s, padded);
   }
-  // Features beyond D are read by the kernels and must be zero; packing does not touch them.
-  if (t.d != t.d_padded) std::memset(scratch.packed, 0, static_cast<size_t>(call.tiles.packed_bytes(t.d_padded)));
-
   TileJob job = {};
   job.packed = scratch.packed;
   job.d_padded = t.d_padded;
@@ -121,7 +118,6 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
   job.l = state.l;
   job.weights = scratch.weights;
   job.raw_scores = scratch.raw_scores;
-  job.keep_raw_scores = job.mixed || job.unmixed;
   job.queue = call.args.raw().queue;
   job.row_bytes = t.d * element_size(call.problem.raw().queue_type);
 

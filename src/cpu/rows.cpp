@@ -189,13 +189,14 @@ void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& an
     RowState state = scratch.row;
     call.kernels.prepare_row(row_input(call, mixing, i, scratch.lambda_row), state);
     float* anchor = static_cast<float*>(anchors.anchor) + i * p.d;
-    call.kernels.scale_row(anchor_mixed ? state.q_mixed : state.q, FNCE_FLOAT32, 1.0f, p.d, anchor, FNCE_FLOAT32);
-    // Where products are of 16 bits, the anchor has the values that they are made of.
+    const float* exact = anchor_mixed ? state.q_mixed : state.q;
     const bool rounds = call.tiles.product_type != FNCE_FLOAT32;
     if (rounds) {
-      void* halves = scratch.gradient;
-      call.kernels.scale_row(anchor, FNCE_FLOAT32, 1.0f, p.d, halves, call.tiles.product_type);
-      call.kernels.scale_row(halves, call.tiles.product_type, 1.0f, p.d, anchor, FNCE_FLOAT32);
+      // The anchor has the values that products are made of.
+      call.kernels.scale_row(exact, FNCE_FLOAT32, 1.0f, p.d, scratch.gradient, call.tiles.product_type);
+      call.kernels.scale_row(scratch.gradient, call.tiles.product_type, 1.0f, p.d, anchor, FNCE_FLOAT32);
+    } else {
+      call.kernels.scale_row(exact, FNCE_FLOAT32, 1.0f, p.d, anchor, FNCE_FLOAT32);
     }
     // Ranks ask how the key would do as a row of the queue: rounded to its type.
     const auto rank_pos = [&](const float* q, const float* k, float score) {

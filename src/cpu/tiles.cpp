@@ -157,7 +157,6 @@ bool run_mixed_rows(const CallContext& call, const Negatives& negatives, const T
   mixed.mode = TileMode::kPlain;
   mixed.keys = range.keys;
   mixed.unmixed = nullptr;
-  mixed.keep_raw_scores = mixed.mixed != nullptr;
   call.tiles.run_tile(mixed);
   if (!negatives.is_union && !job.unmixed) return finite;
   TileJob raw = job;

@@ -11,8 +11,8 @@ using D16 = hn::ScalableTag<uint16_t>;
 constexpr D16 d16;
 constexpr int64_t kLanes16 = HWY_LANES(uint16_t);
 
-// Copies a row; false if a value is not finite: all bits of its exponent are set.
-HWY_INLINE bool copy_row(const uint16_t* row, int64_t d, uint16_t* out) {
+// Copies a row, with zeros up to d_padded; false if a value is not finite: all bits of its exponent are set.
+HWY_INLINE bool copy_row(const uint16_t* row, int64_t d, int64_t d_padded, uint16_t* out) {
   const auto exponent = hn::Set(d16, 0x7f80);
   auto largest = hn::Zero(d16);
   int64_t c = 0;
@@ -26,6 +26,7 @@ HWY_INLINE bool copy_row(const uint16_t* row, int64_t d, uint16_t* out) {
     finite = finite && (row[c] & 0x7f80) != 0x7f80;
     out[c] = row[c];
   }
+  for (; c < d_padded; ++c) out[c] = 0;
   return finite;
 }
 
@@ -33,7 +34,7 @@ HWY_INLINE bool copy_row(const uint16_t* row, int64_t d, uint16_t* out) {
 bool mix_and_round(const PackJob& job, int64_t row, int64_t partner, uint16_t* out) {
   const float* mixed = mix_row<FNCE_BFLOAT16>(job, row, partner);
   scale_row(mixed, FNCE_FLOAT32, 1.0f, job.d, out, FNCE_BFLOAT16);
-  return copy_row(out, job.d, out);
+  return copy_row(out, job.d, job.d_padded, out);
 }
 
 // Words of two keys, feature by feature.
@@ -59,9 +60,9 @@ bool pack_keys(const PackJob& job) {
   bool finite = true;
   for (int j = 0; j < job.keys; ++j) {
     uint16_t* out = tile.rows + j * stride;
-    const bool row_finite = job.partners
-                                ? mix_and_round(job, job.rows[j], job.partners[j], out)
-                                : copy_row(static_cast<const uint16_t*>(job.queue) + job.rows[j] * job.d, job.d, out);
+    const bool row_finite = job.partners ? mix_and_round(job, job.rows[j], job.partners[j], out)
+                                         : copy_row(static_cast<const uint16_t*>(job.queue) + job.rows[j] * job.d,
+                                                    job.d, job.d_padded, out);
     finite = finite && row_finite;
   }
   pair_columns(tile, job.keys, job.d_padded, interleave);

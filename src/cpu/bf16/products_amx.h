@@ -30,6 +30,33 @@ inline void prepare_unit() {
 }
 inline void release_unit() { _tile_release(); }
 
+// Tiles 0..3 += A B: two groups of 16 rows of A, rows `a_bytes` apart, against NV vectors of B, rows `b_bytes` apart.
+template <int NV>
+HWY_INLINE void multiply_tiles(const void* a, const void* a_next, int64_t a_bytes, const uint32_t* b, int64_t b_bytes) {
+  _tile_loadd(4, a, a_bytes);
+  _tile_loadd(5, a_next, a_bytes);
+  _tile_loadd(6, b, b_bytes);
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(2, 5, 6);
+  if constexpr (NV == 2) {
+    _tile_loadd(7, b + kLanes, b_bytes);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+}
+
+// Tiles 0..3 to 32 rows of NV vectors.
+template <int NV>
+HWY_INLINE void store_tiles(float* out, int64_t row_bytes) {
+  float* next = out + 16 * NV * kLanes;
+  _tile_stored(0, out, row_bytes);
+  _tile_stored(2, next, row_bytes);
+  if constexpr (NV == 2) {
+    _tile_stored(1, out + kLanes, row_bytes);
+    _tile_stored(3, next + kLanes, row_bytes);
+  }
+}
+
 // Keys 0 .. keys - 1, a multiple of kKeyPadding, into job.raw_scores.
 template <int NV>
 HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int keys, Prefetcher& prefetcher) {
@@ -47,24 +74,9 @@ HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int keys
     for (int64_t c = 0; c < job.d_padded; c += 32) {
       prefetcher.step();
       const auto* q = static_cast<const uint32_t*>(panel.q) + c / 2 * NV * kLanes;
-      _tile_loadd(4, rows + c, stride * 2);
-      _tile_loadd(5, rows + 16 * stride + c, stride * 2);
-      _tile_loadd(6, q, kRow);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(2, 5, 6);
-      if constexpr (NV == 2) {
-        _tile_loadd(7, q + kLanes, kRow);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(3, 5, 7);
-      }
+      multiply_tiles<NV>(rows + c, rows + 16 * stride + c, stride * 2, q, kRow);
     }
-    float* s = job.raw_scores + int64_t{j} * NV * kLanes;
-    _tile_stored(0, s, kRow);
-    _tile_stored(2, s + 16 * NV * kLanes, kRow);
-    if constexpr (NV == 2) {
-      _tile_stored(1, s + kLanes, kRow);
-      _tile_stored(3, s + 16 * NV * kLanes + kLanes, kRow);
-    }
+    store_tiles<NV>(job.raw_scores + int64_t{j} * NV * kLanes, kRow);
   }
 }
 
@@ -84,23 +96,9 @@ HWY_INLINE void multiply_sums(const TileJob& job, const Panel& panel, int keys, 
       prefetcher.step();
       const uint32_t* columns = tile.columns + dim * kFeatureStride + j / 2;
       const auto* p = reinterpret_cast<const uint32_t*>(job.weights) + j / 2 * NV * kLanes;
-      _tile_loadd(4, columns, kFeatureStride * 4);
-      _tile_loadd(5, columns + 16 * kFeatureStride, kFeatureStride * 4);
-      _tile_loadd(6, p, kRow);
-      _tile_dpbf16ps(0, 4, 6);
-      _tile_dpbf16ps(2, 5, 6);
-      if constexpr (NV == 2) {
-        _tile_loadd(7, p + kLanes, kRow);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(3, 5, 7);
-      }
+      multiply_tiles<NV>(columns, columns + 16 * kFeatureStride, kFeatureStride * 4, p, kRow);
     }
-    _tile_stored(0, o, kRow);
-    _tile_stored(2, o_next, kRow);
-    if constexpr (NV == 2) {
-      _tile_stored(1, o + kLanes, kRow);
-      _tile_stored(3, o_next + kLanes, kRow);
-    }
+    store_tiles<NV>(o, kRow);
   }
 }
 

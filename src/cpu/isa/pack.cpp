@@ -26,6 +26,7 @@ HWY_INLINE void pack_row(const PackJob& job, const void* row, int j, hn::Vec<D8>
     tail_check += x * 0.0f;
     out[c % kDimBlock] = x;
   }
+  for (; c % kDimBlock != 0; ++c) out[c % kDimBlock] = 0;
 }
 
 }  // namespace

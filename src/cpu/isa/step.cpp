@@ -55,7 +55,7 @@ HWY_INLINE void score_tile(const TileJob& job, const Panel& panel, int j, int va
   FNCE_UNROLL for (int t = 0; t < MR; ++t) FNCE_UNROLL for (int v = 0; v < NV; ++v) acc[t][v] = hn::Zero(df);
   micro_tile<MR, NV, kDimBlock, 1>(keys_of(job) + j * kDimBlock, kTileStride, static_cast<const float*>(panel.q),
                                    job.d_padded / 8, acc, prefetcher);
-  if (job.keep_raw_scores) store(acc, job.raw_scores + int64_t{j} * NV * kLanes);
+  if (job.mixed || job.unmixed) store(acc, job.raw_scores + int64_t{j} * NV * kLanes);
   if (!job.in_loss) return;
 
   float* weights = job.weights + int64_t{j} * NV * kLanes;
