@@ -35,5 +35,9 @@ install(FILES "${PROJECT_BINARY_DIR}/flashnceConfig.cmake" "${PROJECT_BINARY_DIR
 # Paths in flashnce.pc start at the folder that it lies in, so that an installed tree can be moved.
 file(RELATIVE_PATH pc_prefix "/prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/prefix")
 string(REGEX REPLACE "/$" "" pc_prefix "${pc_prefix}")
+set(pc_cuda_libraries "")
+if(FLASHNCE_CUDA_FOUND)
+  set(pc_cuda_libraries " -ldl -lrt")
+endif()
 configure_file("${PROJECT_SOURCE_DIR}/cmake/flashnce.pc.in" "${PROJECT_BINARY_DIR}/flashnce.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/flashnce.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

@@ -1,14 +1,20 @@
 // The one place that names the backends.
 #include "registry.h"
 
-#include <array>
-
 #include "cpu/backend.h"
+#if defined(FNCE_WITH_CUDA)
+#include "kernels/backend.h"
+#endif
 
 namespace fnce {
 
 std::span<const Backend* const> backends() {
-  static const std::array<const Backend*, 1> all = {&cpu_backend()};
+  static const Backend* const all[] = {
+#if defined(FNCE_WITH_CUDA)
+    &cuda_backend(),
+#endif
+    &cpu_backend()
+  };
   return all;
 }
 

@@ -85,7 +85,7 @@ bench_program() {
 build_wheel() {
   rm -rf dist build/dist
   "$VENV/bin/python" -m pip wheel . --wheel-dir build/dist --no-deps --no-build-isolation -q \
-    --config-settings=build-dir=build/wheel
+    --config-settings=build-dir=build/wheel --config-settings=cmake.define.FLASHNCE_CUDA=OFF
   PATH="$VENV/bin:$PATH" "$VENV/bin/python" -m auditwheel repair --wheel-dir dist build/dist/flashnce-*.whl
 }
 

@@ -227,9 +227,12 @@ typedef struct fnce_score_buffers {
   void* reserved[5];        /* NULL, or FNCE_UNSUPPORTED: for further statistics                                      */
 } fnce_score_buffers;
 
-/* fnce_args.checks, bits: what is checked by reading the data, at a cost. */
+/* fnce_args.checks, bits: what is checked by reading the data or asking the driver, at a cost. */
 enum {
-  FNCE_CHECK_PERMUTATION = 1 /* a given permutation is a bijection of 0..K-1 */
+  FNCE_CHECK_PERMUTATION = 1, /* a given permutation is a bijection of 0..K-1. On a GPU this cannot be reported: NaN    */
+  FNCE_CHECK_POINTERS = 2     /* every pointer of the call is memory that the problem's device can read: host memory
+                                 gives FNCE_INVALID_ARGUMENT, another device's FNCE_DEVICE_MISMATCH, and nothing is
+                                 written. Nothing is asked on FNCE_CPU                                                */
 };
 
 /* With what it is computed. Fill it with fnce_args_init, then set fields. */
@@ -295,15 +298,17 @@ FNCE_API fnce_status fnce_args_init(fnce_args* args, size_t size);
  * one plan at the same time, each with its own workspace. */
 typedef struct fnce_plan fnce_plan;
 
-/* Checks the problem and picks the backend. `*plan` is written on FNCE_OK only. Errors: FNCE_INVALID_ARGUMENT,
- * FNCE_UNSUPPORTED, FNCE_NO_DEVICE, FNCE_OUT_OF_MEMORY. */
+/* Checks the problem and picks the backend. `*plan` is written on FNCE_OK only. On a GPU the kernels that its calls may launch
+ * are loaded here: the first call may already be part of a stream capture. Errors: FNCE_INVALID_ARGUMENT, FNCE_UNSUPPORTED,
+ * FNCE_NO_DEVICE, FNCE_OUT_OF_MEMORY, FNCE_DEVICE_ERROR. */
 FNCE_API fnce_status fnce_plan_create(const fnce_problem* problem, fnce_plan** plan);
 /* Accepts NULL. */
 FNCE_API void fnce_plan_destroy(fnce_plan* plan);
 /* Bytes of workspace (device memory) that calls with this plan need. The content need not be set or kept. */
 FNCE_API fnce_status fnce_plan_workspace(const fnce_plan* plan, size_t* bytes);
 /* What would run, and why, in words: backend, instruction set or device, tiles, tasks, workspace. Owned by the plan. "" for
- * NULL. */
+ * NULL. On a GPU, FNCE_BACKEND in the environment forces the kernels of new plans: sm80 (matrix units) or plain (float32
+ * products, for any number of features); plans fail where they cannot serve. */
 FNCE_API const char* fnce_plan_describe(const fnce_plan* plan);
 
 /* The loss of equation (7), with the gradients and statistics whose pointers are given, equations (8) and (9).

@@ -152,8 +152,8 @@ void check_outputs(const fnce_args& a, const Problem& problem) {
 }
 
 void check_reserved(const fnce_args& a) {
-  if (a.checks & ~FNCE_CHECK_PERMUTATION)
-    invalid("args.checks", to_text(int64_t{a.checks}), "bits FNCE_CHECK_PERMUTATION (1)");
+  if (a.checks & ~(FNCE_CHECK_PERMUTATION | FNCE_CHECK_POINTERS))
+    invalid("args.checks", to_text(int64_t{a.checks}), "bits FNCE_CHECK_PERMUTATION (1), FNCE_CHECK_POINTERS (2)");
   if (a.reserved != 0) unsupported("args.reserved", to_text(int64_t{a.reserved}), "0");
   const struct {
     const char* field;

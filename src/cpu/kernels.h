@@ -77,7 +77,7 @@ struct TileJob {
   float *m, *l;         // [padded rows], m in base 2
   float* weights;       // scratch: P of one panel, [kKeyTile][3 vectors]
   float* raw_scores;    // scratch of the same size: raw scores of one panel
-  const void* queue;  // prefetched while computing: these rows of it
+  const void* queue;    // prefetched while computing: these rows of it
   int64_t row_bytes;
   const int32_t* next_rows;
   int next_count;

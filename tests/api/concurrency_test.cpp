@@ -69,7 +69,7 @@ bool push_batches(uint64_t seed, std::vector<float>& expected) {
   const int64_t k = 300, d = 160, batches = 4;
   Random random(seed);
   const Buffer<float> queue(std::vector<float>(static_cast<size_t>(k * d), 0.0f));
-  const Buffer<int64_t> position(std::vector<int64_t>{3});
+  const Buffer<int64_t> positions[] = {Buffer<int64_t>(std::vector<int64_t>{3}), Buffer<int64_t>(1)};
   for (int64_t b = 0; b < batches; ++b) {
     const Buffer<float> keys(gaussian_rows(random, 220, d));
     fnce_push push;
@@ -81,7 +81,8 @@ bool push_batches(uint64_t seed, std::vector<float>& expected) {
     push.device_index = device().index();
     push.keys = keys.get();
     push.queue = queue.get();
-    push.position_in = push.position_out = position.get();
+    push.position_in = positions[b % 2].get();
+    push.position_out = positions[(b + 1) % 2].get();
     require_ok(fnce_queue_push(&push, device().stream()));
   }
   if (expected.empty()) expected = queue.values();
@@ -121,8 +122,9 @@ TEST_CASE("concurrency: eight threads share one plan, among stateless calls, pus
     int64_t n, k, d;
     int32_t threads;
   };
-  for (const Shape& s : {Shape{FNCE_PRESET_FT, 33, 1500, 24, 3}, Shape{FNCE_PRESET_FT_ELEMENTWISE, 20, 700, 16, 2},
-                         Shape{FNCE_PRESET_MOCO, 70, 1000, 8, 0}}) {
+  for (const Shape& s : {Shape{FNCE_PRESET_FT, 33, device().emulated() ? 100 : 1500, 24, 3},
+                         Shape{FNCE_PRESET_FT_ELEMENTWISE, 20, device().emulated() ? 70 : 700, 16, 2},
+                         Shape{FNCE_PRESET_MOCO, 70, device().emulated() ? 100 : 1000, 8, 0}}) {
     const Case c = shared_case(s.preset, s.n, s.k, s.d, s.threads);
     INFO(describe(c));
     const Plan plan(c.problem);
@@ -132,7 +134,8 @@ TEST_CASE("concurrency: eight threads share one plan, among stateless calls, pus
     for (int t = 0; t < 8; ++t)
       crew.add("thread " + std::to_string(t) + " of the plan", [&] {
         bool same = true;
-        for (int repeat = 0; repeat < 4; ++repeat) same = same_bits(expected, run_loss(c, plan)) && same;
+        for (int repeat = 0; repeat < affordable_repeats(4, 2); ++repeat)
+          same = same_bits(expected, run_loss(c, plan)) && same;
         return same;
       });
     crew.add("stateless", [&] { return run_equals(c, expected) && run_equals(c, expected); });
@@ -160,7 +163,8 @@ TEST_CASE("concurrency: plans are made, used and destroyed by many threads at on
   for (int t = 0; t < 6; ++t)
     crew.add("maker", [&] {
       bool same = true;
-      for (int repeat = 0; repeat < 30; ++repeat) same = same_bits(expected, run_loss(c)) && same;
+      for (int repeat = 0; repeat < affordable_repeats(30, 5); ++repeat)
+        same = same_bits(expected, run_loss(c)) && same;
       return same;
     });
   CHECK(crew.run() == "");

@@ -24,7 +24,7 @@ std::vector<Case> cases() {
   for (const Shape& s : {Shape{7, 100, 13, FNCE_PRESET_FT}, Shape{33, 3000, 64, FNCE_PRESET_FT},
                          Shape{64, 2049, 32, FNCE_PRESET_FT_ELEMENTWISE}, Shape{1100, 700, 16, FNCE_PRESET_FT},
                          Shape{5, 20000, 24, FNCE_PRESET_MOCO}}) {
-    Case c = make_case(s.preset, s.n, s.k, s.d);
+    Case c = make_case(s.preset, s.n, affordable(s.n, s.k, s.d), s.d);
     c.problem.scores = kBoth;
     if (s.preset == FNCE_PRESET_FT && s.n == 33) c.problem.columns = FNCE_COLUMNS_UNION;
     c.numbers.seed = static_cast<uint64_t>(s.n);

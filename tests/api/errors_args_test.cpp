@@ -73,7 +73,7 @@ void check_number(const Number& number, const BadValue& bad) {
   INFO(number.name << " = " << bad.value);
   check_args_refused(good_case(), [&](fnce_args& a) { a.*number.value = bad.value; }, FNCE_INVALID_ARGUMENT,
                      {std::string("args.") + number.name, bad.text, "finite"});
-  if (!device().host_memory()) return;
+  if (!device().host_memory()) return;  // it gives NaN there: cuda_contract_test.cpp
   const Buffer<float> memory(std::vector<float>{bad.value});
   check_args_refused(good_case(), [&](fnce_args& a) { a.*number.pointer = memory.get(); }, FNCE_INVALID_ARGUMENT,
                      {std::string(number.name) + "_pointer", bad.text, "finite"});
@@ -216,7 +216,7 @@ TEST_CASE("errors: statistics that the problem does not gather, or that do not e
 
 TEST_CASE("errors: checks and reserved fields of the arguments") {
   check_all(good_case(), FNCE_INVALID_ARGUMENT,
-            {{[](fnce_args& a) { a.checks = 2; }, {"args.checks ", "2", "FNCE_CHECK_PERMUTATION"}},
+            {{[](fnce_args& a) { a.checks = 4; }, {"args.checks ", "4", "FNCE_CHECK_PERMUTATION"}},
              {[](fnce_args& a) { a.checks = -1; }, {"args.checks ", "-1", "FNCE_CHECK_PERMUTATION"}}});
   const Buffer<int64_t> ids(std::vector<int64_t>(32, 0));
   check_all(good_case(), FNCE_UNSUPPORTED,
@@ -230,12 +230,21 @@ TEST_CASE("errors: checks and reserved fields of the arguments") {
              {[&](fnce_args& a) { a.valid_columns = ids.get(); }, {"args.valid_columns ", "not NULL", "NULL"}}});
 }
 
-TEST_CASE("errors: a given permutation that is no bijection, on request") {
+TEST_CASE("errors: a given permutation that is no bijection, on request, is refused or gives NaN") {
   for (const auto& [place, value] : {std::pair{3, 5}, {31, 0}, {0, -1}, {7, 32}, {9, INT32_MAX}, {2, INT32_MIN}}) {
     Case c = given_case();
     for (size_t j = 0; j < 32; ++j) c.arrays.permutation[j] = static_cast<int32_t>((j + 1) % 32);
     c.arrays.permutation[static_cast<size_t>(place)] = value == 0 ? 5 : value;
     INFO("pi(" << place << ") = " << c.arrays.permutation[static_cast<size_t>(place)]);
+    if (!device().host_memory()) {
+      // The host cannot read it: the results say so.
+      c.numbers.checks = FNCE_CHECK_PERMUTATION;
+      const Outputs out = run_loss(c);
+      CHECK(std::isnan(out.loss[0]));
+      for (const auto* gradient : {&out.dq, &out.dk})
+        for (const float x : *gradient) CHECK(std::isnan(x));
+      continue;
+    }
     check_args_refused(
         c, [](fnce_args& a) { a.checks = FNCE_CHECK_PERMUTATION; }, FNCE_INVALID_ARGUMENT,
         {"permutation", std::to_string(c.arrays.permutation[static_cast<size_t>(place)]), "once"}, true);
@@ -243,6 +252,15 @@ TEST_CASE("errors: a given permutation that is no bijection, on request") {
   Case good = given_case();
   good.numbers.checks = FNCE_CHECK_PERMUTATION;
   CHECK_NOTHROW(run_loss(good));
+}
+
+TEST_CASE("errors: pointers in good order pass their check, which changes no bit") {
+  for (const Case& c : {good_case(FNCE_PRESET_MOCO), good_case(), given_case()}) {
+    Case checked = c;
+    checked.numbers.checks = FNCE_CHECK_POINTERS;
+    checked.numbers_by_pointer = true;
+    CHECK(same_bits(run_loss(c), run_loss(checked)));
+  }
 }
 
 TEST_CASE("errors: struct sizes of the arguments") {

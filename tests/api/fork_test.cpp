@@ -38,6 +38,7 @@ namespace {
 
 using namespace support;
 
+constexpr const char* kNoFork = "a process that uses a GPU cannot go on in its fork";
 constexpr int kGood = 0, kOtherBits = 1, kThrown = 2, kCannotTest = 77;
 
 // Runs `work` in a child and returns its exit code; -1 if it was killed, as by the alarm of a child that waits for ever.
@@ -96,6 +97,7 @@ class PreparedCall {
 }  // namespace
 
 TEST_CASE("fork: parent and child go on in turns, generation after generation") {
+  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kNoFork);
   for (const int32_t preset : {FNCE_PRESET_FT, FNCE_PRESET_FT_ELEMENTWISE}) {
     const Case c = forked_case(preset);
     const Plan plan(c.problem);
@@ -114,6 +116,7 @@ TEST_CASE("fork: parent and child go on in turns, generation after generation") 
 }
 
 TEST_CASE("fork: a child that calls first, while its parent calls too") {
+  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kNoFork);
   const Case c = forked_case(FNCE_PRESET_FT);
   const Outputs expected = run_loss(c);
   std::fflush(nullptr);
@@ -131,6 +134,7 @@ TEST_CASE("fork: a child that calls first, while its parent calls too") {
 }
 
 TEST_CASE("fork: while other threads are inside a call") {
+  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kNoFork);
   const Case c = forked_case(FNCE_PRESET_FT);
   const PreparedCall mine(c), busy(c), busy_too(c);
   mine.run();
@@ -167,6 +171,7 @@ TEST_CASE("fork: while other threads are inside a call") {
 
 #ifndef FNCE_ASAN
 TEST_CASE("fork: while other threads add plans to the cache of fnce_run and drop them") {
+  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kNoFork);
   Case c = forked_case(FNCE_PRESET_MOCO);
   c.problem.k = 16;
   c.arrays.queue.resize(static_cast<size_t>(16 * c.problem.d));
@@ -229,6 +234,7 @@ bool limit_processes() {
 }  // namespace
 
 TEST_CASE("fork: where no thread can be started, the calling thread does it all") {
+  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kNoFork);
   const Case c = forked_case(FNCE_PRESET_FT);
   const Outputs expected = run_loss(c);
   const struct {

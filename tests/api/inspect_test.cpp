@@ -111,7 +111,6 @@ TEST_CASE("inspect: calls that differ draw differently") {
 }
 
 TEST_CASE("inspect: pointers to numbers are read") {
-  if (!device().host_memory()) return;
   Case c = ft_case(8, 32, 8, 77);
   c.problem.lambda_pos = FNCE_LAMBDA_ROW;
   c.numbers.offset = 40;

@@ -43,14 +43,15 @@ void run_grid(uint64_t first, uint64_t count) {
 
 }  // namespace
 
-TEST_CASE("loss: randomised grid, part 1") {
-  run_grid(environment("FNCE_TEST_SEED", 1), environment("FNCE_TEST_CASES", 200));
-}
+namespace {
 
-TEST_CASE("loss: randomised grid, part 2") {
-  const uint64_t count = environment("FNCE_TEST_CASES", 200);
-  run_grid(environment("FNCE_TEST_SEED", 1) + count, count);
-}
+uint64_t cases() { return environment("FNCE_TEST_CASES", static_cast<uint64_t>(affordable_repeats(200, 60))); }
+
+}  // namespace
+
+TEST_CASE("loss: randomised grid, part 1") { run_grid(environment("FNCE_TEST_SEED", 1), cases()); }
+
+TEST_CASE("loss: randomised grid, part 2") { run_grid(environment("FNCE_TEST_SEED", 1) + cases(), cases()); }
 
 TEST_CASE("loss: every granularity of positives and negatives at every shape class") {
   uint64_t seed = 1000;
@@ -59,7 +60,8 @@ TEST_CASE("loss: every granularity of positives and negatives at every shape cla
       const int64_t shapes[][3] = {{1, 1, 1}, {5, 37, 13}, {49, 100, 100}, {33, 257, 300}};
       for (const auto& shape : shapes) {
         Random random(++seed);
-        Case c = make_case(FNCE_PRESET_MOCO, shape[0], shape[1], shape[2]);
+        const int64_t k = affordable(shape[0], shape[1], shape[2]);
+        Case c = make_case(FNCE_PRESET_MOCO, shape[0], k, shape[2]);
         c.problem.lambda_pos = pos;
         c.problem.lambda_neg = neg;
         c.problem.columns = neg == FNCE_LAMBDA_NONE ? FNCE_COLUMNS_QUEUE : FNCE_COLUMNS_MIXED;
@@ -78,7 +80,7 @@ TEST_CASE("loss: larger shapes of use") {
   const int64_t shapes[][3] = {{130, 4096, 128}, {32, 8191, 64}, {3, 1000, 1024}};
   for (const auto& shape : shapes) {
     Random random(77 + static_cast<uint64_t>(preset));
-    Case c = make_case(preset, shape[0], shape[1], shape[2]);
+    Case c = make_case(preset, shape[0], affordable(shape[0], shape[1], shape[2]), shape[2]);
     c.problem.scores = FNCE_SCORES_MIXED | FNCE_SCORES_UNMIXED;
     fill_inputs(c, random);
     INFO(describe(c));

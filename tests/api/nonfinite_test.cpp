@@ -58,7 +58,7 @@ void plant_everywhere(const Setting& s, int64_t d, const Target& target) {
   const Case clean = base_case(s, 19, 75, d, 60 + static_cast<uint64_t>(d));
   size_t place = 3;
   for (const float poison : kPoisons) {
-    for (int repeat = 0; repeat < 2; ++repeat) {
+    for (int repeat = 0; repeat < affordable_repeats(2, 1); ++repeat) {
       Case c = clean;
       std::vector<float>& array = target(c.arrays);
       if (array.empty()) return;
@@ -73,7 +73,8 @@ void plant_everywhere(const Setting& s, int64_t d, const Target& target) {
 
 void for_every_setting(const Target& target) {
   for (const Setting& s : kSettings)
-    for (const int64_t d : {1, 8, 13, 100}) plant_everywhere(s, d, target);
+    for (const int64_t d : {1, 8, 13, 100})
+      if (!device().emulated() || d == 13 || d == 100) plant_everywhere(s, d, target);
 }
 
 bool none_finite(const std::vector<float>& values, size_t first, size_t count) {
@@ -287,7 +288,7 @@ TEST_CASE("nonfinite: a norm that overflows leaves no finite statistic, anchor o
   CHECK(none_finite(pos.values(), 3, 1));
 
   const Buffer<float> keys(std::vector<float>(2 * 8, 1e20f)), queue(std::vector<float>(4 * 8, 0.5f));
-  const Buffer<int64_t> position(std::vector<int64_t>{1});
+  const Buffer<int64_t> position(std::vector<int64_t>{1}), after(1);
   fnce_push push;
   FNCE_REQUIRE_OK(fnce_push_init(&push, sizeof push));
   push.n = 2;
@@ -297,7 +298,8 @@ TEST_CASE("nonfinite: a norm that overflows leaves no finite statistic, anchor o
   push.device_index = device().index();
   push.keys = keys.get();
   push.queue = queue.get();
-  push.position_in = push.position_out = position.get();
+  push.position_in = position.get();
+  push.position_out = after.get();
   FNCE_REQUIRE_OK(fnce_queue_push(&push, device().stream()));
   CHECK(none_finite(queue.values(), 8, 16));
 }

@@ -23,15 +23,16 @@ Outputs run_stateless(const Case& c) {
 }  // namespace
 
 TEST_CASE("run: equals the call with a plan, for many different problems, again and again") {
+  const auto count = static_cast<uint64_t>(affordable_repeats(150, 40));
   for (int round = 0; round < 2; ++round) {
-    for (uint64_t seed = 1; seed <= 150; ++seed) {
+    for (uint64_t seed = 1; seed <= count; ++seed) {
       const Case c = random_case(seed + 9000);
       INFO(c.label);
       const Plan plan(c.problem);
       size_t bytes = 0;
       FNCE_REQUIRE_OK(fnce_run_workspace(&c.problem, &bytes));
       CHECK(bytes == plan.workspace_bytes());
-      if (c.problem.n * c.problem.k * c.problem.d > 1'000'000) continue;
+      if (c.problem.n * c.problem.k * c.problem.d > affordable_repeats(1'000'000, 100'000)) continue;
       CHECK(same_bits(run_loss(c, plan), run_stateless(c)));
     }
   }
@@ -76,7 +77,7 @@ TEST_CASE("run: from several threads at once") {
   std::vector<Outputs> expected;
   for (uint64_t seed = 0; cases.size() < kCases; ++seed) {
     Case c = random_case(seed + 20000);
-    if (c.problem.n * c.problem.k * c.problem.d > 200'000) continue;
+    if (c.problem.n * c.problem.k * c.problem.d > affordable_repeats(200'000, 30'000)) continue;
     expected.push_back(run_loss(c));
     cases.push_back(std::move(c));
   }

@@ -41,6 +41,13 @@ Case ordinary(int32_t granularity, float temperature, int32_t reduction) {
   return c;
 }
 
+// The policy of float32 products, whatever the device would choose.
+oracle::Inputs float32_inputs(const Case& c) {
+  oracle::Inputs in = oracle_inputs(c);
+  in.products = oracle::Products::kFloat32;
+  return in;
+}
+
 bool accepts(const Truth& truth, const Outputs& outputs) { return compare_loss(truth, outputs, Want{}).ok; }
 
 }  // namespace
@@ -50,7 +57,7 @@ TEST_CASE("tolerance: a planted relative error of 1e-4 (4e-4 at temperature 0.07
   const auto [temperature, planted] = GENERATE(table<float, float>({{0.2f, 1e-4f}, {0.07f, 4e-4f}}));
   const Case c = ordinary(granularity, temperature, FNCE_REDUCTION_NONE);
   INFO(describe(c));
-  const Truth truth(oracle_inputs(c));
+  const Truth truth(float32_inputs(c));
   const Outputs good = rounded(truth.exact);
   REQUIRE(accepts(truth, good));
   FNCE_CHECK_VERDICT(compare_loss(truth, rounded(truth.naive), Want{}));
@@ -71,7 +78,7 @@ TEST_CASE("tolerance: a planted relative error of 1e-4 (4e-4 at temperature 0.07
 
 TEST_CASE("tolerance: one wrong element of a gradient is rejected") {
   const Case c = ordinary(FNCE_LAMBDA_CALL, 0.2f, FNCE_REDUCTION_MEAN);
-  const Truth truth(oracle_inputs(c));
+  const Truth truth(float32_inputs(c));
   Outputs bad = rounded(truth.exact);
   REQUIRE(accepts(truth, bad));
   float largest = 0;
@@ -83,7 +90,7 @@ TEST_CASE("tolerance: one wrong element of a gradient is rejected") {
 TEST_CASE("tolerance: finite where the truth is not, and the reverse, are rejected") {
   Case c = ordinary(FNCE_LAMBDA_NONE, 0.2f, FNCE_REDUCTION_NONE);
   c.arrays.x_q[64] = std::numeric_limits<float>::quiet_NaN();
-  const Truth truth(oracle_inputs(c));
+  const Truth truth(float32_inputs(c));
   const Outputs good = rounded(truth.exact);
   REQUIRE(accepts(truth, good));
   Outputs bad = good;
@@ -103,7 +110,7 @@ TEST_CASE("tolerance: a small loss keeps its digits, a wrong statistic is reject
   c.arrays.x_k = {1, 0};
   c.arrays.queue = {-0.6f, 0.8f};
   c.numbers.temperature = 0.1f;
-  const Truth truth(oracle_inputs(c));
+  const Truth truth(float32_inputs(c));
   REQUIRE(truth.exact.loss[0] < 2e-7);
   Outputs bad = rounded(truth.exact);
   REQUIRE(accepts(truth, bad));

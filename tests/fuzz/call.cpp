@@ -217,7 +217,7 @@ void Arguments::spoil_struct(Input& in) {
     case 0:
       args_.struct_size = in.pick<uint64_t>({0, 1, 8, sizeof args_ - 8 * 64, UINT64_MAX, uint64_t{1} << 32});
       return;
-    case 1: args_.checks = 2 << in.byte() % 29; return;
+    case 1: args_.checks = 4 << in.byte() % 28; return;
     case 2: args_.reserved = static_cast<int32_t>(1 + in.byte()); return;
     case 3: args_.target_columns = reinterpret_cast<const int32_t*>(&anything); return;
     case 4: args_.query_ids = &anything; return;

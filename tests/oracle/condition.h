@@ -18,7 +18,7 @@ struct ScoreCondition {
   std::vector<double> score_rounding, mean_rounding, log_mean_exp_rounding, rank_rounding;  // [N]
 };
 
-// Errors by the bfloat16 engine, in the unit of the result.
+// Errors by an engine of 16-bit products, in the unit of the result.
 struct EngineRounding {
   std::vector<double> loss, dtemperature_rows, entropy;  // [N]
   std::vector<double> dq, dk;                            // [N,D]

@@ -41,6 +41,14 @@ double rounded(Element element, double value) {
   return std::copysign(nearest, value);
 }
 
+double spacing(Element element, double magnitude, int exponent) {
+  return std::ldexp(spacing(element, std::ldexp(magnitude, exponent)), -exponent);
+}
+
+double rounded(Element element, double value, int exponent) {
+  return std::ldexp(rounded(element, std::ldexp(value, exponent)), -exponent);
+}
+
 uint16_t encode(Element element, float value) {
   const Format f = format_of(element);
   const int fraction_digits = f.digits - 1, exponent_digits = 16 - f.digits;

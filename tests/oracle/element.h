@@ -17,6 +17,10 @@ double spacing(Element element, double magnitude);
 // The nearest number of the type; infinity from half a unit beyond the largest number on.
 double rounded(Element element, double value);
 
+// The same for values times 2^exponent: the type's numbers times 2^-exponent.
+double spacing(Element element, double magnitude, int exponent);
+double rounded(Element element, double value, int exponent);
+
 // The 16 bits of a number that a 16-bit type holds, and back. A NaN keeps its sign and the upper bits of its payload,
 // so that signalling ones stay signalling.
 uint16_t encode(Element element, float value);

@@ -1,11 +1,11 @@
-// Weighted sums of the bfloat16 engine.
+// Weighted sums of 16-bit products.
 #include "oracle/engine.h"
 
 #include <cmath>
 #include <type_traits>
 #include <utility>
 
-#include "oracle/forward.h"
+#include "oracle/operands.h"
 
 namespace oracle {
 template <class T>
@@ -14,7 +14,7 @@ std::vector<T> engine_weights(const Inputs& in, const std::vector<T>& of_columns
   std::vector<T> weights(2 * in.k, T(0));
   for (int64_t j = 0; j < in.k; ++j) {
     if (in.columns == Columns::kUnion) weights[j] += of_columns[in.k + j];
-    if (in.rounds_row(j)) {
+    if (in.mixes_as_row(j)) {
       weights[in.k + j] = of_columns[j];
       continue;
     }
@@ -26,17 +26,22 @@ std::vector<T> engine_weights(const Inputs& in, const std::vector<T>& of_columns
 }
 
 template <class T>
+void engine_rows(const Inputs& in, Result<T>& out) {
+  out.engine_rows = multiplied_queue<T>(in);
+  if (in.mixes_negatives())
+    out.engine_rows.insert(out.engine_rows.end(), out.negatives.begin(), out.negatives.begin() + in.k * in.d);
+}
+
+template <class T>
 void engine_sums(const Inputs& in, const std::vector<T>& logit, Result<T>& out) {
   const int64_t d = in.d, count = in.column_count();
-  out.engine_rows.assign(in.queue.begin(), in.queue.end());
-  if (in.mixes_negatives())
-    out.engine_rows.insert(out.engine_rows.end(), out.negatives.begin(), out.negatives.begin() + in.k * d);
+  const Rounding rounding = weight_rounding(in);
   out.engine_sum.assign(in.n * d, T(0));
   for (int64_t i = 0; i < in.n && count > 0; ++i) {
     std::vector<T> of_columns(count);
     for (int64_t j = 0; j < count; ++j) of_columns[j] = std::exp(logit[i * count + j] - out.partial_m[i]);
     std::vector<T> weights = engine_weights(in, of_columns);
-    if (std::is_same_v<T, float>) weights = in_bfloat16(std::move(weights));
+    if (std::is_same_v<T, float>) weights = rounded_rows(rounding, std::move(weights), int64_t(weights.size()));
     T* sum = &out.engine_sum[i * d];
     for (size_t j = 0; j < weights.size(); ++j)
       for (int64_t c = 0; weights[j] != 0 && c < d; ++c)
@@ -55,6 +60,8 @@ T engine_entropy(const Inputs& in, T positive, int64_t i, const Result<T>& out) 
 
 template std::vector<double> engine_weights(const Inputs&, const std::vector<double>&);
 template std::vector<float> engine_weights(const Inputs&, const std::vector<float>&);
+template void engine_rows(const Inputs&, Result<double>&);
+template void engine_rows(const Inputs&, Result<float>&);
 template void engine_sums(const Inputs&, const std::vector<double>&, Result<double>&);
 template void engine_sums(const Inputs&, const std::vector<float>&, Result<float>&);
 template double engine_entropy(const Inputs&, double, int64_t, const Result<double>&);

@@ -1,4 +1,4 @@
-// The bfloat16 engine's sums: what becomes of equations (8) and (9) where weights are rounded before they multiply the
+// The sums of 16-bit products: what becomes of equations (8) and (9) where weights are rounded before they multiply the
 // negatives.
 #pragma once
 
@@ -14,8 +14,11 @@ namespace oracle {
 template <class T>
 std::vector<T> engine_weights(const Inputs& inputs, const std::vector<T>& of_columns);
 
-// Fills engine_rows, those rows [K or 2K,D], and engine_sum, [N,D]: the columns times their probabilities. In float32
-// the weights exp(s - max) are rounded to bfloat16.
+// Fills engine_rows: those rows, [K or 2K,D].
+template <class T>
+void engine_rows(const Inputs& inputs, Result<T>& result);
+
+// Fills engine_sum, [N,D]: the columns times their probabilities. In float32 the weights exp(s - max) are rounded.
 template <class T>
 void engine_sums(const Inputs& inputs, const std::vector<T>& logit, Result<T>& result);
 

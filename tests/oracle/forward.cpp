@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "oracle/operands.h"
+
 namespace oracle {
 namespace {
 
@@ -57,26 +59,28 @@ void embed(const Inputs& in, Result<T>& out) {
     out.k_mixed_norm[i] = normalize_row(&out.k_mixed[i * d], d, epsilon);
   }
   out.anchor = in.anchor == Anchor::kMixed ? out.q_mixed : out.q;
-  out.scoring = in.rounds_anchor() ? in_bfloat16(out.anchor) : out.anchor;
+  out.scoring = rounded_rows(anchor_rounding(in), out.anchor, d);
 }
 
 template <class T>
 std::vector<T> negative_columns(const Inputs& in) {
   const int64_t k = in.k, d = in.d;
-  std::vector<T> queue(in.queue.begin(), in.queue.end());
-  if (in.columns == Columns::kQueue || !in.mixes_negatives()) return queue;
+  const std::vector<T> multiplied = multiplied_queue<T>(in), queue(in.queue.begin(), in.queue.end());
+  if (in.columns == Columns::kQueue || !in.mixes_negatives()) return multiplied;
+  const Rounding rounding = mixed_row_rounding(in);
   std::vector<T> columns(k * d);
   for (int64_t j = 0; j < k; ++j) {
     const int64_t partner = in.permutation[j];
+    const std::vector<T>& rows = in.mixes_as_row(j) ? queue : multiplied;
     for (int64_t c = 0; c < d; ++c) {
       const T lambda = T(lambda_at(in.granularity_neg, in.lambda_neg, j, c, d));
-      columns[j * d + c] = lambda * queue[j * d + c] + (1 - lambda) * queue[partner * d + c];
+      columns[j * d + c] = lambda * rows[j * d + c] + (1 - lambda) * rows[partner * d + c];
     }
     if (in.renormalize_neg) normalize_row(&columns[j * d], d, T(in.epsilon));
-    for (int64_t c = j * d; in.rounds_row(j) && c < (j + 1) * d; ++c)
-      columns[c] = T(rounded(Element::kBfloat16, double(columns[c])));
+    for (int64_t c = j * d; rounding.any() && in.mixes_as_row(j) && c < (j + 1) * d; ++c)
+      columns[c] = T(rounded(rounding.element, double(columns[c]), rounding.exponent));
   }
-  if (in.columns == Columns::kUnion) columns.insert(columns.end(), queue.begin(), queue.end());
+  if (in.columns == Columns::kUnion) columns.insert(columns.end(), multiplied.begin(), multiplied.end());
   return columns;
 }
 
@@ -87,13 +91,9 @@ std::vector<double> unrounded_columns(const Inputs& in) {
 }
 
 template <class T>
-std::vector<T> in_bfloat16(std::vector<T> values) {
-  return rounded_to(Element::kBfloat16, std::move(values));
-}
-
-template <class T>
 std::vector<T> rank_positives(const Inputs& in, const std::vector<T>& q, const std::vector<T>& k) {
-  return row_products(in.rounds_anchor() ? in_bfloat16(q) : q, rounded_to(in.queue_type, k), in.n, in.d);
+  const std::vector<T> key = rounded_rows(rank_key_rounding(in), rounded_to(in.queue_type, k), in.d);
+  return row_products(rounded_rows(anchor_rounding(in), q, in.d), key, in.n, in.d);
 }
 
 template <class T>
@@ -127,8 +127,6 @@ template void embed(const Inputs&, Result<double>&);
 template void embed(const Inputs&, Result<float>&);
 template std::vector<double> negative_columns(const Inputs&);
 template std::vector<float> negative_columns(const Inputs&);
-template std::vector<double> in_bfloat16(std::vector<double>);
-template std::vector<float> in_bfloat16(std::vector<float>);
 template std::vector<double> rank_positives(const Inputs&, const std::vector<double>&, const std::vector<double>&);
 template std::vector<float> rank_positives(const Inputs&, const std::vector<float>&, const std::vector<float>&);
 template std::vector<double> row_products(const std::vector<double>&, const std::vector<double>&, int64_t, int64_t);

@@ -16,14 +16,10 @@ void embed(const Inputs& inputs, Result<T>& out);
 template <class T>
 std::vector<T> negative_columns(const Inputs& inputs);
 
-// The same before the mixed rows are rounded to bfloat16.
+// The same before the mixed rows are rounded.
 std::vector<double> unrounded_columns(const Inputs& inputs);
 
-// Every entry rounded to bfloat16.
-template <class T>
-std::vector<T> in_bfloat16(std::vector<T> values);
-
-// Positives as ranks see them, [N]: the query as the products take it, the key rounded to the queue's type.
+// Positives as ranks see them, [N]: the query as the products take it, the key as a row of the queue.
 template <class T>
 std::vector<T> rank_positives(const Inputs& inputs, const std::vector<T>& q, const std::vector<T>& k);
 

@@ -7,6 +7,7 @@
 
 #include "oracle/engine.h"
 #include "oracle/forward.h"
+#include "oracle/operands.h"
 #include "oracle/scores.h"
 
 namespace oracle {
@@ -171,6 +172,7 @@ Result<T> evaluate(const Inputs& in) {
   std::vector<T> logit(score.size());
   std::transform(score.begin(), score.end(), logit.begin(), [&](T s) { return s / tau; });
   for (int64_t i = 0; i < n; ++i) softmax_row(in, logit.data() + i * count, pos[i] / tau, i, out);
+  if (in.products != Products::kFloat32) engine_rows(in, out);
   if (in.rounds_anchor()) engine_sums(in, logit, out);
   for (int64_t i = 0; i < n; ++i) {
     const T scale = T(row_scale(in, i)), positive = pos[i] / tau;
@@ -188,11 +190,11 @@ Result<T> evaluate(const Inputs& in) {
   }
   partial_output(in, logit, out);
   reduce(in, out);
-  const std::vector<T> queue(in.queue.begin(), in.queue.end());
-  const std::vector<T> plain = in.rounds_anchor() ? in_bfloat16(out.q) : out.q;
+  const std::vector<T> plain = rounded_rows(anchor_rounding(in), out.q, d);
   out.mixed = score_statistics(in, score, out.q_mixed, out.k_mixed, out.anchor);
-  out.unmixed = score_statistics(in, inner_products(out.scoring, queue, n, d), out.q, out.k, out.anchor);
-  out.plain = score_statistics(in, inner_products(plain, queue, n, d), out.q, out.k, out.q);
+  out.unmixed =
+      score_statistics(in, inner_products(out.scoring, multiplied_queue<T>(in), n, d), out.q, out.k, out.anchor);
+  out.plain = score_statistics(in, inner_products(plain, queue_of_scores<T>(in), n, d), out.q, out.k, out.q);
   return out;
 }
 

@@ -17,11 +17,15 @@ enum class Columns { kQueue, kMixed, kUnion };
 enum class Anchor { kMixed, kQuery };
 enum class Reduction { kNone, kMean, kSum };
 
-// What the scores and the weighted sums of the negatives are multiplied in. The bfloat16 engine rounds the anchor to
-// bfloat16, and mixed negatives where it mixes rows; these roundings belong to the function that it computes, and both
-// instances of the oracle make them. The weights P of the sums it rounds too: that is an error, which only the float32
+// What the scores and the weighted sums of the negatives are multiplied in. Engines of 16-bit products round the anchor, and
+// mixed negatives where they mix rows; these roundings belong to the function that they compute, and both instances of the
+// oracle make them (oracle/operands.h). The weights P of the sums they round too: that is an error, which only the float32
 // twin makes. Everything else follows the unrounded anchor.
-enum class Products { kFloat32, kBfloat16 };
+//   kBfloat16      a bfloat16 queue as it is
+//   kFloat16       a float16 queue as it is; each anchor is rounded after a multiplication by a power of two
+//   kFloat16Split  a float32 queue; each factor is a sum of two float16, whose errors are errors of the engine
+//   kFloat16Fast   a float32 queue, which is rounded to float16 too, as are mixed rows of it
+enum class Products { kFloat32, kBfloat16, kFloat16, kFloat16Split, kFloat16Fast };
 
 struct Inputs {
   int64_t n = 0, k = 0, d = 0;
@@ -43,13 +47,16 @@ struct Inputs {
   Element queue_type = Element::kFloat32;  // what ranks round the key to
   Products products = Products::kFloat32;
   std::vector<bool>
-      mixed_as_row;  // [K] with bfloat16 products: the mixed negative is made and rounded; else scores mix
+      mixed_as_row;  // [K] without float32 products: the mixed negative is made and rounded; else scores mix
+  // With kFloat16Fast: the magnitudes of the negatives lie where float16 holds them, in the loss and in fnce_scores. Where
+  // they do not, they are multiplied in float32 as they are.
+  bool negatives_fit = true, queue_fits = true;
   Element gradient_type = Element::kFloat32;  // of dq and dk as written; the results here are not rounded to it
 
   bool mixes_negatives() const { return granularity_neg != Granularity::kNone; }
-  bool rounds_anchor() const { return products == Products::kBfloat16; }
-  bool rounds_row(int64_t row) const {
-    return rounds_anchor() && mixes_negatives() && mixed_as_row[static_cast<std::size_t>(row)];
+  bool rounds_anchor() const { return products != Products::kFloat32 && products != Products::kFloat16Split; }
+  bool mixes_as_row(int64_t row) const {
+    return products != Products::kFloat32 && mixes_negatives() && mixed_as_row[static_cast<std::size_t>(row)];
   }
   int64_t column_count() const { return columns == Columns::kUnion ? 2 * k : k; }
 };
@@ -94,7 +101,8 @@ struct Result {
   std::vector<T> entropy, dq_norm;                 // [N] equation (9)
   Scores<T> mixed, unmixed, plain;                 // of the loss; of q.k and a.z_j; of q.k and q.z_j
   std::vector<T> partial_m, partial_l, partial_o;  // [N], [N], [N,D]: the running softmax over the negatives
-  std::vector<T> engine_rows, engine_sum;          // of the bfloat16 engine: what it multiplies, what comes out, [N,D]
+  std::vector<T> engine_rows,
+      engine_sum;  // of 16-bit products: what they multiply; what comes out, [N,D], if anchors are rounded
 };
 
 template <class T>

@@ -8,22 +8,26 @@
 
 #include "oracle/engine.h"
 #include "oracle/forward.h"
+#include "oracle/operands.h"
 
 namespace oracle {
 namespace {
 
-constexpr double kHalfUnit = 1.0 / 512;          // half a unit in the last place of bfloat16, relative
-constexpr double kGroups = 256;                  // weights closer than a factor 1 + 2^-8 round alike
 constexpr double kFloatError = 8.0 / (1 << 23);  // of a value before it is rounded, relative to its terms
+const double kSplitProduct = std::ldexp(1.0, -23), kSplitQueue = std::ldexp(1.0, -39),
+             kSplitAnchor = std::ldexp(1.0, -38);
 
 // A unit of the type where the value may round to either neighbour, else 0; [rows,D] as `values`.
-Rows undecided(Element element, const Rows& values, const Rows& magnitudes) {
+Rows undecided(const Rounding& rounding, const Rows& values, const Rows& magnitudes, int64_t d) {
   Rows units(values.size(), 0);
-  if (element == Element::kFloat32) return units;
+  if (!rounding.any()) return units;
+  const Element element = rounding.element;
   for (size_t i = 0; i < values.size(); ++i) {
+    const int exponent = exponent_of(rounding, &values[i - i % static_cast<size_t>(d)], d);
     const double margin = kFloatError * magnitudes[i];
-    if (rounded(element, values[i] - margin) != rounded(element, values[i] + margin))
-      units[i] = spacing(element, std::abs(values[i]) + margin);
+    if (std::abs(values[i]) > rounding.most) continue;
+    if (rounded(element, values[i] - margin, exponent) != rounded(element, values[i] + margin, exponent))
+      units[i] = spacing(element, std::abs(values[i]) + margin, exponent);
   }
   return units;
 }
@@ -64,23 +68,62 @@ Rows score_errors(const Inputs& in, const Factors& f) {
   return errors;
 }
 
-// 2^-9 times the root of the sum of squares over groups of weights; `size(j, c)` is what weight j multiplies, c <
-// width.
+// What a split of both factors in two adds to every score; `columns` and `magnitudes`: [C,D], a mixed column with the
+// magnitudes of its terms.
+void add_split_errors(const Inputs& in, const Rows& anchor, const Rows& magnitudes, Rows& errors) {
+  if (in.products != Products::kFloat16Split) return;
+  const int64_t d = in.d, count = static_cast<int64_t>(magnitudes.size()) / d;
+  const double extent = weight_extent(in);
+  Rows size(count, 0);
+  for (int64_t j = 0; j < count * d; ++j) size[j / d] += std::abs(magnitudes[j]);
+  for (int64_t i = 0; i < in.n; ++i) {
+    double sum = 0, largest = 0;
+    for (int64_t c = i * d; c < (i + 1) * d; ++c) {
+      sum += std::abs(anchor[c]);
+      largest = std::max(largest, std::abs(anchor[c]));
+    }
+    for (int64_t j = 0; j < count; ++j)
+      errors[i * count + j] += kSplitProduct * absolute_product(anchor, i, magnitudes, j, d) +
+                               kSplitAnchor * largest * size[j] + kSplitQueue * extent * sum;
+  }
+}
+
+// The weights of the rows that the engine multiplies, and what their floor is relative to.
+struct Weights {
+  Rows values;
+  double largest;
+};
+
+// What roundings of the weights do to a sum; `size(j, c)` is what weight j multiplies, c < width.
 template <class Size>
-Rows weight_errors(const Rows& weights, int64_t width, Size&& size) {
+Rows weight_errors(const WeightError& error, const Weights& weights, int64_t width, Size&& size) {
   std::map<int64_t, Rows> groups;
-  for (size_t j = 0; j < weights.size(); ++j) {
-    const double weight = std::abs(weights[j]);
+  Rows lost(width, 0);
+  const double floor = error.floor * weights.largest, below = error.below * weights.largest;
+  for (size_t j = 0; j < weights.values.size(); ++j) {
+    const double weight = std::abs(weights.values[j]);
     if (!(weight > 0) || !std::isfinite(weight)) continue;
-    Rows& sum =
-        groups.try_emplace(static_cast<int64_t>(std::floor(kGroups * std::log(weight))), width, 0.0).first->second;
-    for (int64_t c = 0; c < width; ++c) sum[c] += weight * std::abs(size(static_cast<int64_t>(j), c));
+    const auto group = static_cast<int64_t>(std::floor(error.groups * std::log(weight)));
+    Rows& sum = groups.try_emplace(group, width, 0.0).first->second;
+    const double flushed = weight < below ? std::min(weight, floor) : 0.0;
+    for (int64_t c = 0; c < width; ++c) {
+      const double x = std::abs(size(static_cast<int64_t>(j), c));
+      sum[c] += weight * x;
+      lost[c] += flushed * x;
+    }
   }
   Rows out(width, 0);
   for (const auto& [key, sum] : groups)
     for (int64_t c = 0; c < width; ++c) out[c] += sum[c] * sum[c];
-  for (double& x : out) x = kHalfUnit * std::sqrt(x);
+  for (int64_t c = 0; c < width; ++c) out[c] = error.relative * std::sqrt(out[c]) + lost[c];
   return out;
+}
+
+// The part of a weighted sum that ends of a split queue leave out.
+double split_queue_error(const Inputs& in, const Rows& weights) {
+  double sum = 0;
+  for (const double weight : weights) sum += std::abs(weight);
+  return in.products == Products::kFloat16Split ? kSplitQueue * sum : 0.0;
 }
 
 // `score_error`: [N,columns] of the loss's scores; `columns_unit` as in Factors.
@@ -95,14 +138,22 @@ void row_rounding(const Inputs& in, const Result<double>& r, const Magnitudes& m
   RowBounds bounds(d);
   double inner = 0;  // the error of a.o
   const Rows probability(r.probability.begin() + i * count, r.probability.begin() + (i + 1) * count);
-  const Rows weights = engine_weights(in, probability);
-  const Rows sums = weight_errors(weights, d, [&](int64_t j, int64_t c) { return r.engine_rows[j * d + c]; });
-  inner += weight_errors(weights, 1, [&](int64_t j, int64_t) {
+  const double top = probability.empty() ? 0 : *std::max_element(probability.begin(), probability.end());
+  const Weights weights{engine_weights(in, probability), weight_extent(in) * top};
+  const WeightError error = weight_error(in);
+  const Rows sums = weight_errors(error, weights, d, [&](int64_t j, int64_t c) { return r.engine_rows[j * d + c]; });
+  inner += weight_errors(error, weights, 1, [&](int64_t j, int64_t) {
+    // An error of the weight moves all features alike, one of what it multiplies each on its own.
+    if (in.products == Products::kFloat16Split) return absolute_product(r.anchor, i, r.engine_rows, j, d);
     double product = 0;
     for (int64_t c = 0; c < d; ++c) product += r.anchor[i * d + c] * r.engine_rows[j * d + c];
     return product;
   })[0];
-  for (int64_t c = 0; c < d; ++c) bounds.anchor[c] = sums[c];
+  const double split = split_queue_error(in, weights.values);
+  for (int64_t c = 0; c < d; ++c) {
+    bounds.anchor[c] = sums[c] + split;
+    inner += split * std::abs(r.anchor[i * d + c]);
+  }
   for (int64_t j = 0; j < count; ++j) {
     const double moved = probability[j] * (average + score_error[i * count + j] / tau);
     if (moved == 0 && columns_unit.empty()) continue;
@@ -142,8 +193,9 @@ void score_rounding(const Inputs& in, const Scores<double>& scores, const Rows& 
 // The positive of the ranks: the key rounded to the queue's type, the query as the products take it.
 void rank_rounding(const Inputs& in, const Rows& q, const Rows& k, const Rows& q_size, const Rows& k_size,
                    ScoreCondition& out) {
-  const Rows k_unit = undecided(in.queue_type, k, k_size);
-  const Rows q_unit = undecided(in.rounds_anchor() ? Element::kBfloat16 : Element::kFloat32, q, q_size);
+  const Rounding as_pushed{in.queue_type, 0, false}, as_multiplied = rank_key_rounding(in);
+  const Rows k_unit = undecided(as_multiplied.any() ? as_multiplied : as_pushed, k, k_size, in.d);
+  const Rows q_unit = undecided(anchor_rounding(in), q, q_size, in.d);
   out.rank_rounding.assign(in.n, 0);
   for (int64_t i = 0; i < in.n; ++i)
     out.rank_rounding[i] = absolute_product(q, i, k_unit, i, in.d) + absolute_product(q_unit, i, k, i, in.d);
@@ -158,16 +210,22 @@ void add_roundings(const Inputs& in, const Result<double>& r, const Magnitudes& 
   rank_rounding(in, r.q, r.k, m.q, m.k, out.unmixed);
   rank_rounding(in, r.q, r.k, m.q, m.k, out.plain);
   Rows mixed, unmixed, plain;
-  if (in.rounds_anchor()) {
-    const Rows anchor_unit = undecided(Element::kBfloat16, r.anchor, m.anchor), plain_anchor = in_bfloat16(r.q);
+  if (in.products != Products::kFloat32) {
+    const Rounding rounding = anchor_rounding(in);
+    const Rows anchor_unit = undecided(rounding, r.anchor, m.anchor, in.d);
+    const Rows plain_anchor = rounded_rows(rounding, r.q, in.d);
     Rows columns_unit;
     // Which neighbour a mixed row took is seen before it was rounded.
-    if (in.mixes_negatives()) columns_unit = undecided(Element::kBfloat16, unrounded_columns(in), m.negatives);
+    if (in.mixes_negatives())
+      columns_unit = undecided(mixed_row_rounding(in), unrounded_columns(in), m.negatives, in.d);
     for (int64_t j = 0; j < static_cast<int64_t>(columns_unit.size()) / in.d; ++j)
-      if (j >= in.k || !in.rounds_row(j)) std::fill_n(columns_unit.begin() + j * in.d, in.d, 0.0);
+      if (j >= in.k || !in.mixes_as_row(j)) std::fill_n(columns_unit.begin() + j * in.d, in.d, 0.0);
     mixed = score_errors(in, {r.scoring, r.negatives, anchor_unit, columns_unit});
     unmixed = score_errors(in, {r.scoring, in.queue, anchor_unit, {}});
-    plain = score_errors(in, {plain_anchor, in.queue, undecided(Element::kBfloat16, r.q, m.q), {}});
+    plain = score_errors(in, {plain_anchor, in.queue, undecided(rounding, r.q, m.q, in.d), {}});
+    add_split_errors(in, r.scoring, m.negatives, mixed);
+    add_split_errors(in, r.scoring, in.queue, unmixed);
+    add_split_errors(in, plain_anchor, in.queue, plain);
     for (int64_t i = 0; i < in.n; ++i) row_rounding(in, r, m, mixed, columns_unit, i, out.rounding);
   }
   score_rounding(in, r.mixed, mixed, out.mixed);

@@ -24,6 +24,7 @@ def configure(options, build, *definitions, expect_failure=False):
     shutil.rmtree(build, ignore_errors=True)
     launcher = [f"-DCMAKE_C{x}_COMPILER_LAUNCHER={options.launcher}" for x in ("", "XX") if options.launcher]
     return run([options.cmake, "-G", options.generator, "-S", options.source / "tests/package/fetch", "-B", build,
+                "-DFLASHNCE_CUDA=OFF",
                 f"-Dflashnce_source={options.source}", f"-DCMAKE_C_COMPILER={options.cc}",
                 f"-DCMAKE_CXX_COMPILER={options.cxx}", "-DCMAKE_BUILD_TYPE=Release", *launcher, *definitions],
                expect_failure=expect_failure)

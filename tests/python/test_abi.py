@@ -73,7 +73,7 @@ def test_constants_are_those_of_the_header():
     for name in (
         "OK INVALID_ARGUMENT UNSUPPORTED NO_DEVICE DEVICE_MISMATCH WORKSPACE_TOO_SMALL OUT_OF_MEMORY DEVICE_ERROR "
         "INTERNAL_ERROR CPU CUDA FLOAT32 FLOAT16 BFLOAT16 SAMPLED GIVEN SCORES_NONE SCORES_MIXED SCORES_UNMIXED "
-        "CHECK_PERMUTATION"
+        "CHECK_PERMUTATION CHECK_POINTERS"
     ).split():
         mine[f"FNCE_{name}"] = getattr(c, name)
     unused = {name for name in header if name.startswith("FNCE_PRECISION_")}

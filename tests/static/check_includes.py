@@ -7,18 +7,20 @@ import re
 import sys
 
 PUBLIC = "include/flashnce/"
+HOSTCUDA = "tests/hostcuda/"
 # The first rule whose folder holds a file applies to it: what it may include of this project, by path prefix.
 RULES = [
     ("include/", ["include/"]),
     ("src/math/", ["src/math/"]),
     ("src/core/", ["src/core/", "src/math/", PUBLIC]),
     ("src/api/", ["src/api/", "src/core/", "src/math/", "src/registry.h", PUBLIC]),
-    ("src/registry", ["src/registry.h", "src/core/", "src/cpu/", "kernels/", PUBLIC]),
+    ("src/registry", ["src/registry.h", "src/core/", "src/cpu/", "kernels/backend.h", PUBLIC]),
     ("src/cpu/", ["src/cpu/", "src/core/", "src/math/", PUBLIC]),
-    ("kernels/common/", ["kernels/common/", "src/core/", "src/math/", PUBLIC]),
-    ("kernels/sm80/", ["kernels/sm80/", "kernels/common/", "src/core/", "src/math/", PUBLIC]),
-    ("kernels/sm90a/", ["kernels/sm90a/", "kernels/common/", "src/core/", "src/math/", PUBLIC]),
+    # Kernels, and what launches them (the files of kernels/ itself). Their harness, tests/hostcuda, takes the place of CUDA.
+    ("kernels/common/", ["kernels/common/", "src/core/", "src/math/", HOSTCUDA, PUBLIC]),
+    ("kernels/sm80/", ["kernels/sm80/", "kernels/common/", "src/core/", "src/math/", HOSTCUDA, PUBLIC]),
     ("kernels/plain/", ["kernels/plain/", "kernels/common/", "src/core/", "src/math/", PUBLIC]),
+    ("kernels/", ["kernels/", "src/core/", "src/math/", PUBLIC]),
     # The oracle must not share a mistake with the library; the API tests see what a user sees.
     ("tests/oracle/", ["tests/oracle/"]),
     ("tests/support/", ["tests/support/", "tests/oracle/", PUBLIC]),
@@ -26,13 +28,19 @@ RULES = [
     ("tests/math/", ["tests/math/", "tests/support/", "src/math/"]),
     ("tests/core/", ["tests/core/", "tests/support/", "tests/oracle/", "src/core/", "src/math/", PUBLIC]),
     ("tests/cpu/", ["tests/cpu/", "tests/support/", "tests/oracle/", "src/cpu/", "src/core/", "src/math/", PUBLIC]),
+    ("tests/cuda/", ["tests/cuda/", "tests/hostcuda/", "tests/support/", "tests/oracle/", "kernels/", "src/core/", "src/math/",
+                     PUBLIC]),
+    ("tests/static/", ["tests/static/", "kernels/", PUBLIC]),
+    ("tests/hostcuda/", ["tests/hostcuda/", "tests/support/", "kernels/", "src/core/", "src/math/", PUBLIC]),
+    ("tests/gpu/", ["tests/gpu/", "tests/support/", "tests/oracle/", "tests/hostcuda/", "kernels/", "src/core/", "src/math/",
+                    PUBLIC]),
     ("tests/abi/", ["tests/abi/", PUBLIC]),
     ("tests/fuzz/", ["tests/fuzz/", PUBLIC]),
     ("tests/soak/", ["tests/soak/", PUBLIC]),
     ("examples/", ["examples/", PUBLIC]),
     ("bench/", ["bench/", PUBLIC]),
 ]
-SEARCH = ["src", "include", "tests", "bench", ""]
+SEARCH = ["src", "kernels", "include", "tests", "bench", ""]
 SUFFIXES = {".h", ".hpp", ".c", ".cc", ".cpp", ".cu", ".cuh", ".inc"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>|(\w+))')
 

@@ -13,6 +13,15 @@
     CHECK(fnce_verdict.ok);                              \
   } while (false)
 
+// What holds for one kind of device only: `reason` says so in the output, and the test case ends.
+#define FNCE_SKIP_UNLESS(condition, reason) \
+  do {                                      \
+    if (!(condition)) {                     \
+      WARN("skipped: " << (reason));        \
+      return;                               \
+    }                                       \
+  } while (false)
+
 // A call that must return FNCE_OK; the library's sentence is printed when it does not.
 #define FNCE_REQUIRE_OK(...)                               \
   do {                                                     \

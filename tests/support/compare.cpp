@@ -6,7 +6,7 @@
 #include <sstream>
 #include <utility>
 
-#include "support/order.h"
+#include "support/products.h"
 
 namespace support {
 namespace {
@@ -139,16 +139,6 @@ Verdict compare_values(const Truth& t, const StatisticsTruth& s, const Statistic
     if (f.actual.size() == f.truth.size()) verdict.merge(compare_conventions(name.c_str(), f.truth, f.actual));
   }
   return verdict;
-}
-
-// Which products the backend has chosen, by its own words; what it mixes as rows follows from the problem.
-void choose_products(const Case& c, oracle::Inputs& in) {
-  const fnce_problem& p = c.problem;
-  if (Plan(p).description().find("bfloat16 products") == std::string::npos) return;
-  in.products = oracle::Products::kBfloat16;
-  const bool per_score = p.lambda_neg == FNCE_LAMBDA_CALL || p.lambda_neg == FNCE_LAMBDA_ROW;
-  const bool mixes_scores = per_score && p.permutation_source == FNCE_SAMPLED && !p.renormalize_neg;
-  in.mixed_as_row = mixes_scores ? rows_beyond_cycles(c) : std::vector<bool>(static_cast<size_t>(p.k), true);
 }
 
 oracle::Granularity granularity(int32_t value) { return static_cast<oracle::Granularity>(value); }

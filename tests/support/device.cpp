@@ -1,9 +1,12 @@
 // The CPU as a test device, guard zones of buffers, and the choice by FNCE_TEST_DEVICE.
 #include "support/device.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
+
+#include "support/cuda_device.h"
 
 namespace support {
 namespace {
@@ -31,34 +34,68 @@ class CpuDevice final : public Device {
   }
 };
 
-[[noreturn]] void skip(const char* reason) {
-  std::fprintf(stderr, "skipped: %s\n", reason);
-  std::fflush(nullptr);
-  std::_Exit(kSkipped);
+bool is_set(const char* variable) {
+  const char* value = std::getenv(variable);
+  return value != nullptr && std::strcmp(value, "1") == 0;
 }
+
+[[noreturn]] void end(int code, const std::string& reason) {
+  std::fprintf(stderr, "%s\n", reason.c_str());
+  std::fflush(nullptr);
+  std::_Exit(code);
+}
+
+[[noreturn]] void absent(const std::string& reason) {
+  if (is_set("FLASHNCE_REQUIRE_GPU")) end(1, "FLASHNCE_REQUIRE_GPU is 1, but there is " + reason);
+  end(kSkipped, "skipped: " + reason);
+}
+
+const Device& choose_cuda() {
+  int32_t count = 0;
+  fnce_device_count(FNCE_CUDA, &count);
+  if (is_set("FNCE_TEST_HOSTCUDA")) {
+    const Device* emulated = count > 0 ? emulated_cuda_device() : nullptr;
+    if (emulated == nullptr)
+      end(1, "FNCE_TEST_HOSTCUDA is 1, but this library has no CUDA backend that runs on the CPU");
+    return *emulated;
+  }
+  if (count == 0) absent("no CUDA device");
+  std::string reason;
+  const Device* cuda = cuda_device(reason);
+  if (cuda == nullptr) absent(reason);
+  return *cuda;
+}
+
+const Device& cpu() {
+  static const CpuDevice cpu;
+  return cpu;
+}
+
+thread_local int on_cpu = 0;  // live OnCpu of this thread
 
 const Device& choose() {
   const char* name = std::getenv("FNCE_TEST_DEVICE");
-  if (name == nullptr || std::strcmp(name, "cpu") == 0) {
-    static const CpuDevice cpu;
-    return cpu;
-  }
-  if (std::strcmp(name, "cuda") != 0) {
-    std::fprintf(stderr, "FNCE_TEST_DEVICE is %s; allowed: cpu, cuda\n", name);
-    std::_Exit(1);
-  }
-  int32_t count = 0;
-  fnce_device_count(FNCE_CUDA, &count);
-  if (count == 0) skip("no CUDA device");
-  skip("these tests are built without CUDA memory");
+  if (name == nullptr || std::strcmp(name, "cpu") == 0) return cpu();
+  if (std::strcmp(name, "cuda") != 0) end(1, std::string("FNCE_TEST_DEVICE is ") + name + "; allowed: cpu, cuda");
+  return choose_cuda();
 }
 
 }  // namespace
 
 const Device& device() {
   static const Device& chosen = choose();
-  return chosen;
+  return on_cpu > 0 ? cpu() : chosen;
 }
+
+OnCpu::OnCpu() { ++on_cpu; }
+OnCpu::~OnCpu() { --on_cpu; }
+
+int64_t affordable(int64_t n, int64_t k, int64_t d) {
+  if (!device().emulated()) return k;
+  return std::min(k, std::max<int64_t>(17, device().max_products() / (n * d)));
+}
+
+int affordable_repeats(int many, int few) { return device().emulated() ? few : many; }
 
 Block::Block(size_t bytes, size_t skew) : size_(bytes) {
   const size_t total = kGuard + skew + bytes + kGuard;

@@ -1,11 +1,13 @@
 // The device that the API-level suite runs on, so that every backend passes the same tests: memory, copies, a stream and
 // size caps. FNCE_TEST_DEVICE=cpu|cuda picks it (default cpu); asking for one that is not there ends the program with
-// code 77, which ctest reports as skipped.
+// code 77, which ctest reports as skipped, or as a failure with FLASHNCE_REQUIRE_GPU=1. With FNCE_TEST_HOSTCUDA=1 cuda is a
+// backend whose kernels run on the CPU, in ordinary memory.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,15 +22,37 @@ class Device {
   virtual int32_t index() const = 0;
   virtual fnce_stream stream() const = 0;
   virtual bool host_memory() const = 0;            // whether wrong values behind pointers can be reported
+  virtual bool emulated() const { return false; }  // a GPU that the CPU plays: hundreds of times slower
   virtual int64_t max_products() const = 0;        // cap of n*k*d of one randomised case
   virtual void* allocate(size_t bytes) const = 0;  // aligned to FNCE_ALIGNMENT at least
   virtual void release(void* memory) const = 0;
   virtual void upload(void* to, const void* from, size_t bytes) const = 0;
   virtual void download(void* to, const void* from, size_t bytes) const = 0;
   virtual void synchronize() const = 0;
+  // Captures what `enqueue` puts on the stream in a graph, and launches it once after each of `before`. False where there
+  // are no graphs.
+  virtual bool replay(const std::function<void()>& enqueue, const std::vector<std::function<void()>>& before) const {
+    (void)enqueue;
+    (void)before;
+    return false;
+  }
 };
 
 const Device& device();
+
+// As long as it lives, device() of this thread is the CPU. What is allocated meanwhile must be released meanwhile.
+class OnCpu {
+ public:
+  OnCpu();
+  ~OnCpu();
+  OnCpu(const OnCpu&) = delete;
+  OnCpu& operator=(const OnCpu&) = delete;
+};
+
+// `k`, or fewer columns where n*k*d is more than an emulated device computes in a moment; at least 17 of them.
+int64_t affordable(int64_t n, int64_t k, int64_t d);
+// `many`, or `few` times on an emulated device.
+int affordable_repeats(int many, int few);
 
 // Device memory of `bytes` with a guard zone on either side. The payload starts `skew` bytes past an aligned address.
 class Block {

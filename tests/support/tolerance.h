@@ -9,10 +9,11 @@
 //            moves with w = 1 - p+ times both; a small loss so keeps its digits. Gradients are the sums of their
 //            terms' magnitudes, each times the relative error of its weight: (1 - w) of the bracket for w, and the
 //            column's own and the average score for a column's share of the softmax.
-// engine     what rounding to 16 bits inside the computation adds; 0 with float32 products. Of the bfloat16 engine the
-//            oracle rounds the anchor (and mixed rows) itself, so only the rounding of the weights and undecided
-//            neighbours are left: oracle/rounding.h. The loss, whose sum has unrounded weights, keeps its float32
-//            bound.
+// engine     what rounding to 16 bits inside the computation adds; 0 with float32 products. The oracle rounds the anchor,
+//            mixed rows and a queue that is multiplied in fewer bits than it has itself (oracle/operands.h), so only the
+//            rounding of the weights, undecided neighbours and the ends of operands split in two are left:
+//            oracle/rounding.h. The loss, whose sum has unrounded weights, keeps its float32 bound, except that split
+//            operands add the errors of their scores.
 // output     half a unit in the last place of dq and dk where they are written in 16 bits: at the truth enlarged by
 //            the rest of the bound, and never below half the spacing of the type's denormals. 0 for float32.
 // naive      the error of the naive float32 twin of the oracle in units, the largest over the rows of the call: what

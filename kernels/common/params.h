@@ -1,0 +1,242 @@
+// What the kernels are told: plain structs, filled by the host (kernels/backend.cpp) and passed by value. Every kernel takes
+// exactly one of them. No CUDA header is needed; all pointers are device memory. Names follow docs/maths.md.
+#pragma once
+#include <flashnce/flashnce.h>
+
+#include <cstdint>
+
+#include "core/layout.h"
+
+namespace fnce::cuda {
+
+// How the main kernel multiplies. The first is the plain family's, the others are the matrix units'.
+//   kFloat32    float32 operands of any queue type, nothing is rounded
+//   kHalf       a float16 queue as stored; anchors and softmax weights P rounded to float16
+//   kBfloat     a bfloat16 queue as stored; anchors and P rounded to bfloat16
+//   kHalfSplit  a float32 queue, x = h + l in two float16: hh + hl + lh, float32 accuracy (FNCE_PRECISION_EXACT)
+//   kHalfFast   a float32 queue rounded to one float16 (FNCE_PRECISION_FAST)
+enum class Operand : int32_t { kFloat32, kHalf, kBfloat, kHalfSplit, kHalfFast };
+
+// float16 planes per operand value.
+constexpr int planes_of(Operand operand) { return operand == Operand::kHalfSplit ? 2 : 1; }
+
+// float16 anchors are scaled per row by a power of two so that their largest element lies in [2^13, 2^14); elements of a
+// float32 queue by 2^kQueueExponent before they are split or rounded to float16. (bfloat16 needs neither.)
+constexpr int kAnchorExponent = 13;
+constexpr int kQueueExponent = 14;
+// A float32 queue whose largest magnitude lies outside [kQueueLeast, kQueueMost] would lose digits or overflow in float16:
+// the plain kernel computes such a call again (zeros alone are fine).
+constexpr float kQueueMost = 3.9f, kQueueLeast = 0.015625f;
+
+// A number of fnce_args: a value, or where it lies in device memory.
+template <class T>
+struct Number {
+  T value;
+  const T* pointer;
+};
+
+// Where the random numbers of a call start: docs/maths.md, randomness contract.
+struct Draws {
+  Number<uint64_t> seed, offset;
+  uint64_t offset_increment;
+};
+
+// Mixing coefficients, equations (2) and (3): given, or drawn from Beta(alpha, alpha) + shift.
+struct LambdaSource {
+  int32_t granularity;  // FNCE_LAMBDA_*
+  const float* given;   // [1] | [R] | [D] | [R,D]; null: drawn
+  Number<float> alpha, shift;
+};
+
+// N queries and their keys: equations (1), (2), (4), (6). `mixes` = false leaves (2) and (4) out (fnce_scores).
+struct RowsIn {
+  const void *x_q, *x_k;  // [N,D] feature_type
+  int32_t feature_type;
+  int32_t queue_type;  // what ranks round the positive's key to
+  Operand operand;     // what the anchor is rounded to; kHalfFast also rounds the ranks' key to float16
+  int32_t normalize, renormalize, mixes, anchor_mixed;
+  int64_t n, d, row_offset;
+  float epsilon;
+  LambdaSource lambda;
+  Draws draws;
+  float* scratch;  // [N][kRowArrays][D] in global memory where D is too large for shared memory, else null
+};
+constexpr int kRowArrays = 6;
+constexpr int64_t kSharedFeatures = 1024;  // largest D whose kRowArrays arrays are kept in shared memory
+
+// The anchors as the matrix units take them. Rows and features are padded with zeros.
+struct PackedAnchors {
+  uint16_t* values;  // [planes][rows][d_padded] float16 | bfloat16; null for the plain family
+  float* scale;      // [rows] a = value * scale; for a float32 queue 2^-kQueueExponent is already in it
+  int64_t rows;      // N rounded up to whole row blocks of the main kernel
+  int32_t d_padded;
+};
+
+// Thresholds of the ranks, equation (9): n_greater counts a.z > upper, n_greater_equal counts !(a.z < lower).
+struct Thresholds {
+  float *upper[2], *lower[2];  // [N]; [0] mixed, [1] unmixed; null where not gathered
+};
+
+// Columns in the order of the pass. Position i of the pass reads row order[i].
+struct Tables {
+  int32_t* order;  // [K] sigma, as local rows; null: the order of the queue
+  float* lambda;   // [K] lambda of row order[i], or [1] where it is one for the call; null without mixing of scores
+  float* lambda_extent;  // [blocks] the largest |lambda| + |1 - lambda| seen by each table block
+  int32_t extent_count;  // entries of lambda_extent
+};
+
+// Launch 1. Blocks 0 .. rows.n - 1 prepare one row each; `table_blocks` further ones fill the tables.
+struct PrepParams {
+  RowsIn rows;
+  float* anchor;       // [N,D] float32, with the values that the negatives are multiplied by
+  float* pos;          // [N] q^.k^ for ranks (k^ as a row of the queue, anchor as multiplied), or null
+  float* unmixed_pos;  // [N] q.k likewise, or null
+  float* exact_pos;    // [N] q.k or q^.k^ unrounded (fnce_scores reports it), or null
+  PackedAnchors packed;
+  Thresholds thresholds;
+  Tables tables;
+  LambdaSource lambda_neg;
+  int64_t k, k_global, column_offset, perm_block;
+  int32_t table_blocks;  // 0: no tables
+  uint32_t* ticket;      // set to 0 for the finish kernel
+};
+
+// The same packing for anchors that come from outside (fnce_partial): blocks as in PrepParams.
+struct PackParams {
+  const float* anchor;  // [N,D]
+  const float* pos;     // [N] or null
+  const float* unmixed_pos;
+  int64_t n, d;
+  Operand operand;
+  PackedAnchors packed;
+  Thresholds thresholds;
+  Tables tables;
+  LambdaSource lambda_neg;
+  Draws draws;
+  int64_t k, k_global, column_offset, perm_block;
+  int32_t table_blocks;
+};
+
+// Mixed rows made once, equations (3) and (4), where scores cannot be mixed: row j of `out` is z^_j.
+struct PremixParams {
+  const void* queue;  // [K,D] queue_type
+  int32_t queue_type;
+  int64_t k, d, column_offset;
+  LambdaSource lambda;
+  Draws draws;
+  const int32_t* order;          // [K] sigma (partner of position i at position C(i)), or null with
+  const int32_t* permutation;    // [K] a given permutation
+  int64_t k_global, perm_block;  // blocks of the permutation, as in PrepParams
+  int32_t renormalize;
+  float epsilon;
+  void* out;  // [K,out_stride] out_type, the padding zero
+  int32_t out_type;
+  int64_t out_stride;
+  const uint32_t* invalid;  // not null and not 0: the permutation was found to be none; all rows become NaN
+};
+
+// FNCE_CHECK_PERMUTATION: sets *invalid unless `permutation` is a bijection. `seen` and *invalid are 0 before.
+struct CheckPermutationParams {
+  const int32_t* permutation;
+  int64_t k;
+  uint32_t* seen;  // [(K + 31) / 32]
+  uint32_t* invalid;
+};
+
+// Negatives that the pass runs over: the queue, or premixed rows and then the queue.
+struct Segment {
+  const void* rows;  // [count][stride] elements of `type`
+  int32_t type;      // FNCE_FLOAT32 | FNCE_FLOAT16 | FNCE_BFLOAT16
+  int64_t stride;    // elements from row to row
+  int64_t count;
+  int32_t in_loss;  // counts in m, l, O and the mixed statistics
+  int32_t unmixed;  // its raw scores are the unmixed statistics
+};
+
+// Running results of every split of the keys, then merged in order. Arrays are those of a partial, with [splits][N] rows.
+// base2: m is a multiple of log2(e) times the score, as the main kernel keeps it; else natural, as in a partial.
+struct Splits {
+  PartialView view;
+  int64_t n, d;
+  int32_t count;
+  int32_t base2;
+  int32_t has_o;        // O was computed
+  int32_t has_columns;  // K > 0: with base2, a maximum that never left its start is then an overflow, and its row NaN
+};
+
+// The main kernel (both families): softmax statistics and weighted sums over the negatives, equations (3), (5), (7), (9).
+struct MainParams {
+  PackedAnchors packed;  // sm80
+  const float* anchor;   // [N,D] float32: plain
+  int64_t n, d;
+  Segment segments[2];
+  int32_t segment_count;
+  int32_t splits;  // gridDim.y: split s takes key tiles s*tiles/splits .. (s+1)*tiles/splits - 1
+  int32_t mix;     // scores are mixed: order and lambda of `tables` hold, and there is one segment
+  int32_t lambda_per_row;
+  int32_t is_union;       // raw columns count beside the mixed ones
+  int32_t sums;           // O is wanted
+  int32_t statistics[2];  // mixed, unmixed
+  Tables tables;
+  Number<float> temperature;
+  Thresholds thresholds;
+  float* queue_extent;  // [gridDim.x * gridDim.y * gridDim.z] largest |z| seen by each block (float32 queues), or null
+  int32_t queue_extent_count;
+  int32_t wide;                  // rows of all segments can be copied in 16-byte pieces
+  int32_t only_if_out_of_range;  // plain family: do nothing unless queue_extent says that float16 cannot hold the queue
+  Splits out;
+};
+
+// Merges splits into a partial of n rows (fnce_partial, and each step of fnce_merge).
+struct MergeParams {
+  Splits from;
+  PartialView out;  // natural logarithms
+  int32_t keep;     // `out` already holds a partial that comes first (fnce_merge)
+};
+
+// The last launch: merges the splits of a row, adds its positive, equations (7), (8), (9). One block per row; the last one
+// to end adds up the rows in order.
+struct FinishParams {
+  RowsIn rows;
+  Splits from;
+  Number<float> temperature;
+  int32_t reduction, gradient_type;
+  const float* weight;
+  float* loss;
+  void *dq, *dk;
+  float *dtemperature_rows, *dtemperature;
+  fnce_score_buffers mixed, unmixed;
+  int32_t needs_gradient;
+  float *loss_rows, *dtemperature_row_sums;  // [N] workspace
+  uint32_t* ticket;                          // 0 before
+};
+
+// fnce_scores: statistics of merged splits, no gradients.
+struct FinishScoresParams {
+  Splits from;
+  const float* pos;  // [N] unrounded q.k
+  Number<float> temperature;
+  fnce_score_buffers out;
+  int64_t n;
+};
+
+// Equation (10).
+struct PushParams {
+  const void* keys;
+  void* queue;
+  const int64_t* position_in;
+  int64_t* position_out;
+  int64_t n, k, d;
+  int32_t key_type, queue_type, normalize;
+  float epsilon;
+};
+
+struct ScaleParams {
+  const float* gradient;
+  const float* upstream;
+  void* out;
+  int64_t rows, columns;
+  int32_t per_row, out_type;
+};
+
+}  // namespace fnce::cuda

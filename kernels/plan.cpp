@@ -1,0 +1,203 @@
+#include "kernels/plan.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <sstream>
+
+#include "common/kernels.h"
+#include "core/status.h"
+#include "core/types.h"
+#include "plain/kernels.h"
+
+namespace fnce::cuda {
+namespace {
+
+constexpr int kOldest = 75, kOldestSm80 = 80;
+constexpr int64_t kMaxSplits = 65535;                   // gridDim.y
+constexpr int64_t kMaxBlocks = 2147483647;              // gridDim.x
+constexpr int64_t kLeastTiles = 4;                      // key tiles of a split
+constexpr int64_t kMaxSplitBytes = int64_t{256} << 20;  // of O over all splits: it is read again by the last kernel
+constexpr int kPlainBlocksPerSm = 4;
+
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
+
+Operand operand_of(const fnce_problem& p) {
+  if (p.queue_type == FNCE_FLOAT16) return Operand::kHalf;
+  if (p.queue_type == FNCE_BFLOAT16) return Operand::kBfloat;
+  return p.precision == FNCE_PRECISION_FAST ? Operand::kHalfFast : Operand::kHalfSplit;
+}
+
+// Enough blocks for every multiprocessor, long enough each, and not too many sums to merge.
+int32_t splits_for(const Problem& problem, int64_t blocks_wanted, int64_t blocks_per_split, int64_t key_tiles) {
+  const int64_t bytes = problem.n() * problem.d() * int64_t{sizeof(float)};
+  const int64_t most = std::min({key_tiles / kLeastTiles, kMaxSplitBytes / bytes, kMaxSplits});
+  return static_cast<int32_t>(std::max<int64_t>(1, std::min(blocks_wanted / blocks_per_split, most)));
+}
+
+// Key tiles of a pass over the queue alone, or over all segments.
+int64_t key_tiles_of(const Problem& problem, int keys, bool two_segments) {
+  return divide_up(problem.k(), keys) * (two_segments ? 2 : 1);
+}
+
+MainLaunch plain_launch(const Problem& problem, const DeviceCaps& caps, bool two_segments) {
+  MainLaunch launch = {};
+  launch.rows = plain::kRows;
+  launch.keys = plain::kKeys;
+  launch.slices = 1;
+  launch.row_blocks = divide_up(problem.n(), launch.rows);
+  launch.key_tiles = key_tiles_of(problem, launch.keys, two_segments);
+  launch.splits = splits_for(problem, int64_t{caps.sm_count} * kPlainBlocksPerSm, launch.row_blocks, launch.key_tiles);
+  return launch;
+}
+
+MainLaunch sm80_launch(const Problem& problem, const DeviceCaps& caps, Operand operand, sm80::Variant variant,
+                       bool two_segments) {
+  MainLaunch launch = {};
+  launch.variant = variant;
+  launch.tile = sm80::choose_tile(operand, problem.n(), problem.d(), variant == sm80::Variant::kStatistics);
+  const sm80::Tile& tile = sm80::tiles_of(operand).first[launch.tile];
+  launch.rows = tile.rows();
+  launch.keys = tile.keys;
+  launch.slices = tile.slices();
+  launch.row_blocks = divide_up(problem.n(), launch.rows);
+  launch.key_tiles = key_tiles_of(problem, launch.keys, two_segments);
+  launch.splits = splits_for(problem, caps.sm_count, launch.row_blocks * launch.slices, launch.key_tiles);
+  return launch;
+}
+
+// Why the matrix units cannot serve, or "".
+std::string obstacle(const Problem& problem, const DeviceCaps& caps, Operand operand) {
+  if (caps.arch() < kOldestSm80) return "the sm80 family needs compute capability 8.0";
+  if (problem.d() > sm80::max_features(operand))
+    return "the sm80 family goes up to " + to_text(sm80::max_features(operand)) + " features with a " +
+           type_name(problem.raw().queue_type) + " queue";
+  for (const bool statistics : {false, true}) {
+    const sm80::Tile& tile =
+        sm80::tiles_of(operand).first[sm80::choose_tile(operand, problem.n(), problem.d(), statistics)];
+    if (sm80::shared_bytes(operand, tile) > caps.shared_bytes)
+      return "a block of this device has " + to_text(caps.shared_bytes) +
+             " bytes of shared memory, the tile of the sm80 family needs " + to_text(sm80::shared_bytes(operand, tile));
+  }
+  return "";
+}
+
+void check_device(const Problem& problem, const DeviceCaps& caps) {
+  if (caps.arch() < kOldest)
+    throw StatusError(FNCE_UNSUPPORTED, "problem.device_index is " + to_text(int64_t{problem.raw().device_index}) +
+                                            " (" + caps.name + ", compute capability " + caps.cc() +
+                                            "); this version supports 7.5 and newer");
+  if (problem.n() + kMaxTableBlocks > kMaxBlocks)
+    unsupported("problem.n", to_text(problem.n()), "up to " + to_text(kMaxBlocks - kMaxTableBlocks) + " on a GPU");
+}
+
+void choose_family(const Problem& problem, const DeviceCaps& caps, Forced forced, CudaChoice& choice) {
+  const Operand operand = operand_of(problem.raw());
+  const std::string reason = forced == Forced::kPlain ? "FNCE_BACKEND says so" : obstacle(problem, caps, operand);
+  if (reason.empty()) {
+    choice.family = Family::kSm80;
+    choice.operand = operand;
+    return;
+  }
+  if (forced == Forced::kSm80)
+    throw StatusError(FNCE_UNSUPPORTED, "FNCE_BACKEND in the environment is sm80: " + reason);
+  choice.family = Family::kPlain;
+  choice.operand = Operand::kFloat32;
+  choice.why_plain = reason;
+}
+
+const char* mixing_in_words(const Problem& problem) {
+  if (!problem.mixes_negatives()) return "negatives as they are, in the order of the queue";
+  if (problem.can_mix_scores())
+    return "negatives mixed as scores (lambda per call or row and a sampled permutation: partners share a tile, rows "
+           "are "
+           "read once)";
+  if (problem.raw().renormalize_neg)
+    return "negatives mixed once, before the pass (renormalised rows cannot be mixed as scores)";
+  if (!problem.samples_permutation())
+    return "negatives mixed once, before the pass (a given permutation has partners anywhere)";
+  return "negatives mixed once, before the pass (lambda per dimension or element cannot be mixed as scores)";
+}
+
+// Each name follows ", ": none of them is found inside another one.
+const char* products_in_words(Operand operand) {
+  switch (operand) {
+    case Operand::kFloat32: return "float32 products";
+    case Operand::kHalf: return "float16 products";
+    case Operand::kBfloat: return "bfloat16 products";
+    case Operand::kHalfSplit: return "float16x3 products (a float32 queue, split in two)";
+    case Operand::kHalfFast: return "float16-fast products (a float32 queue, rounded)";
+  }
+  return "";
+}
+
+const char* plural(int64_t count) { return count == 1 ? "" : "s"; }
+
+}  // namespace
+
+Forced forced_family(const char* name) {
+  if (name == nullptr || *name == '\0') return Forced::kNothing;
+  if (std::strcmp(name, "plain") == 0) return Forced::kPlain;
+  if (std::strcmp(name, "sm80") == 0) return Forced::kSm80;
+  invalid("FNCE_BACKEND in the environment", name, "sm80, plain");
+}
+
+CudaChoice choose(const Problem& problem, const DeviceCaps& caps, Forced forced) {
+  check_device(problem, caps);
+  const fnce_problem& p = problem.raw();
+  CudaChoice choice = {};
+  choose_family(problem, caps, forced, choice);
+  const bool mixes = problem.mixes_negatives() && p.k > 0;
+  choice.mixes_scores = mixes && problem.can_mix_scores();
+  choice.premixes = mixes && !choice.mixes_scores;
+  // Premixed rows are rounded to the queue's type where that is what is multiplied.
+  choice.premixed_type = choice.packs() ? p.queue_type : FNCE_FLOAT32;
+  choice.premixed_stride = round_up(p.d, 16 / element_size(choice.premixed_type));
+  const bool two_segments = choice.premixes && (problem.is_union() || problem.gathers_unmixed());
+  if (!choice.packs()) {
+    choice.d_padded = p.d;
+    choice.loss = plain_launch(problem, caps, two_segments);
+    choice.scores = plain_launch(problem, caps, false);
+    return choice;
+  }
+  using sm80::Variant;
+  const Variant variant = p.scores != 0         ? Variant::kStatistics
+                          : choice.mixes_scores ? Variant::kMixed
+                                                : Variant::kPlain;
+  choice.loss = sm80_launch(problem, caps, choice.operand, variant, two_segments);
+  choice.scores = sm80_launch(problem, caps, choice.operand, Variant::kStatistics, false);
+  choice.d_padded = sm80::tiles_of(choice.operand).first[choice.loss.tile].d;
+  return choice;
+}
+
+int32_t table_blocks(const Problem& problem) {
+  // sigma, and the lambdas in its order; without a sampled permutation there is neither.
+  if (!problem.samples_permutation() || problem.k() == 0) return 0;
+  return table_blocks_for(problem.k());
+}
+
+std::string describe(const Problem& problem, const CudaChoice& choice, const DeviceCaps& caps,
+                     uint64_t workspace_bytes) {
+  const fnce_problem& p = problem.raw();
+  const MainLaunch& t = choice.loss;
+  std::ostringstream text;
+  text << "cuda backend, ";
+  if (choice.packs())
+    text << "sm80 family (mma.sync)";
+  else
+    text << "plain family (" << choice.why_plain << ")";
+  text << " on device " << p.device_index << " (" << caps.name << ", compute capability " << caps.cc() << ", "
+       << caps.sm_count << " SM" << plural(caps.sm_count) << "); " << p.n << " queries x " << p.k << " negatives x "
+       << p.d << " features; features in " << type_name(p.feature_type) << ", queue in " << type_name(p.queue_type)
+       << ", gradients in " << type_name(p.gradient_type) << ", " << products_in_words(choice.operand) << "; "
+       << mixing_in_words(problem) << (problem.is_union() ? ", raw negatives beside them from the same pass" : "")
+       << "; " << t.row_blocks << " row block" << plural(t.row_blocks) << " of " << t.rows << " queries x " << t.splits
+       << " split" << plural(t.splits);
+  if (t.slices > 1) text << " x " << t.slices << " slices of features";
+  text << " = " << t.blocks() << " block" << plural(t.blocks()) << ", tiles of " << t.keys << " negatives; workspace "
+       << workspace_bytes << " bytes";
+  return text.str();
+}
+
+}  // namespace fnce::cuda

@@ -1,0 +1,134 @@
+// Global to shared memory: anchors once, key tiles in the order of the pass. A tile's rows are known one tile before they are
+// asked for (KeyInfo), so that no copy waits for an index.
+#pragma once
+#include "sm80/atoms.cuh"
+#include "sm80/config.cuh"
+
+namespace fnce::cuda::sm80 {
+
+// The key tiles of this block's split: step s of the walk is tile first + s. (At most 2 * 2^31 / 32 tiles.)
+struct Walk {
+  int32_t first, steps;
+};
+struct TileRange {
+  int segment;
+  int64_t first;  // position in the segment
+  int valid;      // keys; the rest of the tile lies beyond the segment
+};
+
+template <class C>
+FNCE_DEVICE int32_t tiles_in(const Segment& segment) {
+  return static_cast<int32_t>((segment.count + C::kKeys - 1) / C::kKeys);
+}
+
+template <class C>
+FNCE_DEVICE Walk walk_of(const MainParams& p, int64_t split) {
+  const int64_t tiles = tiles_in<C>(p.segments[0]) + (p.segment_count > 1 ? tiles_in<C>(p.segments[1]) : 0);
+  const int64_t begin = split * tiles / p.splits;
+  return {static_cast<int32_t>(begin), static_cast<int32_t>((split + 1) * tiles / p.splits - begin)};
+}
+
+template <class C>
+FNCE_DEVICE TileRange range_of(const MainParams& p, const Walk& walk, int step) {
+  const int32_t tile = walk.first + step, first_tiles = tiles_in<C>(p.segments[0]);
+  const int segment = tile < first_tiles ? 0 : 1;
+  const int64_t first = int64_t{segment == 0 ? tile : tile - first_tiles} * C::kKeys;
+  const int64_t left = p.segments[segment].count - first;
+  return {segment, first, static_cast<int>(left < C::kKeys ? left : C::kKeys)};
+}
+
+// Which row key `key` of a tile is (-1: none), and its lambda.
+struct KeyInfo {
+  int32_t row;
+  float lambda;
+};
+
+template <class C>
+FNCE_DEVICE KeyInfo key_info(const MainParams& p, const Walk& walk, int step, int key) {
+  if (step >= walk.steps) return {-1, 0.0f};
+  const TileRange range = range_of<C>(p, walk, step);
+  if (key >= range.valid) return {-1, 0.0f};
+  const int64_t position = range.first + key;
+  if (!p.mix) return {static_cast<int32_t>(position), 0.0f};
+  return {p.tables.order[position], p.tables.lambda[p.lambda_per_row ? position : 0]};
+}
+
+template <class C>
+FNCE_DEVICE void store_info(const Shared<C>& shared, int step, int key, const KeyInfo& info) {
+  shared.rows(step)[key] = info.row;
+  shared.lambda(step)[key] = info.lambda;
+}
+
+template <class C>
+FNCE_DEVICE void load_anchors(const MainParams& p, const Shared<C>& shared) {
+  constexpr int kChunks = C::kD / kChunk, kPieces = C::kPlanes * C::kRows * kChunks;
+  const int64_t first_row = int64_t{blockIdx.x} * C::kRows;
+  for (int piece = static_cast<int>(threadIdx.x); piece < kPieces; piece += C::kThreads) {
+    const int chunk = piece % kChunks, row = piece / kChunks % C::kRows, plane = piece / kChunks / C::kRows;
+    const int64_t source = (int64_t{plane} * p.packed.rows + first_row + row) * C::kD + chunk * kChunk;
+    cp_async_16(shared.anchors(plane) + tile_offset(row, chunk, C::kD), p.packed.values + source, true);
+  }
+}
+
+// Rows that cannot be copied in 16-byte pieces: element by element, zeros beyond D.
+template <class T, int kCount>
+FNCE_DEVICE void copy_elements(T* shared, const T* row, int64_t first, int64_t d, bool valid) {
+  for (int e = 0; e < kCount; ++e) shared[e] = valid && first + e < d ? row[first + e] : T(0);
+}
+
+// Asks for a tile: 16-bit elements to their place in a stage, float32 ones to this thread's raw pieces.
+template <class C>
+FNCE_DEVICE void load_keys(const MainParams& p, const Walk& walk, const Shared<C>& shared, int step) {
+  if (step >= walk.steps) return;
+  constexpr int kChunks = C::kD / kChunk, kPieces = C::kKeys * kChunks;
+  const Segment& segment = p.segments[range_of<C>(p, walk, step).segment];
+  const int32_t* rows = shared.rows(step);
+  for (int piece = static_cast<int>(threadIdx.x); piece < kPieces; piece += C::kThreads) {
+    const int chunk = piece % kChunks, key = piece / kChunks, feature = chunk * kChunk;
+    const bool valid = rows[key] >= 0;
+    const int64_t start = valid ? int64_t{rows[key]} * segment.stride : 0;
+    if constexpr (C::kConverts) {
+      float* to = shared.raw() + piece * kChunk;
+      const float* from = static_cast<const float*>(segment.rows) + start;
+      if (p.wide) {
+        const bool low = valid && feature < p.d, high = valid && feature + 4 < p.d;
+        cp_async_16(to, low ? from + feature : from, low);
+        cp_async_16(to + 4, high ? from + feature + 4 : from, high);
+      } else {
+        copy_elements<float, kChunk>(to, from, feature, p.d, valid);
+      }
+    } else {
+      uint16_t* to = shared.keys(step % C::kStages, 0) + tile_offset(key, chunk, C::kD);
+      const uint16_t* from = static_cast<const uint16_t*>(segment.rows) + start;
+      const bool inside = valid && feature < p.d;
+      if (p.wide)
+        cp_async_16(to, inside ? from + feature : from, inside);
+      else
+        copy_elements<uint16_t, kChunk>(to, from, feature, p.d, valid);
+    }
+  }
+}
+
+// This thread's raw pieces become float16, once (kHalfFast) or as h + l (kHalfSplit). Returns the largest magnitude seen.
+template <class C>
+FNCE_DEVICE float convert_keys(const Shared<C>& shared, float extent) {
+  constexpr int kChunks = C::kD / kChunk, kPieces = C::kKeys * kChunks;
+  constexpr float kScale = 1 << kQueueExponent;
+  for (int piece = static_cast<int>(threadIdx.x); piece < kPieces; piece += C::kThreads) {
+    const int offset = tile_offset(piece / kChunks, piece % kChunks, C::kD);
+    const float* raw = shared.raw() + piece * kChunk;
+    uint32_t* high = reinterpret_cast<uint32_t*>(shared.keys(0, 0) + offset);
+    FNCE_UNROLL for (int e = 0; e < kChunk; e += 2) {
+      const float x = raw[e], y = raw[e + 1];
+      extent = fmaxf(extent, fmaxf(fabsf(x), fabsf(y)));
+      const float sx = x * kScale, sy = y * kScale;
+      const uint32_t h = pack_f16(sx, sy);
+      high[e / 2] = h;
+      if constexpr (C::kPlanes == 2)
+        reinterpret_cast<uint32_t*>(shared.keys(0, 1) + offset)[e / 2] = pack_f16(sx - low_f16(h), sy - high_f16(h));
+    }
+  }
+  return extent;
+}
+
+}  // namespace fnce::cuda::sm80

@@ -1,0 +1,134 @@
+// Every tile size of the sm80 family, with its reason. A block works on `rows` queries and walks over key tiles of `keys`
+// negatives; its warps form a grid of row_warps x key_warps, each with 16*mi rows and keys/key_warps keys of every tile.
+// Shared memory stays within 99 KB, what a block may have on compute capability 8.6, 8.9 and 12.0; registers: budget.json.
+#pragma once
+#include <cstdint>
+
+#include "common/params.h"
+
+namespace fnce::cuda::sm80 {
+
+struct Tile {
+  int d;      // features of anchors and keys, D rounded up
+  int d_out;  // features of O per block: D is cut into d / d_out slices, each with the scores of all D features
+  int mi;     // m16 row tiles per warp
+  int row_warps, key_warps;
+  int keys;    // negatives per key tile
+  int stages;  // key tiles in flight (16-bit queues); float32 queues have one raw tile in flight and one converted
+
+  constexpr int rows() const { return 16 * mi * row_warps; }
+  constexpr int threads() const { return 32 * row_warps * key_warps; }
+  constexpr int slices() const { return d / d_out; }
+  constexpr int keys_per_warp() const { return keys / key_warps; }
+};
+
+// 16-bit queues.
+//   N <= 32   32 rows, 4 key warps: the queue is read at the speed of memory, the matrix units idle
+//   N <= 64   64 rows
+//   larger    128 rows at D <= 128, two row tiles a warp: each key fragment read from shared memory serves 32 rows, or
+//             shared memory limits. At D = 256 the O of one row tile takes 128 registers, so 64 rows.
+//   D = 512   O in two slices; the scores are computed twice (1.5 times the work) instead of passing P through shared memory
+constexpr Tile kHalfTiles[] = {
+    {64, 64, 1, 2, 4, 64, 4},   {64, 64, 2, 4, 2, 64, 4},  //
+    {128, 128, 1, 2, 4, 64, 4}, {128, 128, 1, 4, 2, 64, 4}, {128, 128, 2, 4, 2, 64, 4},
+    {256, 256, 1, 2, 4, 64, 2}, {256, 256, 1, 4, 2, 64, 2},  //
+    {512, 256, 1, 2, 2, 32, 2},
+};
+
+// float32 queues, split in two float16: twice the bytes of anchors and keys. At D = 256, O of all features and the split
+// operands need more than 255 registers: slices.
+constexpr Tile kSplitTiles[] = {
+    {64, 64, 1, 2, 4, 64, 1},   {64, 64, 2, 4, 2, 64, 1},    //
+    {128, 128, 1, 2, 4, 64, 1}, {128, 128, 1, 4, 2, 64, 1},  //
+    {256, 128, 1, 2, 2, 32, 1},
+};
+
+// float32 queues, rounded to one float16. The conversion takes registers: half as many keys at 128 rows, slices at D = 256.
+constexpr Tile kFastTiles[] = {
+    {64, 64, 1, 2, 4, 64, 1},   {64, 64, 2, 4, 2, 64, 1},    //
+    {128, 128, 1, 2, 4, 64, 1}, {128, 128, 2, 4, 2, 32, 1},  //
+    {256, 128, 1, 4, 2, 32, 1},
+};
+
+// What a kernel is compiled for; the rest of MainParams is read as it runs.
+//   kPlain       columns as they are: MoCo, and premixed rows
+//   kMixed       mixing of scores
+//   kStatistics  either, with the statistics of equation (9)
+enum class Variant : int32_t { kPlain, kMixed, kStatistics };
+
+constexpr bool converts(Operand operand) { return operand == Operand::kHalfSplit || operand == Operand::kHalfFast; }
+
+struct Tiles {
+  const Tile* first;
+  int count;
+};
+constexpr Tiles tiles_of(Operand operand) {
+  if (operand == Operand::kHalfSplit) return {kSplitTiles, static_cast<int>(sizeof kSplitTiles / sizeof(Tile))};
+  if (operand == Operand::kHalfFast) return {kFastTiles, static_cast<int>(sizeof kFastTiles / sizeof(Tile))};
+  return {kHalfTiles, static_cast<int>(sizeof kHalfTiles / sizeof(Tile))};
+}
+
+constexpr Tile tile_of(Operand operand, int index) { return tiles_of(operand).first[index]; }
+
+constexpr int64_t anchor_bytes(Operand operand, const Tile& t) {
+  return int64_t{planes_of(operand)} * t.rows() * t.d * 2;
+}
+// One key tile as the matrix units read it.
+constexpr int64_t stage_bytes(Operand operand, const Tile& t) { return int64_t{planes_of(operand)} * t.keys * t.d * 2; }
+constexpr int64_t raw_bytes(Operand operand, const Tile& t) {
+  return converts(operand) ? int64_t{t.keys} * t.d * 4 : 0;
+}
+// Tiles whose loads have been issued before the one that is computed on.
+constexpr int tiles_ahead(Operand operand, const Tile& t) { return converts(operand) ? 1 : t.stages - 1; }
+// Which row of the queue each key of a tile is, and its lambda: for the tile computed on, those on their way, and the next.
+constexpr int info_slots(Operand operand, const Tile& t) { return tiles_ahead(operand, t) + 2; }
+// And a number for each row.
+constexpr int64_t info_bytes(Operand operand, const Tile& t) {
+  return int64_t{info_slots(operand, t)} * t.keys * 8 + t.rows() * 4;
+}
+// What key warps exchange at the end takes the place of everything before it: references and l, then O; then statistics.
+constexpr int64_t scalar_bytes(const Tile& t) { return int64_t{t.rows()} * 32; }
+constexpr int64_t exchange_bytes(const Tile& t) {
+  const int64_t sums = scalar_bytes(t) + int64_t{t.rows()} * t.d_out * 4,
+                statistics = int64_t{t.key_warps} * t.rows() * 64;
+  return sums > statistics ? sums : statistics;
+}
+constexpr int64_t shared_bytes(Operand operand, const Tile& t) {
+  const int64_t pass =
+      anchor_bytes(operand, t) + t.stages * stage_bytes(operand, t) + raw_bytes(operand, t) + info_bytes(operand, t);
+  return pass > exchange_bytes(t) ? pass : exchange_bytes(t);
+}
+
+// Largest D of the family for an operand; beyond it the plain family serves.
+constexpr int64_t max_features(Operand operand) { return converts(operand) ? 256 : 512; }
+
+// With statistics, which take registers, only the tile with the most rows per D and one row tile a warp is compiled.
+constexpr bool has_statistics(Operand operand, int index) {
+  const Tiles tiles = tiles_of(operand);
+  const Tile& t = tiles.first[index];
+  int best = -1;
+  for (int i = 0; i < tiles.count; ++i)
+    if (tiles.first[i].d == t.d && tiles.first[i].mi == 1) best = i;
+  return index == best;
+}
+
+// The tile of a problem: an index of tiles_of(operand). d <= max_features(operand).
+constexpr int choose_tile(Operand operand, int64_t n, int64_t d, bool statistics) {
+  const Tiles tiles = tiles_of(operand);
+  int width = 64;
+  while (width < d) width *= 2;
+  int chosen = -1;
+  for (int i = 0; i < tiles.count; ++i) {
+    const Tile& t = tiles.first[i];
+    if (t.d != width) continue;
+    if (statistics) {
+      if (has_statistics(operand, i)) return i;
+      continue;
+    }
+    chosen = i;
+    if (n <= t.rows()) break;
+  }
+  return chosen;
+}
+
+}  // namespace fnce::cuda::sm80

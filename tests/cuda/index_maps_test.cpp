@@ -1,0 +1,264 @@
+// kernels/sm80/index_maps.h and tile.h, exhaustively: the swizzle, bank conflicts, fragments against the tables of the PTX ISA
+// (written out here once more), quads against the cycles of C, and tiles against the limits of a block.
+#include "sm80/index_maps.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <set>
+#include <vector>
+
+#include "math/permutation.h"
+#include "sm80/tile.h"
+#include "support/catch.h"
+
+namespace {
+
+using namespace fnce::cuda;
+using namespace fnce::cuda::sm80;
+
+constexpr int kWidths[] = {64, 128, 256, 512};
+constexpr Operand kOperands[] = {Operand::kHalf, Operand::kBfloat, Operand::kHalfSplit, Operand::kHalfFast};
+constexpr int kLanes = 32;
+
+// ---- The PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and "ldmatrix" --------------------------------
+
+struct Element {
+  int row, column;
+  bool operator==(const Element&) const = default;
+};
+
+// Elements a0..a7, b0..b3, c0..c3 of a lane. B is [k][n].
+Element element_of_a(int lane, int i) {
+  const int group = lane / 4, in_group = lane % 4;
+  const int row = (i >= 0 && i < 2) || (i >= 4 && i < 6) ? group : group + 8;
+  const int column = i < 4 ? in_group * 2 + (i & 1) : in_group * 2 + (i & 1) + 8;
+  return {row, column};
+}
+Element element_of_b(int lane, int i) {
+  const int group = lane / 4, in_group = lane % 4;
+  return {i < 2 ? in_group * 2 + (i & 1) : in_group * 2 + (i & 1) + 8, group};
+}
+Element element_of_c(int lane, int i) {
+  const int group = lane / 4, in_group = lane % 4;
+  return {i < 2 ? group : group + 8, in_group * 2 + (i & 1)};
+}
+
+// ldmatrix.x4 on a 16x16 piece: which element of the piece a lane finds in half `half` of register `matrix`, when lane l gives
+// the address of row lane_of(l).row from element 8 * lane_of(l).chunk on.
+template <class LaneOf>
+Element loaded(LaneOf lane_of, bool transposed, int lane, int matrix, int half) {
+  const int row = transposed ? 2 * (lane % 4) + half : lane / 4;
+  const int column = transposed ? lane / 4 : 2 * (lane % 4) + half;
+  const RowChunk address = lane_of(8 * matrix + row);
+  return {address.row, 8 * address.chunk + column};
+}
+
+// ---- Banks -------------------------------------------------------------------------------------------------------------------
+
+// Shared memory serves 8 lanes of 16 bytes at a time: the most that fall on one group of four banks.
+template <class OffsetOf>
+int worst_conflict(OffsetOf element_offset) {
+  int worst = 0;
+  for (int phase = 0; phase < kLanes / 8; ++phase) {
+    std::array<int, 8> hits = {};
+    for (int i = 0; i < 8; ++i)
+      worst = std::max(worst, ++hits[static_cast<size_t>(element_offset(8 * phase + i) / 8 % 8)]);
+  }
+  return worst;
+}
+
+// ---- Tiles -------------------------------------------------------------------------------------------------------------------
+
+struct NamedTile {
+  Operand operand;
+  int index;
+  Tile tile;
+};
+
+std::vector<NamedTile> all_tiles() {
+  std::vector<NamedTile> all;
+  for (const Operand operand : kOperands)
+    for (int i = 0; i < tiles_of(operand).count; ++i) all.push_back({operand, i, tile_of(operand, i)});
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("sm80 swizzle: a bijection of the chunks of a tile, 16-byte aligned and inside it") {
+  for (const int d : kWidths) {
+    constexpr int kRows = 128;
+    std::vector<int> hits(static_cast<size_t>(kRows * d / kChunk), 0);
+    for (int row = 0; row < kRows; ++row)
+      for (int chunk = 0; chunk < d / kChunk; ++chunk) {
+        const int offset = tile_offset(row, chunk, d);
+        REQUIRE(offset % kChunk == 0);
+        REQUIRE(offset >= row * d);
+        REQUIRE(offset + kChunk <= (row + 1) * d);
+        ++hits[static_cast<size_t>(offset / kChunk)];
+      }
+    REQUIRE(std::all_of(hits.begin(), hits.end(), [](int count) { return count == 1; }));
+  }
+}
+
+TEST_CASE("sm80 ldmatrix: no phase has a bank conflict") {
+  for (const int d : kWidths)
+    for (int row = 0; row < 128; row += 16)
+      for (int k = 0; k < d / 16; ++k)
+        for (const auto lane_of : {&anchor_lane, &score_lane, &sum_lane}) {
+          const auto offset = [&](int lane) {
+            const RowChunk at = lane_of(lane);
+            return tile_offset(row + at.row, 2 * k + at.chunk, d);
+          };
+          REQUIRE(worst_conflict(offset) == 1);
+        }
+}
+
+TEST_CASE("sm80 copies: the pieces that a warp writes into a tile have no bank conflict") {
+  for (const NamedTile& t : all_tiles()) {
+    const int chunks = t.tile.d / kChunk, pieces = std::max(t.tile.keys, t.tile.rows()) * chunks;
+    for (int first = 0; first < pieces; first += kLanes) {
+      const auto offset = [&](int lane) {
+        return tile_offset((first + lane) / chunks, (first + lane) % chunks, t.tile.d);
+      };
+      REQUIRE(worst_conflict(offset) == 1);
+    }
+  }
+}
+
+TEST_CASE("sm80 fragments: what ldmatrix loads is what mma takes") {
+  for (int lane = 0; lane < kLanes; ++lane)
+    for (int reg = 0; reg < 4; ++reg)
+      for (int half = 0; half < 2; ++half) {
+        const int i = 2 * reg + half;
+        // Anchors: A is rows x features.
+        REQUIRE(loaded(anchor_lane, false, lane, reg, half) == element_of_a(lane, i));
+        // Keys for the scores: B is features x keys, of keys 0-7 and then 8-15, and the tile holds keys x features.
+        const Element b = element_of_b(lane, i % 4);
+        REQUIRE(loaded(score_lane, false, lane, reg, half) == Element{b.column + 8 * (reg / 2), b.row});
+        // Keys for the sums: B is keys x features, of features 0-7 and then 8-15.
+        REQUIRE(loaded(sum_lane, true, lane, reg, half) == Element{b.row, b.column + 8 * (reg / 2)});
+      }
+}
+
+TEST_CASE("sm80 fragments: accumulators, and weights as operand A of the sums") {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int r = 0; r < 4; ++r)
+      REQUIRE(Element{accumulator_row(lane, r), accumulator_column(lane, r)} == element_of_c(lane, r));
+    // Members 2 * half and 2 * half + 1 of the quad of register half h become register 2 * half + h of A.
+    for (int half = 0; half < 2; ++half)
+      for (int h = 0; h < 2; ++h)
+        for (int v = 0; v < 2; ++v) {
+          const Element a = element_of_a(lane, 2 * (2 * half + h) + v);
+          REQUIRE(a.row == accumulator_row(lane, 2 * h));
+          REQUIRE(a.column == quad_position(lane, 2 * half + v));
+          // They are the scores of that row: member v of a quad is register 2 h + (v & 1) of m16n8 tile v / 2.
+          REQUIRE(a.row == accumulator_row(lane, 2 * h + v));
+          REQUIRE(a.column == 8 * half + accumulator_column(lane, 2 * h + v));
+        }
+  }
+}
+
+TEST_CASE("sm80 quads: the four lanes of a row share its 16 positions, and a quad is a cycle of C") {
+  for (int row = 0; row < 8; ++row) {
+    std::set<int> positions;
+    for (int lane = 4 * row; lane < 4 * row + 4; ++lane) {
+      REQUIRE(accumulator_row(lane, 0) == row);
+      for (int v = 0; v < 4; ++v) {
+        const int position = quad_position(lane, v);
+        positions.insert(position);
+        REQUIRE(fnce::cycle_next_in_16(static_cast<uint32_t>(position)) ==
+                static_cast<uint32_t>(quad_position(lane, (v + 1) % 4)));
+      }
+    }
+    REQUIRE(positions.size() == 16);
+    REQUIRE(*positions.begin() == 0);
+    REQUIRE(*positions.rbegin() == 15);
+  }
+}
+
+TEST_CASE("sm80 quads: a cut-off group leaves the first members, which form the cycle that C makes of them") {
+  for (int lane = 0; lane < kLanes; ++lane)
+    for (int limit = -64; limit <= 64; ++limit) {
+      const int count = quad_count(lane, limit);
+      REQUIRE(count >= 0);
+      REQUIRE(count <= 4);
+      for (int v = 0; v < 4; ++v) REQUIRE((quad_position(lane, v) < limit) == (v < count));
+      if (limit > 16) continue;
+      for (int v = 0; v < count; ++v) {
+        const auto position = static_cast<uint32_t>(quad_position(lane, v)), size = static_cast<uint32_t>(limit);
+        // As mix_quad takes the partner, and mix_quad_transposed the member before.
+        const int next = v + 1 < count ? v + 1 : 0, before = v > 0 ? v - 1 : count - 1;
+        REQUIRE(fnce::cycle_next(position, size) == static_cast<uint32_t>(quad_position(lane, next)));
+        REQUIRE(fnce::cycle_previous(position, size) == static_cast<uint32_t>(quad_position(lane, before)));
+      }
+    }
+}
+
+TEST_CASE("sm80 tiles: whole warps and groups, within the limits of a block") {
+  for (const NamedTile& t : all_tiles()) {
+    const Tile& tile = t.tile;
+    CAPTURE(static_cast<int>(t.operand), t.index);
+    CHECK(tile.threads() <= 1024);
+    CHECK(tile.threads() >= tile.keys);  // a thread per key fetches its row
+    CHECK(tile.keys % (16 * tile.key_warps) == 0);
+    CHECK(tile.d % tile.d_out == 0);
+    CHECK(tile.d_out % 16 == 0);
+    CHECK(tile.stages >= (converts(t.operand) ? 1 : 2));
+    CHECK(shared_bytes(t.operand, tile) <= 99 * 1024);
+    CHECK(exchange_bytes(tile) <= shared_bytes(t.operand, tile));
+    // References and l of every row half, four lanes each; the accumulators of one key warp's rows behind them.
+    CHECK(scalar_bytes(tile) >= int64_t{2} * 2 * tile.mi * 32 * tile.row_warps * 4);
+    CHECK(exchange_bytes(tile) >=
+          scalar_bytes(tile) + int64_t{tile.mi} * (tile.d_out / 8) * 4 * 32 * tile.row_warps * 4);
+    // Walks of the pieces of a tile come out even for every thread, or the copies of a block would not be whole warps'.
+    CHECK(tile.keys * (tile.d / kChunk) % 32 == 0);
+  }
+}
+
+TEST_CASE("sm80 tiles: what is in use at one time lies in different slots") {
+  for (const NamedTile& t : all_tiles()) {
+    const int ahead = tiles_ahead(t.operand, t.tile), slots = info_slots(t.operand, t.tile);
+    for (int step = 0; step < 3 * slots; ++step) {
+      // Rows and lambdas: of the tile computed on, those on their way, and the one that is written.
+      std::set<int> used;
+      for (int i = step; i <= step + ahead + 1; ++i) used.insert(i % slots);
+      REQUIRE(static_cast<int>(used.size()) == ahead + 2);
+      if (converts(t.operand)) continue;
+      // Stages: of the tile computed on and those on their way.
+      used.clear();
+      for (int i = step; i <= step + ahead; ++i) used.insert(i % t.tile.stages);
+      REQUIRE(static_cast<int>(used.size()) == ahead + 1);
+    }
+  }
+}
+
+TEST_CASE("sm80 tiles: every problem has one, wide enough, and its kernel is compiled") {
+  for (const Operand operand : kOperands)
+    for (int64_t d = 1; d <= max_features(operand); ++d)
+      for (int64_t n = 1; n <= 300; ++n)
+        for (const bool statistics : {false, true}) {
+          const int index = choose_tile(operand, n, d, statistics);
+          if (index < 0 || index >= tiles_of(operand).count) FAIL("no tile for n " << n << " d " << d);
+          const Tile tile = tile_of(operand, index);
+          // Features are padded to the next of the widths, and a smaller N never gets more rows than it needs.
+          if (tile.d < d || (tile.d > 64 && tile.d >= 2 * d)) FAIL("width " << tile.d << " for d " << d);
+          if (statistics && !has_statistics(operand, index)) FAIL("no statistics for n " << n << " d " << d);
+          for (int other = 0; other < tiles_of(operand).count && !statistics; ++other) {
+            const Tile smaller = tile_of(operand, other);
+            if (smaller.d == tile.d && smaller.rows() < tile.rows() && n <= smaller.rows())
+              FAIL("n " << n << " d " << d << " would fit " << smaller.rows() << " rows");
+          }
+        }
+  SUCCEED();
+}
+
+TEST_CASE("sm80 tiles: one tile of each width has statistics") {
+  for (const Operand operand : kOperands)
+    for (int d = 64; d <= max_features(operand); d *= 2) {
+      int count = 0;
+      for (int i = 0; i < tiles_of(operand).count; ++i)
+        count += tile_of(operand, i).d == d && has_statistics(operand, i);
+      CHECK(count == 1);
+    }
+}

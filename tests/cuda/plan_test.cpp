@@ -1,0 +1,250 @@
+// Which kernels a problem gets, on invented devices: family, operand, tile, splits, workspace and the words for them.
+#include "kernels/plan.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+#include "core/status.h"
+#include "kernels/workspace.h"
+#include "plain/kernels.h"
+#include "support/catch.h"
+
+namespace {
+
+using namespace fnce;
+using namespace fnce::cuda;
+
+const DeviceCaps kT4 = {7, 5, 40, 64 << 10, "T4"};
+const DeviceCaps kA100 = {8, 0, 108, 163 << 10, "A100"};
+const DeviceCaps k4090 = {8, 9, 128, 99 << 10, "4090"};
+const DeviceCaps kH200 = {9, 0, 132, 227 << 10, "H200"};
+const DeviceCaps kTiny = {8, 6, 2, 99 << 10, "tiny"};
+const DeviceCaps kAll[] = {kT4, kA100, k4090, kH200, kTiny};
+
+struct Shape {
+  int64_t n, k, d;
+};
+
+fnce_problem problem_of(const Shape& shape, int32_t queue_type, int32_t preset = FNCE_PRESET_MOCO) {
+  fnce_problem p;
+  REQUIRE(fnce_problem_init(&p, sizeof p, preset) == FNCE_OK);
+  p.device = FNCE_CUDA;
+  p.n = shape.n;
+  p.k = shape.k;
+  p.d = shape.d;
+  p.queue_type = queue_type;
+  return p;
+}
+
+CudaChoice choose(const fnce_problem& p, const DeviceCaps& caps, Forced forced = Forced::kNothing) {
+  return fnce::cuda::choose(Problem(&p), caps, forced);
+}
+
+std::string words_of(const fnce_problem& p, const DeviceCaps& caps, Forced forced = Forced::kNothing) {
+  const Problem problem(&p);
+  const CudaChoice choice = fnce::cuda::choose(problem, caps, forced);
+  return describe(problem, choice, caps, Workspace(nullptr, problem, choice).bytes());
+}
+
+bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+template <class Call>
+fnce_status refused(Call&& call, const char* word) {
+  try {
+    call();
+    return FNCE_OK;
+  } catch (const StatusError& error) {
+    INFO(error.what());
+    CHECK(holds(error.what(), word));
+    return error.code();
+  }
+}
+
+// What must hold of every launch, whatever the problem.
+void check_launch(const Problem& problem, const CudaChoice& choice, const MainLaunch& launch, const DeviceCaps& caps) {
+  const int64_t n = problem.n(), d = problem.d();
+  bool good = launch.splits >= 1 && launch.splits <= 65535 && launch.slices >= 1 && launch.keys % 16 == 0 &&
+              launch.padded_rows() >= n && launch.padded_rows() - n < launch.rows;
+  // No split is shorter than four key tiles unless there is one only, and more blocks than multiprocessors have a reason.
+  good = good && (launch.splits == 1 || launch.key_tiles / launch.splits >= 4);
+  good = good && (launch.splits == 1 || launch.splits * n * d * 4 <= (int64_t{256} << 20));
+  const int64_t per_sm = choice.packs() ? 1 : 4;
+  good = good && (launch.splits == 1 || launch.blocks() <= caps.sm_count * per_sm);
+  if (choice.packs()) {
+    const sm80::Tile& tile = sm80::tiles_of(choice.operand).first[launch.tile];
+    good = good && tile.d >= d && (tile.d == 64 || tile.d < 2 * d) && tile.d == choice.d_padded &&
+           tile.rows() == launch.rows && tile.keys == launch.keys && tile.slices() == launch.slices &&
+           sm80::shared_bytes(choice.operand, tile) <= (99 << 10) &&
+           (launch.variant != sm80::Variant::kStatistics || sm80::has_statistics(choice.operand, launch.tile));
+  }
+  CAPTURE(n, problem.k(), d, launch.splits, launch.row_blocks, launch.key_tiles, caps.name);
+  CHECK(good);
+}
+
+}  // namespace
+
+TEST_CASE("cuda plan: family and operand follow device, features and types") {
+  struct Row {
+    DeviceCaps caps;
+    int64_t d;
+    int32_t type, precision;
+    Family family;
+    Operand operand;
+  };
+  const auto plain = Family::kPlain, sm80 = Family::kSm80;
+  const Row rows[] = {
+      {kH200, 128, FNCE_FLOAT32, FNCE_PRECISION_EXACT, sm80, Operand::kHalfSplit},
+      {kH200, 128, FNCE_FLOAT32, FNCE_PRECISION_FAST, sm80, Operand::kHalfFast},
+      {kH200, 128, FNCE_FLOAT16, FNCE_PRECISION_EXACT, sm80, Operand::kHalf},
+      {kH200, 128, FNCE_BFLOAT16, FNCE_PRECISION_FAST, sm80, Operand::kBfloat},
+      {kA100, 1, FNCE_BFLOAT16, FNCE_PRECISION_EXACT, sm80, Operand::kBfloat},
+      {k4090, 512, FNCE_FLOAT16, FNCE_PRECISION_EXACT, sm80, Operand::kHalf},
+      {k4090, 513, FNCE_FLOAT16, FNCE_PRECISION_EXACT, plain, Operand::kFloat32},
+      {k4090, 256, FNCE_FLOAT32, FNCE_PRECISION_EXACT, sm80, Operand::kHalfSplit},
+      {k4090, 257, FNCE_FLOAT32, FNCE_PRECISION_EXACT, plain, Operand::kFloat32},
+      {k4090, 257, FNCE_FLOAT32, FNCE_PRECISION_FAST, plain, Operand::kFloat32},
+      {kT4, 128, FNCE_FLOAT16, FNCE_PRECISION_EXACT, plain, Operand::kFloat32},
+      {kTiny, 64, FNCE_FLOAT16, FNCE_PRECISION_EXACT, sm80, Operand::kHalf},
+      {kH200, 100000, FNCE_FLOAT16, FNCE_PRECISION_EXACT, plain, Operand::kFloat32},
+      {{8, 0, 10, 32 << 10, "too small"}, 128, FNCE_FLOAT16, FNCE_PRECISION_EXACT, plain, Operand::kFloat32},
+  };
+  for (const Row& row : rows) {
+    fnce_problem p = problem_of({256, 65536, row.d}, row.type);
+    p.precision = row.precision;
+    const CudaChoice choice = choose(p, row.caps);
+    CAPTURE(row.caps.name, row.d, row.type, row.precision);
+    CHECK(choice.family == row.family);
+    CHECK(choice.operand == row.operand);
+    CHECK(choice.why_plain.empty() == (row.family == sm80));
+    CHECK(choice.may_fall_back() == (row.family == sm80 && row.type == FNCE_FLOAT32));
+  }
+}
+
+TEST_CASE("cuda plan: tiles and splits of the usual shapes") {
+  struct Row {
+    DeviceCaps caps;
+    Shape shape;
+    int rows;
+    int32_t splits;
+  };
+  const Row rows[] = {
+      {kH200, {256, 65536, 128}, 128, 66},  {kH200, {32, 65536, 128}, 32, 132}, {kH200, {33, 65536, 128}, 64, 132},
+      {kH200, {1024, 65536, 128}, 128, 16}, {kH200, {256, 65536, 256}, 64, 33}, {kH200, {256, 65536, 512}, 32, 8},
+      {kH200, {256, 4096, 128}, 128, 16},   {kH200, {256, 64, 128}, 128, 1},    {kH200, {256, 0, 128}, 128, 1},
+      {kTiny, {256, 65536, 128}, 128, 1},   {kTiny, {64, 65536, 128}, 64, 2},   {kA100, {100000, 65536, 128}, 128, 1},
+      {kT4, {256, 65536, 128}, 16, 10},     {kT4, {1, 65536, 2048}, 16, 160},   {kH200, {1, 1 << 20, 128}, 32, 132},
+  };
+  for (const Row& row : rows) {
+    const CudaChoice choice = choose(problem_of(row.shape, FNCE_FLOAT16), row.caps);
+    CAPTURE(row.caps.name, row.shape.n, row.shape.k, row.shape.d);
+    CHECK(choice.loss.rows == row.rows);
+    CHECK(choice.loss.splits == row.splits);
+  }
+}
+
+TEST_CASE("cuda plan: launches fit any device, for any number of features") {
+  for (const DeviceCaps& caps : kAll)
+    for (int64_t d = 1; d <= 2000; d += d < 600 ? 1 : 37)
+      for (const int32_t type : {FNCE_FLOAT32, FNCE_FLOAT16})
+        for (const Shape& size : {Shape{1, 16, 0}, Shape{256, 65536, 0}, Shape{5000, 1000003, 0}}) {
+          fnce_problem p = problem_of({size.n, size.k, d}, type, d % 2 ? FNCE_PRESET_FT : FNCE_PRESET_FT_ELEMENTWISE);
+          p.precision = d % 3 == 0 ? FNCE_PRECISION_FAST : FNCE_PRECISION_EXACT;
+          p.scores = static_cast<int32_t>(d / 2 % 4);
+          const Problem problem(&p);
+          const CudaChoice choice = choose(p, caps);
+          check_launch(problem, choice, choice.loss, caps);
+          check_launch(problem, choice, choice.scores, caps);
+        }
+}
+
+TEST_CASE("cuda plan: mixed as scores where that is possible, else once before the pass") {
+  fnce_problem p = problem_of({64, 1000, 100}, FNCE_FLOAT16, FNCE_PRESET_FT);
+  CudaChoice choice = choose(p, kH200);
+  CHECK((choice.mixes_scores && !choice.premixes));
+  CHECK(choice.loss.variant == sm80::Variant::kMixed);
+  CHECK(holds(words_of(p, kH200), "negatives mixed as scores"));
+  p.renormalize_neg = 1;
+  choice = choose(p, kH200);
+  CHECK((!choice.mixes_scores && choice.premixes));
+  CHECK(choice.loss.variant == sm80::Variant::kPlain);
+  CHECK(choice.premixed_type == FNCE_FLOAT16);
+  CHECK(choice.premixed_stride == 104);
+  CHECK(choose(p, kT4).premixed_type == FNCE_FLOAT32);
+  CHECK(choose(p, kT4).premixed_stride == 100);
+  CHECK(holds(words_of(p, kH200), "renormalised"));
+  p.scores = FNCE_SCORES_MIXED;
+  CHECK(choose(p, kH200).loss.variant == sm80::Variant::kStatistics);
+  p.k = 0;
+  choice = choose(p, kH200);
+  CHECK((!choice.mixes_scores && !choice.premixes));
+}
+
+TEST_CASE("cuda plan: the workspace holds the larger of its passes, and tables where there are any") {
+  fnce_problem p = problem_of({256, 65536, 128}, FNCE_FLOAT16);
+  const auto bytes = [](const fnce_problem& q, const DeviceCaps& caps) {
+    const Problem problem(&q);
+    return Workspace(nullptr, problem, fnce::cuda::choose(problem, caps, Forced::kNothing)).bytes();
+  };
+  const uint64_t moco = bytes(p, kH200);
+  const auto o = static_cast<uint64_t>(choose(p, kH200).loss.splits) * 256 * 128 * 4;
+  CHECK(moco >= o);
+  CHECK(moco < o + o / 4 + (1 << 20));
+  fnce_problem ft = p;
+  ft.lambda_neg = FNCE_LAMBDA_ROW;
+  ft.columns = FNCE_COLUMNS_MIXED;
+  CHECK(bytes(ft, kH200) >= moco + 65536 * 8);
+  ft.lambda_neg = FNCE_LAMBDA_ELEMENT;
+  CHECK(bytes(ft, kH200) >= moco + 65536 * (4 + 128 * 2));
+  p.d = 5000;
+  CHECK(bytes(p, kH200) >= uint64_t{256} * 5000 * 4 * kRowArrays);
+  // Every piece lies where the constructor that counted says.
+  alignas(256) static unsigned char memory[1 << 20];
+  const fnce_problem small = problem_of({5, 100, 24}, FNCE_FLOAT32, FNCE_PRESET_FT);
+  const Problem problem(&small);
+  const CudaChoice choice = fnce::cuda::choose(problem, kTiny, Forced::kNothing);
+  const Workspace workspace(memory, problem, choice);
+  REQUIRE(workspace.bytes() <= sizeof memory);
+  const auto* end = memory + workspace.bytes();
+  const PartialView sums = workspace.splits(problem, choice.scores, FNCE_SCORES_MIXED);
+  CHECK(reinterpret_cast<unsigned char*>(sums.stats[0].n_greater_equal + choice.scores.splits * 5) <= end);
+  CHECK((workspace.queue_extent && workspace.order && workspace.lambda && !workspace.premixed && !workspace.seen));
+}
+
+TEST_CASE("cuda plan: descriptions say what is multiplied, and why a plan is plain") {
+  fnce_problem p = problem_of({256, 65536, 128}, FNCE_FLOAT32);
+  const std::string words = words_of(p, kH200);
+  CHECK(holds(words, "cuda backend, sm80 family (mma.sync) on device 0 (H200, compute capability 9.0, 132 SMs)"));
+  CHECK(holds(words, "256 queries x 65536 negatives x 128 features"));
+  CHECK(holds(words, ", float16x3 products"));
+  CHECK(!holds(words, ", float16 products"));
+  p.precision = FNCE_PRECISION_FAST;
+  CHECK(holds(words_of(p, kH200), ", float16-fast products"));
+  p.queue_type = FNCE_FLOAT16;
+  CHECK(holds(words_of(p, kH200), ", float16 products"));
+  p.queue_type = FNCE_BFLOAT16;
+  CHECK(holds(words_of(p, kH200), ", bfloat16 products"));
+  CHECK(!holds(words_of(p, kH200), ", float16 products"));
+  CHECK(holds(words_of(p, kT4), "plain family (the sm80 family needs compute capability 8.0)"));
+  CHECK(holds(words_of(p, kT4), ", float32 products"));
+  CHECK(holds(words_of(p, kH200, Forced::kPlain), "plain family (FNCE_BACKEND says so)"));
+  p.d = 513;
+  CHECK(holds(words_of(p, kH200), "plain family (the sm80 family goes up to 512 features with a bfloat16 queue)"));
+}
+
+TEST_CASE("cuda plan: what cannot be served is refused with a sentence") {
+  const fnce_problem p = problem_of({256, 65536, 600}, FNCE_FLOAT16);
+  CHECK(forced_family(nullptr) == Forced::kNothing);
+  CHECK(forced_family("") == Forced::kNothing);
+  CHECK(forced_family("sm80") == Forced::kSm80);
+  CHECK(forced_family("plain") == Forced::kPlain);
+  CHECK(refused([] { forced_family("sm90"); }, "FNCE_BACKEND in the environment is sm90; allowed: sm80, plain") ==
+        FNCE_INVALID_ARGUMENT);
+  CHECK(refused([&] { choose(p, kH200, Forced::kSm80); }, "up to 512 features") == FNCE_UNSUPPORTED);
+  CHECK(refused([&] { choose(p, kT4, Forced::kSm80); }, "compute capability 8.0") == FNCE_UNSUPPORTED);
+  const DeviceCaps old = {7, 0, 80, 96 << 10, "V100"};
+  CHECK(refused([&] { choose(p, old); }, "V100, compute capability 7.0") == FNCE_UNSUPPORTED);
+  fnce_problem huge = p;
+  huge.n = 2147483647;
+  CHECK(refused([&] { choose(huge, kH200); }, "problem.n") == FNCE_UNSUPPORTED);
+}

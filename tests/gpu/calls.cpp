@@ -1,0 +1,209 @@
+// Calls of the library on a device.
+#include "gpu/calls.h"
+
+#include <cmath>
+
+namespace fnce::gpu {
+namespace {
+
+// SplitMix64.
+uint64_t next_random(uint64_t& state) {
+  uint64_t z = (state += 0x9E3779B97F4A7C15u);
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+std::vector<float> random_rows(int64_t rows, int64_t d, uint64_t seed, bool unit) {
+  std::vector<float> values(static_cast<size_t>(rows * d));
+  for (float& value : values) value = static_cast<float>(static_cast<double>(next_random(seed) >> 11) * 0x1p-52 - 1.0);
+  for (int64_t i = 0; unit && i < rows; ++i) {
+    float* row = values.data() + i * d;
+    double sum = 0;
+    for (int64_t c = 0; c < d; ++c) sum += double{row[c]} * row[c];
+    for (int64_t c = 0; c < d; ++c) row[c] = static_cast<float>(row[c] / std::sqrt(sum));
+  }
+  return values;
+}
+
+// Rounded by the library on the CPU.
+Memory in_type(const std::vector<float>& values, int32_t type) {
+  const float one = 1;
+  const int64_t count = static_cast<int64_t>(values.size());
+  std::vector<unsigned char> bytes(values.size() * (type == FNCE_FLOAT32 ? 4 : 2));
+  FNCE_GPU_CHECK(fnce_scale(FNCE_CPU, 0, values.data(), 1, count, &one, 1, type, bytes.data(), nullptr));
+  return Memory(bytes);
+}
+
+}  // namespace
+
+std::vector<Case> small_cases() {
+  constexpr int32_t f32 = FNCE_FLOAT32, f16 = FNCE_FLOAT16, b16 = FNCE_BFLOAT16, fast = FNCE_PRECISION_FAST;
+  constexpr int32_t exact = FNCE_PRECISION_EXACT, both = FNCE_SCORES_MIXED | FNCE_SCORES_UNMIXED;
+  constexpr int32_t moco = FNCE_PRESET_MOCO, ft = FNCE_PRESET_FT, element = FNCE_PRESET_FT_ELEMENTWISE;
+  return {
+      {"moco f32", moco, 37, 300, 64, f32, f32},
+      {"moco f32 fast", moco, 37, 300, 128, f32, f32, fast},
+      {"moco f16 d128", moco, 33, 300, 128, f16, f16},
+      {"moco bf16 d256", moco, 70, 300, 256, b16, b16},
+      {"moco f16 d512", moco, 20, 300, 512, f32, f16},
+      {"moco f32 d20", moco, 9, 75, 20, f32, f32},
+      {"moco f32 d700", moco, 5, 75, 700, f32, f32},
+      {"ft f32", ft, 37, 299, 128, f32, f32},
+      {"ft f32 fast", ft, 150, 320, 64, f32, f32, fast},
+      {"ft f16", ft, 37, 299, 128, f16, f16},
+      {"ft f16 many rows", ft, 200, 320, 128, f16, f16},
+      {"ft bf16 d64", ft, 65, 256, 64, b16, b16},
+      {"ft f16 per row", ft, 37, 299, 128, f16, f16, exact, FNCE_LAMBDA_ROW},
+      {"ft f16 union", ft, 37, 299, 128, f16, f16, exact, -1, FNCE_COLUMNS_UNION},
+      {"ft f16 per dimension", ft, 37, 299, 128, f16, f16, exact, FNCE_LAMBDA_DIMENSION},
+      {"ft f16 scores", ft, 37, 299, 128, f16, f16, exact, -1, -1, both},
+      {"ft f32 scores d96", ft, 37, 299, 96, f32, f32, exact, -1, -1, both},
+      {"ft-elementwise f32", element, 17, 130, 64, f32, f32},
+      {"ft-elementwise bf16", element, 17, 130, 128, b16, b16},
+      {"moco without negatives", moco, 7, 0, 32, f32, f32},
+  };
+}
+
+std::vector<Case> training_cases() {
+  constexpr int32_t f32 = FNCE_FLOAT32, f16 = FNCE_FLOAT16, b16 = FNCE_BFLOAT16, ft = FNCE_PRESET_FT;
+  return {
+      {"ft f16 32x65536x128", ft, 32, 65536, 128, f16, f16},
+      {"ft f16 256x65536x128", ft, 256, 65536, 128, f16, f16},
+      {"ft f32 256x16384x128", ft, 256, 16384, 128, f32, f32},
+      {"ft bf16 1024x16384x256", ft, 1024, 16384, 256, b16, b16},
+      {"moco f16 256x4096x512", FNCE_PRESET_MOCO, 256, 4096, 512, f16, f16},
+      {"ft-elementwise f16 64x4096x128", FNCE_PRESET_FT_ELEMENTWISE, 64, 4096, 128, f16, f16},
+  };
+}
+
+std::shared_ptr<const Inputs> inputs_of(const Case& c, uint64_t seed) {
+  const std::vector<float> x_q = random_rows(c.n, c.d, 3 * seed, false);
+  std::vector<float> x_k = random_rows(c.n, c.d, 3 * seed + 1, false);
+  for (size_t i = 0; i < x_k.size(); ++i) x_k[i] = x_q[i] + 0.5f * x_k[i];
+  auto inputs = std::make_shared<Inputs>();
+  inputs->x_q = in_type(x_q, c.feature_type);
+  inputs->x_k = in_type(x_k, c.feature_type);
+  inputs->queue = in_type(random_rows(c.k, c.d, 3 * seed + 2, true), c.queue_type);
+  return inputs;
+}
+
+Plan::Plan(const Case& c) {
+  FNCE_GPU_CHECK(fnce_problem_init(&problem_, sizeof problem_, c.preset));
+  problem_.n = c.n;
+  problem_.k = c.k;
+  problem_.d = c.d;
+  problem_.device = device_kind();
+  problem_.feature_type = c.feature_type;
+  problem_.queue_type = c.queue_type;
+  problem_.precision = c.precision;
+  if (c.lambda_neg >= 0) problem_.lambda_neg = c.lambda_neg;
+  if (c.columns >= 0) problem_.columns = c.columns;
+  problem_.scores = c.scores;
+  FNCE_GPU_CHECK(fnce_plan_create(&problem_, &plan_));
+}
+
+size_t Plan::workspace_bytes() const {
+  size_t bytes = 0;
+  FNCE_GPU_CHECK(fnce_plan_workspace(plan_, &bytes));
+  return bytes;
+}
+
+Call::Call(std::shared_ptr<const Plan> plan, std::shared_ptr<const Inputs> inputs)
+    : plan_(std::move(plan)), inputs_(std::move(inputs)) {
+  const fnce_problem& p = plan_->problem();
+  const size_t n = static_cast<size_t>(p.n), elements = n * static_cast<size_t>(p.d);
+  fnce_layout layout;
+  FNCE_GPU_CHECK(fnce_partial_layout(plan_->get(), &layout, sizeof layout));
+  workspace_ = Memory(plan_->workspace_bytes());
+  loss_ = Memory(sizeof(float));
+  dq_ = Memory(elements * sizeof(float));
+  dk_ = Memory(elements * sizeof(float));
+  dtemperature_rows_ = Memory(n * sizeof(float));
+  dtemperature_ = Memory(sizeof(float));
+  floats_ = Memory(12 * n * sizeof(float));
+  integers_ = Memory(6 * n * sizeof(int64_t));
+  numbers_ = Memory(3 * sizeof(uint64_t));
+  anchor_ = Memory(elements * sizeof(float));
+  positives_ = Memory(2 * n * sizeof(float));
+  partial_ = Memory(layout.bytes);
+
+  FNCE_GPU_CHECK(fnce_args_init(&args_, sizeof args_));
+  args_.x_q = inputs_->x_q.get();
+  args_.x_k = inputs_->x_k.get();
+  args_.queue = p.k > 0 ? inputs_->queue.get() : nullptr;
+  args_.loss = loss_.as<float>();
+  args_.dq = dq_.get();
+  args_.dk = dk_.get();
+  args_.dtemperature_rows = dtemperature_rows_.as<float>();
+  args_.dtemperature = dtemperature_.as<float>();
+  args_.seed_pointer = numbers_.as<uint64_t>();
+  args_.offset_pointer = numbers_.as<uint64_t>() + 1;
+  args_.temperature_pointer = reinterpret_cast<float*>(numbers_.as<uint64_t>() + 2);
+  float* f = floats_.as<float>();
+  int64_t* i = integers_.as<int64_t>();
+  const auto next = [n](auto*& pointer) { return std::exchange(pointer, pointer + n); };
+  for (fnce_score_buffers* b : {&args_.mixed, &args_.unmixed}) {
+    if (!(p.scores & (b == &args_.mixed ? FNCE_SCORES_MIXED : FNCE_SCORES_UNMIXED))) continue;
+    for (float** field : {&b->pos, &b->neg_mean, &b->neg_variance, &b->neg_min, &b->neg_max, &b->neg_log_mean_exp})
+      *field = next(f);
+    for (int64_t** field : {&b->neg_count, &b->n_greater, &b->n_greater_equal}) *field = next(i);
+  }
+  set(1, 0, 0.1f);
+}
+
+void Call::set(uint64_t seed, uint64_t offset, float temperature) {
+  uint64_t values[3] = {seed, offset, 0};
+  std::memcpy(&values[2], &temperature, sizeof temperature);
+  numbers_.upload(values, sizeof values);
+}
+
+void Call::spoil() {
+  for (Memory* memory : {&workspace_, &loss_, &dq_, &dk_, &dtemperature_rows_, &dtemperature_, &floats_, &integers_,
+                         &anchor_, &positives_, &partial_})
+    memory->fill(0xAB);
+}
+
+void Call::enqueue(const Stream& stream) const {
+  FNCE_GPU_CHECK(fnce_loss(plan_->get(), &args_, workspace_.get(), workspace_.bytes(), stream.get()));
+}
+
+void Call::enqueue_steps(const Stream& stream) const {
+  const fnce_plan* plan = plan_->get();
+  fnce_anchors anchors{};
+  anchors.anchor = anchor_.get();
+  anchors.pos = positives_.as<float>();
+  anchors.unmixed_pos = positives_.as<float>() + plan_->problem().n;
+  void* const workspace = workspace_.get();
+  const size_t bytes = workspace_.bytes();
+  FNCE_GPU_CHECK(fnce_prep(plan, &args_, &anchors, workspace, bytes, stream.get()));
+  FNCE_GPU_CHECK(
+      fnce_partial(plan, &args_, &anchors, partial_.get(), partial_.bytes(), workspace, bytes, stream.get()));
+  FNCE_GPU_CHECK(fnce_finish(plan, &args_, partial_.get(), partial_.bytes(), workspace, bytes, stream.get()));
+}
+
+std::vector<unsigned char> Call::results() const {
+  std::vector<unsigned char> bytes;
+  for (const Memory* memory : {&loss_, &dq_, &dk_, &dtemperature_rows_, &dtemperature_, &floats_, &integers_})
+    memory->append_to(bytes);
+  return bytes;
+}
+
+float Call::loss() const {
+  std::vector<unsigned char> bytes;
+  loss_.append_to(bytes);
+  float value;
+  std::memcpy(&value, bytes.data(), sizeof value);
+  return value;
+}
+
+std::string difference(const std::vector<unsigned char>& a, const std::vector<unsigned char>& b) {
+  size_t bad = 0, first = 0;
+  for (size_t i = a.size(); i-- > 0;)
+    if (a[i] != b[i]) ++bad, first = i;
+  return bad == 0 ? ""
+                  : std::to_string(bad) + " of " + std::to_string(a.size()) + " bytes differ, the first at " +
+                        std::to_string(first);
+}
+
+}  // namespace fnce::gpu

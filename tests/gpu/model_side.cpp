@@ -1,0 +1,21 @@
+// Runs the check kernels on the harness of tests/hostcuda. Compiled with FNCE_HOSTCUDA.
+#include <cstdio>
+
+#include "common/kernel.h"
+#include "gpu/checks.cuh"
+
+extern "C" int fnce_conformance_model(const fnce::conformance::Job* job, uint32_t* results, char* message,
+                                      size_t size) noexcept {
+  using namespace fnce::conformance;
+  Params params = job->params;
+  params.x = job->x.data();
+  params.y = job->y.data();
+  params.out = results;
+  int code = 0;
+  on_model::dispatch(*job, [&](auto kernel, const char* name, unsigned blocks, unsigned threads, int shared) {
+    code =
+        hostcuda::launch({blocks, 1, 1}, threads, static_cast<size_t>(shared), name, nullptr, [&] { kernel(params); });
+    if (code != 0) std::snprintf(message, size, "%s ended with %d: %s", name, code, hostcuda::last_failure().c_str());
+  });
+  return code;
+}

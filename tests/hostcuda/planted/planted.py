@@ -1,0 +1,230 @@
+"""Plants known bugs in the main kernels and demands that the hostcuda harness catches every one of them.
+
+Each bug is one replacement in a copy of kernels/; its text must occur exactly once, so that this list cannot fall behind the
+kernels. A planted kernel runs under several schedules as it is, then under AddressSanitizer, then under ThreadSanitizer, until
+something catches it; races must be seen by ThreadSanitizer as well, and accesses of memory that is not there, or not there yet,
+by AddressSanitizer. Before that, the kernels without a bug pass all three.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+HALF, SPLIT = 1, 3  # Operand of kernels/common/params.h
+MIXED, STATISTICS = 1, 2  # Variant of kernels/sm80/tile.h
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    operand: int
+    tile: int
+    variant: int
+
+    def source(self):
+        return f"""#include "sm80/instance.cuh"
+namespace fnce::cuda::sm80 {{
+Kernel<MainParams> main_kernel(Operand, int, Variant) {{
+  return instance<static_cast<Operand>({self.operand}), {self.tile}, static_cast<Variant>({self.variant})>();
+}}
+}}  // namespace fnce::cuda::sm80
+"""
+
+    def arguments(self):
+        return [str(self.operand), str(self.tile), str(self.variant)]
+
+
+ASAN, TSAN = "AddressSanitizer", "ThreadSanitizer"
+
+# The smallest tiles: 64 features, 32 rows, 4 warps side by side along the keys.
+HALF_MIXED = Kernel(HALF, 0, MIXED)
+SPLIT_MIXED = Kernel(SPLIT, 0, MIXED)
+HALF_STATISTICS = Kernel(HALF, 0, STATISTICS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bug:
+    name: str
+    kernel: Kernel
+    file: str
+    text: str
+    planted: str
+    also: str = ""  # the sanitizer that must catch it besides the schedules
+
+
+BUGS = [
+    Bug("no barrier between a tile's arrival and its use", HALF_MIXED, "main.cuh",
+        "  cp_async_wait<C::kAhead - 1>();\n  __syncthreads();\n", "  cp_async_wait<C::kAhead - 1>();\n", TSAN),
+    Bug("no barrier between the conversion of a tile and its use", SPLIT_MIXED, "main.cuh",
+        "  if constexpr (C::kConverts) __syncthreads();\n", "", TSAN),
+    Bug("a barrier that only some threads come to", HALF_MIXED, "main.cuh",
+        "    store_info<C>(shared, step + C::kAhead + 1, thread, next);\n",
+        "    store_info<C>(shared, step + C::kAhead + 1, thread, next);\n    __syncthreads();\n"),
+    Bug("a wait that leaves one group too many", HALF_MIXED, "main.cuh",
+        "cp_async_wait<C::kAhead - 1>()", "cp_async_wait<C::kAhead>()", ASAN),
+    Bug("a commit left out", HALF_MIXED, "main.cuh",
+        "  load_keys<C>(p, walk, shared, step + C::kAhead);\n  cp_async_commit();\n",
+        "  load_keys<C>(p, walk, shared, step + C::kAhead);\n", ASAN),
+    Bug("one row too many is read at the tail", HALF_MIXED, "load.cuh",
+        "if (key >= range.valid) return", "if (key > range.valid) return", ASAN),
+    Bug("one score too many is weighed at the tail", HALF_MIXED, "softmax.cuh",
+        "quad_count(keys.lane, keys.valid - 16 * group)", "quad_count(keys.lane, keys.valid + 1 - 16 * group)"),
+    Bug("a stage is filled while it is read", HALF_MIXED, "tile.h",
+        "return converts(operand) ? 1 : t.stages - 1;", "return converts(operand) ? 1 : t.stages;", TSAN),
+    Bug("a slot of rows and lambdas is filled while it is read", HALF_MIXED, "tile.h",
+        "return tiles_ahead(operand, t) + 2;", "return tiles_ahead(operand, t) + 1;", TSAN),
+    Bug("the wrong partner in a cycle that is cut short", HALF_MIXED, "softmax.cuh",
+        "quad.count > 2 ? x[2] : x[0]", "x[2]"),
+    Bug("the wrong predecessor in the transposed mixing", HALF_MIXED, "softmax.cuh",
+        "raw[2] = mix_transposed(quad.lambda[2], p[2], quad.lambda[1], p[1]);",
+        "raw[2] = mix_transposed(quad.lambda[2], p[2], quad.lambda[3], p[3]);"),
+    Bug("key warps write over what is still read", HALF_MIXED, "epilogue.cuh",
+        "    __syncthreads();\n    if (place.key_warp == warp) {\n", "    if (place.key_warp == warp) {\n", TSAN),
+    Bug("key warps read what is not yet written", HALF_MIXED, "epilogue.cuh",
+        "    __syncthreads();\n    if (place.key_warp != 0) continue;\n", "    if (place.key_warp != 0) continue;\n", TSAN),
+    Bug("statistics of key warps are read before they are written", HALF_STATISTICS, "epilogue.cuh",
+        "all[place.key_warp * C::kRows + place.row(mi, h)] = merged;\n    }\n  __syncthreads();\n",
+        "all[place.key_warp * C::kRows + place.row(mi, h)] = merged;\n    }\n", TSAN),
+    Bug("the products with low planes are left out", SPLIT_MIXED, "products.cuh",
+        "return plane_a + plane_b < C::kPlanes;", "return plane_a + plane_b < 1;"),
+    Bug("anchors are written past the swizzle", HALF_MIXED, "load.cuh",
+        "shared.anchors(plane) + tile_offset(row, chunk, C::kD)", "shared.anchors(plane) + row * C::kD + chunk * kChunk"),
+    Bug("l lacks the share of half the lanes", HALF_MIXED, "epilogue.cuh",
+        "for (int mask = 1; mask <= 2; mask *= 2)\n        rows.l", "for (int mask = 1; mask <= 1; mask *= 2)\n        rows.l"),
+    Bug("O is not rescaled when a reference rises", HALF_MIXED, "softmax.cuh",
+        "o[mi][c][r] *= factor[r >> 1];", ";"),
+    Bug("the raw weights of a union do not reach O", HALF_MIXED, "softmax.cuh",
+        "of_rows[v] += p[v];", ";"),
+    Bug("O of a float32 queue keeps the queue's scale", SPLIT_MIXED, "epilogue.cuh",
+        "o[mi][c][2 * h + r] * kUnit;", "o[mi][c][2 * h + r];"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    name: str
+    compiler: str
+    flags: tuple
+    cases: int  # at most; sanitizers are slow
+    patience: int  # wrong cases until the program ends
+    environment: dict
+
+
+class Job:
+    def __init__(self, arguments):
+        self.source = pathlib.Path(arguments.source)
+        self.build = pathlib.Path(arguments.build)
+        self.libraries = arguments.libraries
+        sanitize = ["-fno-omit-frame-pointer", "-g1", "-O1"]
+        self.modes = [
+            Mode("schedules", arguments.cxx, ("-O1",), 1000, 1, {}),
+            Mode(ASAN, arguments.cxx, ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", *sanitize),
+                 60, 8, {"ASAN_OPTIONS": "detect_leaks=0"}),
+            Mode(TSAN, arguments.clang, ("-fsanitize=thread", *sanitize), 12, 8,
+                 {"TSAN_OPTIONS": "halt_on_error=1 exitcode=66"}),
+        ]
+
+    def compile(self, mode, sources, output, kernels, *more):
+        roots = [self.source / "src", kernels, self.source / "include", self.source / "tests",
+                 self.source / "tests/hostcuda/include"]
+        command = [mode.compiler, "-std=c++20", "-DFNCE_HOSTCUDA=1", "-ffp-contract=off", *mode.flags,
+                   *(f"-I{root}" for root in roots), *map(str, sources), *more, "-o", str(output)]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{result.stderr}")
+
+    def driver(self, mode):
+        """The program without its kernel: nothing of it has a sanitizer."""
+        output = self.build / f"driver_{mode.name}.o"
+        plain = dataclasses.replace(mode, flags=("-O1",))
+        self.compile(plain, [self.source / "tests/hostcuda/planted/driver.cpp"], output, self.source / "kernels", "-c")
+        return output
+
+    def run(self, mode, kernel, kernels, folder):
+        """What the program says, and whether it found something wrong."""
+        unit = folder / "kernel.cpp"
+        unit.write_text(kernel.source())
+        program = folder / f"program_{mode.name}"
+        self.compile(mode, [unit, self.build / f"driver_{mode.name}.o", *self.libraries], program, kernels, "-lpthread")
+        try:
+            result = subprocess.run([program, *kernel.arguments(), str(mode.cases), str(mode.patience)], capture_output=True, text=True,
+                                    timeout=300, env={**os.environ, **mode.environment})
+        except subprocess.TimeoutExpired:
+            return "it does not end", True
+        program.unlink()
+        lines = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip(" =")]
+        what = next((line for line in lines if "Sanitizer" in line), lines[0] if lines else f"code {result.returncode}")
+        return what, result.returncode != 0
+
+    def clean(self, kernel_and_mode):
+        kernel, mode = kernel_and_mode
+        folder = self.build / f"clean_{'_'.join(kernel.arguments())}_{mode.name}"
+        folder.mkdir()
+        what, failed = self.run(mode, kernel, self.source / "kernels", folder)
+        return f"without a bug, {'-'.join(kernel.arguments())}, {mode.name}: {what}", not failed
+
+    def plant(self, bug):
+        folder = self.build / f"bug_{BUGS.index(bug)}"
+        kernels = folder / "kernels"
+        shutil.copytree(self.source / "kernels", kernels)
+        path = kernels / "sm80" / bug.file
+        text = path.read_text()
+        count = text.count(bug.text)
+        if count != 1:
+            return f"{bug.name}: its text occurs {count} times in kernels/sm80/{bug.file}; update planted.py", False
+        path.write_text(text.replace(bug.text, bug.planted))
+        caught = []
+        for mode in self.modes:
+            if caught and mode.name != bug.also:
+                continue
+            what, failed = self.run(mode, bug.kernel, kernels, folder)
+            if failed and (mode.name != bug.also or mode.name in what):
+                caught.append(f"{mode.name} ({what[:120]})")
+            elif mode.name == bug.also:
+                return f"{bug.name}: NOT CAUGHT by {mode.name}", False
+        return f"{bug.name}: " + (", ".join(caught) if caught else "NOT CAUGHT"), bool(caught)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--build", required=True, help="folder of this job's own; emptied")
+    parser.add_argument("--cxx", default="c++")
+    parser.add_argument("--clang", default="clang++", help="for ThreadSanitizer")
+    parser.add_argument("--libraries", required=True, nargs="+", help="static libraries: cases, and the harness")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="bugs whose name contains this")
+    arguments = parser.parse_args()
+    if not shutil.which(arguments.clang):
+        print("clang is not installed: its ThreadSanitizer is needed")
+        return 77
+    shutil.rmtree(arguments.build, ignore_errors=True)
+    pathlib.Path(arguments.build).mkdir(parents=True)
+    job = Job(arguments)
+    for mode in job.modes:
+        job.driver(mode)
+    bugs = [bug for bug in BUGS if arguments.only in bug.name]
+    kernels = sorted({bug.kernel for bug in bugs}, key=kernel_order)
+    start = time.monotonic()
+    failures = 0
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        clean = pool.map(job.clean, [(kernel, mode) for kernel in kernels for mode in job.modes])
+        planted = pool.map(job.plant, bugs)
+        for line, good in [*clean, *planted]:
+            failures += not good
+            print(("ok    " if good else "FAIL  ") + line)
+    print(f"{len(bugs)} bugs, {failures} failures, {time.monotonic() - start:.0f} s")
+    return 1 if failures else 0
+
+
+def kernel_order(kernel):
+    return (kernel.operand, kernel.tile, kernel.variant)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,429 @@
+"""`./dev verify-gpu` without a GPU: stages that resume, end in time and are refused; the record and its page; cells and
+floors; carried builds. Nothing here runs on a device, and nothing says that it did."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from verify_gpu import benches, build, machine, record, render, runner, stages  # noqa: E402
+from verify_gpu.runner import Context, Result, Stage, State, run_stages, verdict  # noqa: E402
+
+gpu_cells, gpu_floors = benches.gpu_cells, benches.gpu_floors
+DEVICE = {"name": "NVIDIA Example 100", "capability": "9.0", "memory_gib": 80.0, "driver": "580.1", "driver_cuda": "13.0",
+          "sm_count": 132, "l2_bytes": 50 * 2**20}  # fmt: skip
+RATES = {"hbm_read": 3e12, "l2_read": 5e12, "mma_f16": 6e14, "mma_bf16": 5e14, "ex2": 4e12, "l2_bytes": 50e6}
+
+
+@pytest.fixture
+def context(tmp_path) -> Context:
+    made = Context(ROOT, tmp_path / "out", DEVICE)
+    made.out.mkdir()
+    made.log = tmp_path / "log"
+    made.log.write_text("")
+    made.deadline = time.monotonic() + 60
+    return made
+
+
+def state_of(context: Context, **key) -> State:
+    return State(context.out / "state.json", {"sources": "a", **key})
+
+
+def fake(name: str, ran: list[str], status: str = runner.PASSED, **options) -> Stage:
+    def run(_: Context) -> Result:
+        ran.append(name)
+        return Result(status, "" if status == runner.PASSED else f"{name} said so")
+
+    return Stage(name, "a stage", run, **options)
+
+
+def program(path: Path, text: str) -> Path:
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_stages_resume(context, capsys):
+    ran: list[str] = []
+    first = [fake("one", ran), fake("two", ran, runner.FAILED), fake("three", ran, runner.REFUSED, required=False)]
+    assert run_stages(first, context, state_of(context))
+    assert ran == ["one", "two", "three"]
+    # Another process later: what has a result is left alone, whatever it was.
+    again = state_of(context)
+    assert not again.fresh and again.results["two"].detail == "two said so"
+    assert run_stages([*first, fake("four", ran)], context, again)
+    assert ran[3:] == ["four"]
+    assert "passed before" in capsys.readouterr().out
+    run_stages(first, context, again, again=(runner.FAILED, runner.TIMEOUT))
+    assert ran[4:] == ["two"]
+    run_stages(first, context, again, again=runner.STATUSES)
+    assert ran[5:] == ["one", "two", "three"]
+
+
+def test_a_state_of_other_sources_or_another_device_is_not_gone_on_with(context):
+    ran: list[str] = []
+    run_stages([fake("one", ran)], context, state_of(context))
+    assert state_of(context, device="another").fresh
+    run_stages([fake("one", ran)], context, state_of(context, device="another"))
+    assert ran == ["one", "one"]
+
+
+def test_a_stage_that_raises_has_failed_and_the_next_one_runs(context):
+    def broken(_: Context) -> Result:
+        raise RuntimeError("out of luck")
+
+    ran: list[str] = []
+    state = state_of(context)
+    run_stages([Stage("broken", "", broken), fake("next", ran)], context, state)
+    assert state.results["broken"].status == runner.FAILED
+    assert state.results["broken"].detail == "RuntimeError: out of luck"
+    assert ran == ["next"]
+
+
+def test_time_is_up(context, tmp_path):
+    """The program and what it started are gone, and what it said until then is kept."""
+    child = tmp_path / "child"
+    slow = program(tmp_path / "slow", f"echo started\n(sleep 2; echo alive >{child}) &\nsleep 30\n")
+    stage = Stage("slow", "", lambda c: runner.judged(c.run(slow)), limit=0.5)
+    start = time.monotonic()
+    state = state_of(context)
+    assert run_stages([stage], context, state)
+    assert time.monotonic() - start < 10
+    assert state.results["slow"].status == runner.TIMEOUT
+    assert "started" in state.results["slow"].detail
+    assert "started" in (context.out / "logs" / "slow.log").read_text()
+    time.sleep(2.5)
+    assert not child.exists()
+
+
+def test_no_stage_has_more_than_eight_minutes():
+    assert runner.LIMIT == 480
+    assert all(stage.limit <= runner.LIMIT for stage in stages.STAGES)
+    assert stages.SOAK_SECONDS < runner.LIMIT
+
+
+def test_the_budget_ends_before_a_stage_not_in_it(context, tmp_path, monkeypatch, capsys):
+    ran: list[str] = []
+    assert not run_stages([fake("one", ran)], context, state_of(context), budget=10)
+    assert ran == [] and "not started" in capsys.readouterr().out
+    # Cut off by the budget and not by its own time, a stage has no result, and starts anew next time.
+    monkeypatch.setattr(runner, "LEAST", 0.1)
+    sleeper = program(tmp_path / "sleeper", "sleep 30\n")
+    state = state_of(context)
+    slow = Stage("slow", "", lambda c: runner.judged(c.run(sleeper)), limit=20)
+    assert not run_stages([slow], context, state, budget=0.5)
+    assert "slow" not in state.results and "cut off by the budget" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "code, status", [(0, runner.PASSED), (1, runner.FAILED), (77, runner.SKIPPED), (-11, runner.FAILED)]
+)
+def test_exit_codes(code, status):
+    result = runner.judged(runner.Done(code, "first\nlast\n"))
+    assert result.status == status
+    if status != runner.PASSED:
+        assert "last" in result.detail
+    if code < 0:
+        assert "signal 11" in result.detail
+
+
+@pytest.mark.parametrize(
+    "code, output, status",
+    [
+        (0, "========= ERROR SUMMARY: 0 errors\n", runner.PASSED),
+        (0, "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n", runner.PASSED),
+        (9, "========= Invalid __global__ read\n========= ERROR SUMMARY: 3 errors\n", runner.FAILED),
+        (9, "========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)\n", runner.FAILED),
+        (1, "========= Error: Insufficient privileges to attach\n", runner.REFUSED),
+        (1, "========= Device not supported. Please refer to the documentation\n", runner.REFUSED),
+        (0, "nothing of the kind\n", runner.FAILED),
+        (None, "========= COMPUTE-SANITIZER\n", runner.TIMEOUT),
+        (-6, "terminate called\n", runner.FAILED),
+    ],
+)
+def test_what_a_sanitizer_says(code, output, status):
+    assert stages.sanitized(runner.Done(code, output)).status == status
+
+
+def test_a_machine_without_tools(context, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(*[tmp_path / "x"] * 6))
+    assert stages.sanitizer("memcheck")(context).status == runner.REFUSED
+    assert stages.curand(context).status == runner.SKIPPED
+    assert build.build_stage(context).status == runner.SKIPPED
+
+
+def test_missing_programs_are_skipped_and_never_passed(context, monkeypatch):
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(*[None] * 6))
+    for run in (stages.conformance, stages.api, stages.calls("graphs"), benches.rates, lambda c: benches.cells(0, c)):
+        result = run(context)
+        assert result.status == runner.SKIPPED and "not built" in result.detail
+
+
+def test_reports_of_programs(context, monkeypatch, tmp_path):
+    report = {"device": "x", "checks": [{"name": "a", "status": "PASS", "detail": ""}], "numbers": {"b": 1.5}}
+    text = f"while [ $# -gt 1 ]; do shift; done\ncat >\"$1\" <<'END'\n{json.dumps(report)}\nEND\n"
+    good = program(tmp_path / "good", text)
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(None, None, good, good, None, None))
+    result = stages.conformance(context)
+    assert result.status == runner.PASSED
+    assert result.data == {"counts": {"PASS": 1}, "failed": [], "numbers": {"b": 1.5}}
+    report["checks"][0]["status"] = "SKIP"
+    program(good, text.replace("PASS", "SKIP"))
+    assert stages.conformance(context).status == runner.FAILED, "a run that checked nothing is no pass"
+    program(good, "echo no device\nexit 77\n")
+    assert stages.conformance(context).status == runner.SKIPPED
+
+
+def test_counts_of_a_junit_file(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text(
+        '<testsuites><testsuite><testcase name="a"/><testcase name="b"><failure/></testcase>'
+        '<testcase name="c"><skipped/></testcase></testsuite></testsuites>'
+    )
+    assert stages.junit_counts(path) == {"tests": 3, "skipped": 1, "failed": ["b"]}
+
+
+def results_of(status: str = runner.PASSED) -> dict[str, Result]:
+    found = {stage.name: Result(status, "", {}, 1.0) for stage in stages.STAGES}
+    spread = {"median": 10.0, "min": 9.0, "max": 12.0}
+    us = {f"{part}_graph_{state}": spread for part in ("step", "partial") for state in ("cold", "hot")}
+    cell = {"shape": [256, 65536, 128], "type": "float16", "preset": "ft", "us": us, "plan": "cuda"}
+    found["rates"].data = {"rates": {name: {"value": value, "unit": "1/s"} for name, value in RATES.items()}}
+    found["cells-1"].data = {"cells": [gpu_floors.with_floors(cell, RATES)]}
+    found["cells-2"].data = {"cells": [{**cell, "shape": [32, 4096, 64], "error": "a | b"}]}
+    found["conformance"].data = {"counts": {"PASS": 3}, "failed": [], "numbers": {"ex2, largest error": 1.25}}
+    found["gemms"].data = {
+        "gemms": [{"shape": [256, 65536, 128], "type": "float16", "us": {"graph_cold": {**spread, "median": 77.0}}}]
+    }
+    found["kernels"].data = {
+        "kernels": [{"shape": [32, 65536, 128], "type": "float16", "preset": "ft",
+                     "kernels": {"main": {"us": spread, "per_step": 1.0}}}]
+    }  # fmt: skip
+    peer = {"us": {"graph_cold": spread}, "loss_error": 1e-7, "dq_error": 2e-6, "peak_mib": 3.0}
+    found["peers-32x65536x128"].data = {
+        "peers": [{"shape": [32, 65536, 128], "type": "float16", "peers": {"eager-ft": peer},
+                   "skipped": {"cudnn-ft": "no"}}]
+    }  # fmt: skip
+    return found
+
+
+def made(results: dict[str, Result]) -> dict:
+    facts = {"command": "./dev verify-gpu", "commit": {"id": "0" * 40, "dirty": False}, "sources": "f" * 16}
+    host = {"cpu": "Example", "cores": 16, "memory_gib": 128.0, "system": "Linux x86_64", "python": "3.11"}
+    return record.assemble(stages.STAGES, results, {**facts, "device": DEVICE, "host": host})
+
+
+def test_a_made_up_record_and_its_page(tmp_path):
+    written = made(results_of())
+    record.validate(written)
+    assert written["verdict"] == "passed" and written["finished"]
+    path = record.path_of(written, tmp_path)
+    assert path.name == f"{written['date']}-nvidia-example-100.json"
+    render.write(written, path)
+    assert record.load(path) == written
+    page = path.with_suffix(".md").read_text()
+    for words in ("NVIDIA Example 100", "| conformance | passed", "256×65536×128", "77", "ex2, largest error",
+                  "a \\| b", "FT, eager", "Not run: cudnn-ft (no)", "`main`"):  # fmt: skip
+        assert words in page, words
+    done = subprocess.run(
+        [sys.executable, "-m", "verify_gpu.render", str(path)], env={**os.environ, "PYTHONPATH": str(ROOT / "tools")}
+    )
+    assert done.returncode == 0 and path.with_suffix(".md").read_text() == page
+
+
+def test_the_verdict():
+    assert verdict(stages.STAGES, results_of()) == "passed"
+    refused = results_of()
+    refused["sanitizer-racecheck"] = Result(runner.REFUSED, "not permitted")
+    assert verdict(stages.STAGES, refused) == "passed"
+    for status in (runner.SKIPPED, runner.REFUSED):
+        missing = results_of()
+        missing["graphs"] = Result(status)
+        assert verdict(stages.STAGES, missing) == "incomplete"
+    for status in (runner.FAILED, runner.TIMEOUT):
+        failed = results_of()
+        failed["gemms"] = Result(status)
+        assert verdict(stages.STAGES, failed) == "failed"
+    begun = {"build": Result(runner.PASSED)}
+    assert verdict(stages.STAGES, begun) == "incomplete"
+    page = render.render(made(begun))
+    assert "nothing is verified" in page and "| graphs | not run" in page
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda r: r.update(verdict="failed"), "as the stages say"),
+        (lambda r: r["stages"][1].update(status="skipped"), "as the stages say"),
+        (lambda r: r["stages"][0].update(status="fine"), "status"),
+        (lambda r: r.pop("device"), "fields of the schema"),
+        (lambda r: r["commit"].update(id="abc"), "40 hex digits"),
+        (lambda r: r["stages"][0].update(detail="/" + "home/someone/x"), "free of paths"),
+    ],
+)
+def test_a_record_that_is_not_of_the_schema(change, words):
+    wrong = copy.deepcopy(made(results_of()))
+    change(wrong)
+    with pytest.raises(record.RecordError, match=words):
+        record.validate(wrong)
+
+
+def test_paths_stay_out_of_records():
+    results = results_of()
+    results["build"] = Result(runner.PASSED, "see /" + "root/somewhere/log", {"at": ["/" + "tmp/x and more"]})
+    text = json.dumps(made(results))
+    assert "somewhere" not in text and "and more" in text
+
+
+def test_committed_gpu_records():
+    for path in sorted((ROOT / "bench" / "records" / "gpu").glob("*.json")):
+        loaded = record.load(path)
+        assert path.with_suffix(".md").read_text() == render.render(loaded)
+
+
+def test_core_cells():
+    cells = gpu_cells.core()
+    assert len(set(cells)) == len(cells) and 90 <= len(cells) <= 110
+    assert set(cells) <= set(gpu_cells.full())
+    for field, values in (("n", gpu_cells.NS), ("k", gpu_cells.KS), ("d", gpu_cells.DS), ("type", gpu_cells.TYPES),
+                          ("preset", gpu_cells.PRESETS)):  # fmt: skip
+        assert {getattr(cell, field) for cell in cells} == set(values), field
+    # The shapes that the speed is stated for.
+    for n in (32, 256, 1024):
+        assert gpu_cells.Cell(n, 65536, 128, "float16", "ft") in cells
+    parts = [benches.cells_of_part(part, cells) for part in range(benches.CELL_PARTS)]
+    assert sorted(sum(parts, [])) == sorted(cells)
+    assert cells[0].line().split() == [str(field) for field in cells[0]]
+
+
+def test_chosen_cells():
+    (cell,) = gpu_cells.chosen(["32x65536x128"], ["bfloat16"], ["moco"])
+    assert cell == (32, 65536, 128, "bfloat16", "moco")
+    for wrong in ((["32x65536"], ["float16"], ["ft"]), (["1x2x3"], ["int8"], ["ft"]), (["1x2x3"], ["float16"], ["x"])):
+        with pytest.raises(ValueError):
+            gpu_cells.chosen(*wrong)
+
+
+def test_floors():
+    cell = gpu_cells.Cell(32, 65536, 128, "float16", "ft")
+    us, limit = gpu_floors.floor_us(cell, RATES, cold=True)
+    queue = 65536 * 128 * 2
+    assert limit == "memory" and us == pytest.approx((queue + 32 * 128 * 8) / 3e12 * 1e6)
+    # Hot, the queue comes from L2.
+    us, limit = gpu_floors.floor_us(cell, RATES, cold=False)
+    assert limit == "L2" and us == pytest.approx(queue / 5e12 * 1e6)
+    large = cell._replace(n=1024)
+    us, limit = gpu_floors.floor_us(large, RATES, cold=True)
+    assert limit == "products" and us == pytest.approx(4 * 1024 * 65536 * 128 / 6e14 * 1e6)
+    exact = gpu_floors.parts_us(large._replace(type="float32"), RATES, cold=True)
+    assert exact["products"] == pytest.approx(3 * us)
+    assert gpu_floors.parts_us(large._replace(type="float32-fast"), RATES, True)["products"] == pytest.approx(us)
+    assert gpu_floors.parts_us(large._replace(type="bfloat16"), RATES, True)["products"] == pytest.approx(us * 1.2)
+    # N is rounded up to what a product takes; mixed rows are written and read once more.
+    assert gpu_floors.parts_us(cell._replace(n=1), RATES, True)["products"] == pytest.approx(4 * 16 * 65536 * 128 / 6e8)
+    premixed = gpu_floors.parts_us(cell._replace(preset="ft-elementwise"), RATES, True)
+    assert premixed["memory"] > 1.9 * gpu_floors.parts_us(cell, RATES, True)["memory"]
+    assert "floors" not in gpu_floors.with_floors({"shape": [1, 2, 3], "error": "x"}, RATES)
+    assert "floors" not in gpu_floors.with_floors({"shape": [1, 2, 3], "us": {}}, {})
+
+
+def test_a_carried_build(context, tmp_path, monkeypatch):
+    source = tmp_path / "build"
+    source.mkdir()
+    names = [build.LIBRARY, *build.PROGRAMS.values()]
+    for name in names:
+        program(source / name, f"echo {name} GLIBC_2.34\n")
+    carried = tmp_path / "carry"
+    facts = {"architectures": "80;90", "sources": machine.sources_hash(ROOT), "commit": {"id": None, "dirty": None}}
+    manifest = build.pack(build.Programs.below(source), carried, facts, strip=False)
+    assert set(manifest["files"]) == set(names)
+    assert manifest["files"]["gpu_calls"]["glibc"] == "2.34"
+    context.carried = carried
+    assert build.check_carried(context).status == runner.PASSED
+    assert build.programs_of(context).api == (carried / "api_tests").resolve()
+    environment = build.environment_of(build.programs_of(context), ROOT)
+    assert environment["LD_LIBRARY_PATH"].startswith(str(carried))
+    assert environment["FLASHNCE_LIBRARY"] == str(carried / build.LIBRARY)
+    assert str(carried / "python") in environment["PYTHONPATH"].split(":")
+
+    context.device = {**DEVICE, "capability": "7.5"}
+    assert "not for this device" in build.check_carried(context).detail
+    context.device = DEVICE
+    monkeypatch.setattr(machine, "sources_hash", lambda _: "other")
+    assert "other sources" in build.check_carried(context).detail
+    (carried / "gpu_calls").write_text("changed")
+    assert "another file" in build.check_carried(context).detail
+    (carried / "manifest.json").unlink()
+    assert "no carried build" in build.check_carried(context).detail
+
+
+@pytest.mark.parametrize(
+    "architectures, device, runs",
+    [("80", "80", True), ("80;90", "90", True), ("80", "86", True), ("80", "90", True), ("80;90", "120", True),
+     ("80;90", "89", True), ("90", "80", False), ("80;120", "90", False), ("75;80", "75", True)],
+)  # fmt: skip
+def test_which_devices_a_build_covers(architectures, device, runs):
+    assert build.covers(architectures, device) == runs
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "verify_gpu", *arguments], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tools"), **environment},
+    )  # fmt: skip
+
+
+def test_the_command_without_a_device(tmp_path):
+    if machine.find_device()[0] is not None:
+        pytest.skip("there is a device here")
+    done = command("--out", str(tmp_path / "out"), "--records", str(tmp_path / "records"))
+    assert done.returncode == 77 and "SKIP" in done.stdout and "nothing was verified" in done.stdout
+    assert not list(tmp_path.iterdir()), "without a device there is nothing to record"
+    assert command(FLASHNCE_REQUIRE_GPU="1").returncode == 1
+    assert command("--stage", "nope").returncode == 1
+    listed = command("--list")
+    assert listed.returncode == 0 and all(stage.name in listed.stdout for stage in stages.STAGES)
+
+
+def test_the_whole_command_with_a_made_up_device(tmp_path, monkeypatch, capsys):
+    """Everything but the device: stages, record and page, exit codes, going on."""
+    from verify_gpu import __main__ as main
+
+    ran: list[str] = []
+    fakes = [fake("build", ran), fake("conformance", ran, runner.FAILED), fake("rates", ran, required=False)]
+    monkeypatch.setattr(stages, "STAGES", fakes)
+    monkeypatch.setattr(main, "STAGES", fakes)
+    monkeypatch.setattr(machine, "find_device", lambda: (DEVICE, ""))
+    places = ["--out", str(tmp_path / "out"), "--records", str(tmp_path / "records")]
+    assert main.main([*places, "--budget", "10"]) == main.UNFINISHED
+    assert ran == []
+    assert main.main(places) == 1
+    (path,) = (tmp_path / "records").glob("*.json")
+    assert record.load(path)["verdict"] == "failed" and path.with_suffix(".md").is_file()
+    fakes[1] = fake("conformance", ran)
+    assert main.main([*places, "--failed"]) == 0
+    assert ran == ["build", "conformance", "rates", "conformance"]
+    assert record.load(path)["verdict"] == "passed"
+    assert main.main([*places, "--stage", "rates", "--again"]) == 0
+    assert ran[4:] == ["rates"]
+    assert "PASSED" in capsys.readouterr().out
+
+
+def test_lines_of_a_program_that_found_no_device(context, monkeypatch, tmp_path):
+    none = program(tmp_path / "none", 'echo \'{"device": null}\'\necho \'{"shape": [1\'\nexit 77\n')
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(*[none] * 6))
+    for run in (benches.rates, lambda c: benches.cells(0, c)):
+        result = run(context)
+        assert result.status == runner.SKIPPED and not any(result.data.values())

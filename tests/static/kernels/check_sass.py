@@ -1,0 +1,100 @@
+"""The machine code of the sm80 family's main kernels holds the instructions that it was written for.
+
+Every kernel on every architecture: as many matrix products and matrix loads as the arithmetic of tile.h says (each loop over
+registers is unrolled, once), asynchronous copies, the hardware's exponential, and no local memory.
+"""
+import argparse
+import collections
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+
+import kernel_code
+
+SECTION = re.compile(r"^\s*\.section\s+\.text\.(\w+),")
+INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)*)")
+
+
+def find_disassembler(options):
+    """nvdisasm: as told, of the toolkit or in the path, or of the Python package nvidia-cuda-nvdisasm (tools/requirements.txt)."""
+    if options.nvdisasm:
+        return options.nvdisasm
+    beside_nvcc = pathlib.Path(shutil.which(options.nvcc)).resolve().with_name("nvdisasm")
+    if found := shutil.which(str(beside_nvcc)) or shutil.which("nvdisasm"):
+        return found
+    packages = [pathlib.Path(sysconfig.get_path("purelib")), *options.source.glob(".venv/lib/python*/site-packages")]
+    binaries = [binary for folder in packages for binary in sorted(folder.glob("nvidia/**/bin/nvdisasm"))]
+    return str(binaries[0]) if binaries else None
+
+
+def instructions(disassembler, cubin):
+    """{mangled kernel: how often each opcode with its modifiers occurs}."""
+    text = subprocess.run([disassembler, "-c", cubin], check=True, capture_output=True, text=True).stdout
+    kernels, counts = {}, None
+    for line in text.splitlines():
+        if match := SECTION.match(line):
+            counts = kernels.setdefault(match.group(1), collections.Counter())
+        elif counts is not None and (match := INSTRUCTION.search(line)):
+            counts[match.group(1)] += 1
+    return kernels
+
+
+def count(counts, prefix):
+    return sum(n for opcode, n in counts.items() if opcode == prefix or opcode.startswith(prefix + "."))
+
+
+def problems_of(row, counts):
+    product = "HMMA.16816.F32" + (".BF16" if row["bfloat16"] else "")
+    exact = {product: row["mma"], "HMMA": row["mma"], "LDSM.16.M88.4": row["ldmatrix"],
+             "LDSM.16.MT88.4": row["ldmatrix_trans"], "LDSM": row["ldmatrix"] + row["ldmatrix_trans"]}
+    for opcode, expected in exact.items():
+        if count(counts, opcode) != expected:
+            yield f"{count(counts, opcode)} {opcode}, not {expected}"
+    if not row["bfloat16"] and any("BF16" in opcode for opcode in counts if opcode.startswith("HMMA")):
+        yield "products in bfloat16"
+    for opcode in ("LDGSTS.E.BYPASS.128", "MUFU.EX2", "BAR.SYNC"):
+        if not count(counts, opcode):
+            yield f"no {opcode}"
+    for opcode in ("LDL", "STL"):
+        if count(counts, opcode):
+            yield f"{count(counts, opcode)} {opcode}: local memory"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    kernel_code.add_arguments(parser)
+    parser.add_argument("--nvdisasm", help="where it is not found by itself")
+    options = parser.parse_args()
+    version = kernel_code.nvcc_version(options.nvcc)
+    disassembler = find_disassembler(options) if version else None
+    if version is None or disassembler is None:
+        print(f"{'nvcc' if version is None else 'nvdisasm'} is not installed")
+        sys.exit(kernel_code.SKIPPED)
+    table = kernel_code.kernel_table(options)
+    problems, checked, seen = [], 0, set()
+    for unit in kernel_code.compiled_units(options, version):
+        if "sm80" not in unit.source.parts:
+            continue
+        for symbol, counts in instructions(disassembler, unit.cubin).items():
+            key = kernel_code.key_of(symbol)
+            if key not in table:
+                problems.append(f"{unit.source.name}: {symbol} is no kernel of tile.h")
+                continue
+            seen.add((unit.arch, key))
+            checked += 1
+            problems += [f"sm_{unit.arch} {table[key]['name']}: {text}" for text in problems_of(table[key], counts)]
+    for arch in options.archs.split(";"):
+        if int(arch) >= kernel_code.FIRST_SM80:
+            problems += [f"sm_{arch} {row['name']}: no machine code" for key, row in table.items()
+                         if (arch, key) not in seen]
+    for problem in problems:
+        print(problem)
+    print(f"{checked} kernels, {len(problems)} problems")
+    sys.exit(1 if problems or not checked else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Compiles every CUDA kernel for every architecture of a release, without a GPU, and keeps machine code and ptxas' report.
+
+Files are kept under a hash of all that goes into them, so that an unchanged tree costs nothing. check_budget.py and
+check_sass.py read them. As a program it compiles and says how much there was to do.
+"""
+import argparse
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+RELEASE_ARCHS = ["75", "80", "90", "120"]
+FIRST_SM80 = 80  # kernels/sm80 is compiled from here on
+FLAGS = ["-std=c++20", "-cubin", "-Xptxas", "-v"]
+SKIPPED = 77
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """A source compiled for an architecture."""
+
+    source: pathlib.Path
+    arch: str
+    cubin: pathlib.Path
+    report: pathlib.Path
+
+
+def add_arguments(parser):
+    parser.add_argument("--source", required=True, type=pathlib.Path, help="the project's root")
+    parser.add_argument("--cache", required=True, type=pathlib.Path, help="folder for what is compiled")
+    parser.add_argument("--table", required=True, help="the program kernel_table")
+    parser.add_argument("--nvcc", default="nvcc")
+    parser.add_argument("--archs", default=";".join(RELEASE_ARCHS))
+    parser.add_argument("--jobs", type=int, default=2)
+
+
+def nvcc_version(nvcc):
+    """Such as 13.0.88; None where there is no nvcc."""
+    if not shutil.which(nvcc):
+        return None
+    text = subprocess.run([nvcc, "--version"], check=True, capture_output=True, text=True).stdout
+    return re.search(r"\bV(\d+\.\d+\.\d+)", text).group(1)
+
+
+def digest_of(paths, *words):
+    digest = hashlib.sha256()
+    for word in words:
+        digest.update(str(word).encode() + b"\0")
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:20]
+
+
+def units_of(options, version):
+    root = options.source
+    headers = [path for folder in ("include", "src", "kernels") for path in (root / folder).rglob("*")
+               if path.suffix in (".h", ".cuh") and "cpu" not in path.parts]
+    shared = digest_of(sorted(headers), version, *FLAGS)
+    common = sorted([*(root / "kernels/common").glob("*.cu"), *(root / "kernels/plain").glob("*.cu")])
+    sm80 = sorted((root / "kernels/sm80/inst").glob("*.cu"))
+    for arch in options.archs.split(";"):
+        for source in common + (sm80 if int(arch) >= FIRST_SM80 else []):
+            stem = f"{source.parent.name}_{source.stem}_{digest_of([source], shared, arch)}"
+            folder = options.cache / f"sm_{arch}"
+            yield Unit(source, arch, folder / f"{stem}.cubin", folder / f"{stem}.txt")
+
+
+def compile_unit(options, unit):
+    unit.cubin.parent.mkdir(parents=True, exist_ok=True)
+    temporary = unit.cubin.with_suffix(f".{os.getpid()}.part")
+    roots = [options.source / folder for folder in ("src", "kernels", "include")]
+    command = [options.nvcc, *FLAGS, f"-gencode=arch=compute_{unit.arch},code=sm_{unit.arch}",
+               *(f"-I{folder}" for folder in roots), str(unit.source), "-o", str(temporary)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"{' '.join(command)}\n{result.stdout}{result.stderr}")
+    unit.report.write_text(result.stdout + result.stderr)
+    temporary.rename(unit.cubin)
+
+
+def compiled_units(options, version):
+    """All units, compiled now where they are not yet; what no unit uses any more is removed."""
+    units = list(units_of(options, version))
+    missing = [unit for unit in units if not unit.cubin.is_file() or not unit.report.is_file()]
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda unit: compile_unit(options, unit), missing))
+    kept = {path for unit in units for path in (unit.cubin, unit.report)}
+    for folder in {unit.cubin.parent for unit in units}:
+        for path in folder.iterdir():
+            if path not in kept:
+                path.unlink()
+    print(f"{len(units)} files for {options.archs}, {len(missing)} of them compiled now")
+    return units
+
+
+def kernel_table(options):
+    """The kernels of the sm80 family by (operand, tile, variant)."""
+    text = subprocess.run([options.table], check=True, capture_output=True, text=True).stdout
+    return {(row["operand"], row["tile"], row["variant"]): row for row in json.loads(text)}
+
+
+def key_of(symbol):
+    """(operand, tile, variant) of a mangled main kernel of the sm80 family, or None."""
+    match = re.search(r"infonce_mainILNS\d_7OperandE(\d+)ELi(\d+)ELNS\d_7VariantE(\d+)E", symbol)
+    return tuple(map(int, match.groups())) if match else None
+
+
+def plain_name(symbol):
+    """namespace::kernel<arguments> without fnce::cuda and anonymous namespaces, whose names change with every compilation."""
+    name = subprocess.run(["c++filt", symbol], check=True, capture_output=True, text=True).stdout.strip()
+    name = name.replace("(anonymous namespace)::", "").removeprefix("void ").removeprefix("fnce::cuda::")
+    return re.sub(r"_GLOBAL__N__\w+::", "", name).split("(")[0]
+
+
+def name_of(table, symbol):
+    key = key_of(symbol)
+    return table[key]["name"] if key in table else plain_name(symbol)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    options = parser.parse_args()
+    version = nvcc_version(options.nvcc)
+    if version is None:
+        print("nvcc is not installed")
+        sys.exit(SKIPPED)
+    compiled_units(options, version)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+// Prints the main kernels of the sm80 family as JSON: their names, what a launch of each needs, and how many matrix instructions
+// their code must have, by the arithmetic of tile.h. Compiled as C++, like the kernels of tests/hostcuda.
+#include <cstdio>
+
+#include "sm80/instance.cuh"
+
+namespace {
+
+using namespace fnce::cuda;
+using namespace fnce::cuda::sm80;
+
+void print(Operand operand, int index, Variant variant, bool first) {
+  const Tile t = tile_of(operand, index);
+  const int planes = planes_of(operand), products = planes == 2 ? 3 : 1, groups = t.keys_per_warp() / 16;
+  // Each 16x16 product is two instructions. The scores' loop over features turns once for each 64 of them, the sums' loop over
+  // features is unrolled.
+  constexpr int kTurn = 64;
+  const int scores = kTurn / 16, sums = t.d_out / 16;
+  std::printf("%s{\"name\": \"infonce_main_%s_%dx%dx%d_%s\", ", first ? "[" : ",\n ", name_of(operand), t.rows(),
+              t.keys, t.d, name_of(variant));
+  std::printf("\"operand\": %d, \"tile\": %d, \"variant\": %d, ", static_cast<int>(operand), index,
+              static_cast<int>(variant));
+  std::printf("\"threads\": %d, \"shared_bytes\": %lld, \"bfloat16\": %d, ", t.threads(),
+              static_cast<long long>(shared_bytes(operand, t)), operand == Operand::kBfloat);
+  std::printf("\"mma\": %d, \"ldmatrix\": %d, \"ldmatrix_trans\": %d}", 2 * t.mi * groups * (scores + sums) * products,
+              scores * planes * (t.mi + groups), groups * sums * planes);
+}
+
+}  // namespace
+
+int main() {
+  bool first = true;
+  for (const Operand operand : {Operand::kHalf, Operand::kBfloat, Operand::kHalfSplit, Operand::kHalfFast})
+    for (int index = 0; index < tiles_of(operand).count; ++index)
+      for (const Variant variant : {Variant::kPlain, Variant::kMixed, Variant::kStatistics}) {
+        if (variant == Variant::kStatistics && !has_statistics(operand, index)) continue;
+        print(operand, index, variant, first);
+        first = false;
+      }
+  std::printf("]\n");
+}

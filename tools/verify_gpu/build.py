@@ -1,0 +1,228 @@
+"""The programs that the stages run: built here for the device, or brought along.
+
+A carried build is a folder that `./dev verify-gpu --prepare` makes on a machine with nvcc, Catch2 and Highway, for one
+that has none of them: the library, the programs and a manifest that says of which sources they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import machine
+from .runner import FAILED, PASSED, SKIPPED, Context, Result, judged
+
+LARGEST = 64 * 2**20  # bytes of a carried build: what can be taken along to a machine without a network
+LIBRARY = "libflashnce.so.0"
+# name: the file, which is named as its target
+PROGRAMS = {
+    "api": "api_tests",
+    "conformance": "gpu_conformance",
+    "models": "libgpu_models.so",
+    "calls": "gpu_calls",
+    "bench": "gpu_bench",
+}
+IMITATIONS = ("hostcuda", "amx_model")  # folders of libraries whose CUDA, or AMX, is a model on the CPU
+# What pytest consists of: pure Python, so that the tests of the binding run on a machine that has only PyTorch.
+PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
+CARRIED_ARCHITECTURES = "80;90"
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Where they are; None for one that could not be built."""
+
+    library: Path | None
+    api: Path | None
+    conformance: Path | None
+    models: Path | None
+    calls: Path | None
+    bench: Path | None
+
+    @staticmethod
+    def below(folder: Path) -> Programs:
+        """Of a build folder or a carried one."""
+
+        def find(name: str) -> Path | None:
+            # A build folder also holds libraries of this name that are not the product.
+            found = sorted(path for path in folder.rglob(name) if path.is_file() and path.parent.name not in IMITATIONS)
+            return found[0].resolve() if found else None
+
+        return Programs(find(LIBRARY), *(find(target) for target in PROGRAMS.values()))
+
+
+def folder_of(context: Context) -> Path:
+    return context.carried or context.root / "build" / "gpu"
+
+
+def programs_of(context: Context) -> Programs:
+    return Programs.below(folder_of(context))
+
+
+def environment_of(programs: Programs, root: Path) -> dict[str, str]:
+    """For everything that loads the library."""
+    if programs.library is None:
+        return {}
+    here = programs.library.parent
+    folders = [str(here), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    return {
+        "LD_LIBRARY_PATH": ":".join(folders),
+        "FLASHNCE_LIBRARY": str(programs.library),
+        "PYTHONPATH": ":".join(str(folder) for folder in (root / "python", here / "python") if folder.is_dir()),
+    }
+
+
+def configure(root: Path, folder: Path, architectures: str, tests: bool, *more: str) -> list[str]:
+    """The command."""
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    return [
+        "cmake", "-S", str(root), "-B", str(folder), *generator, "-DCMAKE_BUILD_TYPE=Release", "-DFLASHNCE_CUDA=ON",
+        f"-DFLASHNCE_CUDA_ARCHS={architectures}", "-DFLASHNCE_GPU_PROGRAMS=ON",
+        f"-DFLASHNCE_TESTS={'ON' if tests else 'OFF'}", *more,
+    ]  # fmt: skip
+
+
+def compile_command(folder: Path, tests: bool, jobs: int) -> list[str]:
+    # The models are built with the program that loads them.
+    left_out = {"models"} if tests else {"models", "api"}
+    targets = ["flashnce", *(target for name, target in PROGRAMS.items() if name not in left_out)]
+    return ["cmake", "--build", str(folder), "-j", str(jobs), "--target", *targets]
+
+
+def missing_tools() -> list[str]:
+    return [name for name in ("cmake", "nvcc", "g++") if shutil.which(name) is None]
+
+
+def build_stage(context: Context) -> Result:
+    """Builds for the architecture of the device, or looks at what was carried."""
+    return check_carried(context) if context.carried else build_here(context)
+
+
+def build_here(context: Context) -> Result:
+    missing = missing_tools()
+    if missing:
+        return Result(SKIPPED, f"there is no {' and no '.join(missing)} here: carry a build (--carried)")
+    folder, architecture = folder_of(context), machine.architecture(context.device)
+    tests = True
+    done = context.run(*configure(context.root, folder, architecture, tests))
+    if done.code != 0 and "Catch2" in done.output:
+        tests = False
+        done = context.run(*configure(context.root, folder, architecture, tests))
+    if done.code == 0:
+        done = context.run(*compile_command(folder, tests, os.cpu_count() or 1))
+    result = judged(done, {"built": "here", "architectures": architecture})
+    if result.status == PASSED and not tests:
+        result.detail = "without the tests of the C interface: there is no Catch2"
+    return result
+
+
+def covers(architectures: str, device: str) -> bool:
+    """Whether code for one of the list runs on the device: of its own major number, or PTX, which the last one has."""
+    numbers, wanted = [int(found) for found in re.findall(r"\d+", architectures)], int(device)
+    code = any(number // 10 == wanted // 10 and number <= wanted for number in numbers)
+    return code or numbers[-1] <= wanted
+
+
+def check_carried(context: Context) -> Result:
+    path = context.carried / "manifest.json"
+    if not path.is_file():
+        return Result(FAILED, f"{context.carried.name} has no manifest.json: it is no carried build")
+    manifest = json.loads(path.read_text())
+    for name, values in manifest["files"].items():
+        file = context.carried / name
+        if not file.is_file() or hash_of(file) != values["sha256"]:
+            return Result(FAILED, f"{name} of the carried build is missing or another file")
+        file.chmod(file.stat().st_mode | 0o111)
+    if manifest["sources"] != machine.sources_hash(context.root):
+        return Result(FAILED, "the carried build is of other sources than this tree: run --prepare again")
+    if not covers(manifest["architectures"], machine.architecture(context.device)):
+        return Result(FAILED, f"the carried build is for {manifest['architectures']}, not for this device")
+    data = {"built": "carried", "architectures": manifest["architectures"], "commit": manifest["commit"]}
+    return Result(PASSED, "", data)
+
+
+def hash_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def newest_glibc(path: Path) -> str:
+    """The newest version of the C library that a file asks for."""
+    versions = {tuple(map(int, found.split(b"."))) for found in re.findall(rb"GLIBC_(\d+\.\d+)", path.read_bytes())}
+    return ".".join(map(str, max(versions, default=(0,))))
+
+
+def pack(programs: Programs, target: Path, facts: dict, strip: bool = True) -> dict:
+    """Copies the programs and writes the manifest, which it returns."""
+    if target.exists():
+        shutil.rmtree(target)
+    target.mkdir(parents=True)
+    files = {}
+    for name, source in vars(programs).items():
+        if source is None:
+            raise SystemExit(f"verify-gpu: the build has no {PROGRAMS.get(name, LIBRARY)}")
+        # The library under the name that programs ask for, not under its full version.
+        file = target / (LIBRARY if name == "library" else source.name)
+        shutil.copyfile(source, file)
+        file.chmod(0o755)
+        if strip and shutil.which("strip"):
+            subprocess.run(["strip", str(file)], check=True)
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": hash_of(file), "glibc": newest_glibc(file)}
+    copy_pytest(target / "python")
+    manifest = {**facts, "files": files}
+    (target / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def copy_pytest(target: Path) -> None:
+    """The packages of pytest that this interpreter has."""
+    for name in PYTEST:
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:
+            continue
+        origin = Path(found.origin)
+        if origin.name == "__init__.py":
+            shutil.copytree(origin.parent, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(origin, target / origin.name)
+
+
+def size_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def prepare(root: Path, architectures: str = CARRIED_ARCHITECTURES, jobs: int | None = None) -> int:
+    """Makes build/carry. The exit code."""
+    missing = missing_tools()
+    if missing:
+        raise SystemExit(f"verify-gpu: --prepare needs {', '.join(missing)}")
+    folder = root / "build" / "carry-build"
+    # The programs bring the C++ run-time library along.
+    static = "-DCMAKE_EXE_LINKER_FLAGS=-static-libstdc++ -static-libgcc"
+    for command in (
+        configure(root, folder, architectures, True, static),
+        compile_command(folder, True, jobs or os.cpu_count() or 1),
+    ):
+        if subprocess.run(command, cwd=root).returncode != 0:
+            return 1
+    facts = {
+        "architectures": architectures,
+        "sources": machine.sources_hash(root),
+        "commit": machine.commit(root),
+    }
+    manifest = pack(Programs.below(folder), root / "build" / "carry", facts)
+    for name, values in manifest["files"].items():
+        print(f"{values['bytes'] / 2**20:8.1f} MiB  {name} (glibc {values['glibc']} or newer)")
+    total = size_of(root / "build" / "carry")
+    print(f"{total / 2**20:8.1f} MiB  in build/carry")
+    if total > LARGEST:
+        print(f"verify-gpu: that is more than {LARGEST // 2**20} MiB: fewer architectures (--archs)")
+        return 1
+    return 0
