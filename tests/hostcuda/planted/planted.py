@@ -1,9 +1,9 @@
 """Plants known bugs in the main kernels and demands that the hostcuda harness catches every one of them.
 
-Each bug is one replacement in a copy of kernels/; its text must occur exactly once, so that this list cannot fall behind the
-kernels. A planted kernel runs under several schedules as it is, then under AddressSanitizer, then under ThreadSanitizer, until
-something catches it; races must be seen by ThreadSanitizer as well, and accesses of memory that is not there, or not there yet,
-by AddressSanitizer. Before that, the kernels without a bug pass all three.
+Each bug is one replacement in a copy of kernels/; its text must occur exactly once, whatever its line breaks, so that this
+list cannot fall behind the kernels. A planted kernel runs under several schedules as it is, then under AddressSanitizer, then
+under ThreadSanitizer, until something catches it; races must be seen by ThreadSanitizer as well, and accesses of memory that
+is not there, or not there yet, by AddressSanitizer. Before that, the kernels without a bug pass all three.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -95,7 +96,8 @@ BUGS = [
     Bug("anchors are written past the swizzle", HALF_MIXED, "load.cuh",
         "shared.anchors(plane) + tile_offset(row, chunk, C::kD)", "shared.anchors(plane) + row * C::kD + chunk * kChunk"),
     Bug("l lacks the share of half the lanes", HALF_MIXED, "epilogue.cuh",
-        "for (int mask = 1; mask <= 2; mask *= 2)\n        rows.l", "for (int mask = 1; mask <= 1; mask *= 2)\n        rows.l"),
+        "for (int mask = 1; mask <= 2; mask *= 2)\n          rows.l",
+        "for (int mask = 1; mask <= 1; mask *= 2)\n          rows.l"),
     Bug("O is not rescaled when a reference rises", HALF_MIXED, "softmax.cuh",
         "o[mi][c][r] *= factor[r >> 1];", ";"),
     Bug("the raw weights of a union do not reach O", HALF_MIXED, "softmax.cuh",
@@ -174,10 +176,12 @@ class Job:
         shutil.copytree(self.source / "kernels", kernels)
         path = kernels / "sm80" / bug.file
         text = path.read_text()
-        count = text.count(bug.text)
+        # Line breaks and indentation are the formatter's business.
+        found = re.findall(r"\s+".join(map(re.escape, bug.text.split())), text)
+        count = len(found)
         if count != 1:
             return f"{bug.name}: its text occurs {count} times in kernels/sm80/{bug.file}; update planted.py", False
-        path.write_text(text.replace(bug.text, bug.planted))
+        path.write_text(text.replace(found[0], bug.planted))
         caught = []
         for mode in self.modes:
             if caught and mode.name != bug.also:
