@@ -38,7 +38,7 @@ print_results() { "$VENV/bin/python" tools/sum_results.py "$RESULTS"; }
 
 # The wheel goes into an environment that has nothing else; PyTorch and NumPy are lent to single tests only.
 install_wheel() {
-  build_wheel
+  build_wheel OFF
   rm -rf build/wheel-venv
   "$VENV/bin/python" -m venv --without-pip build/wheel-venv
   "$VENV/bin/python" -m pip --python build/wheel-venv/bin/python install -q --no-deps --no-index dist/*.whl

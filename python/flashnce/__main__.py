@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import json
 import os
+import re
 import sys
 from importlib import metadata
 
@@ -18,7 +19,9 @@ from . import _library as c
 TYPES = {"float32": c.FLOAT32, "float16": c.FLOAT16, "bfloat16": c.BFLOAT16}
 DEVICES = {"cpu": c.CPU, "cuda": c.CUDA}
 # Shown where they are set: they change what the lines above them say.
-VARIABLES = ("FNCE_CPU_ISA", "FLASHNCE_LIBRARY")
+VARIABLES = ("FNCE_CPU_ISA", "FNCE_BACKEND", "CUDA_VISIBLE_DEVICES", "FLASHNCE_LIBRARY")
+# How a plan names its device.
+GPU = re.compile(r"on device \d+ \((.+?, compute capability [\d.]+, \d+ SMs?)\)")
 
 
 def _installed(package: str) -> str | None:
@@ -28,12 +31,38 @@ def _installed(package: str) -> str | None:
         return None
 
 
+def device(text: str) -> tuple[str, int]:
+    """What --device takes: cpu, cuda or cuda:1."""
+    found = re.fullmatch(r"(cpu)|(cuda)(?::(\d{1,9}))?", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; there are cpu, cuda and cuda:INDEX")
+    return found[1] or found[2], int(found[3] or 0)
+
+
+def cuda_devices() -> list[str]:
+    """The name of each CUDA device with what it has, or why no plan can be made for it."""
+    lines = []
+    for index in range(c.device_count(c.CUDA)):
+        problem = c.new_problem()
+        problem.n = problem.k = problem.d = 1
+        problem.device, problem.device_index = c.CUDA, index
+        try:
+            runs, _ = plan_of(problem)
+        except (RuntimeError, ValueError) as error:
+            lines.append(str(error))
+        else:
+            found = GPU.search(runs)
+            lines.append(found[1] if found else runs)
+    return lines
+
+
 def library_info() -> dict:
     return {
         "version": __version__,
         "library": str(c.PATH),
         "build": c.LIBRARY.fnce_build_info().decode(),
-        "devices": {name: c.device_count(device) for name, device in DEVICES.items()},
+        "devices": {name: c.device_count(code) for name, code in DEVICES.items()},
+        "cuda_devices": cuda_devices(),
         "threads": c.LIBRARY.fnce_get_threads(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "torch": _installed("torch"),
@@ -41,18 +70,30 @@ def library_info() -> dict:
     }
 
 
+def plan_of(problem: c.Problem) -> tuple[str, int]:
+    """What a plan says would run, and the bytes of its workspace."""
+    plan, size = ctypes.c_void_p(), ctypes.c_size_t()
+    c.check(c.LIBRARY.fnce_plan_create(problem, ctypes.byref(plan)))
+    try:
+        c.check(c.LIBRARY.fnce_plan_workspace(plan, ctypes.byref(size)))
+        return c.LIBRARY.fnce_plan_describe(plan).decode(), size.value
+    finally:
+        c.LIBRARY.fnce_plan_destroy(plan)
+
+
 def defect() -> str | None:
     """Why no plan at all can be made, such as a wrong FNCE_CPU_ISA; None if one can."""
-    problem, plan = c.new_problem(), ctypes.c_void_p()
+    problem = c.new_problem()
     problem.n = problem.k = problem.d = 1
-    if status := c.LIBRARY.fnce_plan_create(problem, ctypes.byref(plan)):
-        return str(c.error(status))
-    c.LIBRARY.fnce_plan_destroy(plan)
+    try:
+        plan_of(problem)
+    except (MemoryError, RuntimeError, ValueError) as error:
+        return str(error)
     return None
 
 
-def plan_info(options: argparse.Namespace) -> dict:
-    """What fnce_loss would do for the shape, and the memory that it asks for.
+def plan_info(options: argparse.Namespace, on: tuple[str, int]) -> dict:
+    """What fnce_loss would do for the shape on a device, and the memory that it asks for.
 
     Raises:
         ValueError: the library refuses the problem; the sentence is the library's.
@@ -60,22 +101,43 @@ def plan_info(options: argparse.Namespace) -> dict:
     n, k, d = options.shape
     problem = c.new_problem(options.preset)
     problem.n, problem.k, problem.d = n, k, d
-    problem.device = DEVICES[options.device]
+    kind, problem.device_index = on
+    problem.device = DEVICES[kind]
     problem.feature_type, problem.queue_type = TYPES[options.feature_type], TYPES[options.queue_type]
     problem.gradient_type = TYPES[options.gradient_type]
     problem.threads = options.threads
-    plan, size = ctypes.c_void_p(), ctypes.c_size_t()
-    c.check(c.LIBRARY.fnce_plan_create(problem, ctypes.byref(plan)))
-    try:
-        c.check(c.LIBRARY.fnce_plan_workspace(plan, ctypes.byref(size)))
-        runs = c.LIBRARY.fnce_plan_describe(plan).decode()
-    finally:
-        c.LIBRARY.fnce_plan_destroy(plan)
+    runs, workspace_bytes = plan_of(problem)
     return {
-        "n": n, "k": k, "d": d, "preset": options.preset, "device": options.device,
+        "n": n, "k": k, "d": d, "preset": options.preset, "device": kind, "device_index": problem.device_index,
         "feature_type": options.feature_type, "queue_type": options.queue_type, "gradient_type": options.gradient_type,
-        "runs": runs, "workspace_bytes": size.value,
+        "runs": runs, "workspace_bytes": workspace_bytes,
     }  # fmt: skip
+
+
+def plans_info(options: argparse.Namespace) -> dict:
+    """The plan of the device that was asked for, else that of the CPU and, where there is a GPU, of the first one.
+
+    Raises:
+        ValueError: as plan_info, of the first of them.
+    """
+    plans = {"plan": plan_info(options, options.device or ("cpu", 0))}
+    if options.device is None and c.device_count(c.CUDA):
+        try:
+            plans["cuda_plan"] = plan_info(options, ("cuda", 0))
+        except (RuntimeError, ValueError) as error:
+            plans["cuda_plan"] = {"error": str(error)}
+    return plans
+
+
+def size_in_words(size: int) -> str:
+    return f"{size} bytes ({size / 2**20:.1f} MiB)"
+
+
+def cuda_lines(information: dict) -> dict[str, str]:
+    if information["cuda_devices"]:
+        return {f"cuda {index}": line for index, line in enumerate(information["cuda_devices"])}
+    built_in = "cuda (" in information["build"]
+    return {"cuda": "no device, or no driver for one" if built_in else "not part of this build"}
 
 
 def as_text(information: dict) -> str:
@@ -84,6 +146,7 @@ def as_text(information: dict) -> str:
         "library": information["library"],
         "build": information["build"],
         "devices": ", ".join(f"{name} {count}" for name, count in information["devices"].items()),
+        **cuda_lines(information),
         "threads": information["threads"],
         **information["environment"],
         "torch": information["torch"] or "not installed",
@@ -92,7 +155,11 @@ def as_text(information: dict) -> str:
     if plan := information.get("plan"):
         lines["shape"] = f"{plan['n']} queries x {plan['k']} negatives x {plan['d']} features, preset {plan['preset']}"
         lines["runs"] = plan["runs"]
-        lines["workspace"] = f"{plan['workspace_bytes']} bytes ({plan['workspace_bytes'] / 2**20:.1f} MiB)"
+        lines["workspace"] = size_in_words(plan["workspace_bytes"])
+    if plan := information.get("cuda_plan"):
+        lines["runs on cuda"] = plan["runs"] if "runs" in plan else f"nothing: {plan['error']}"
+        if "runs" in plan:
+            lines["its workspace"] = size_in_words(plan["workspace_bytes"])
     if "error" in information:
         lines["error"] = information["error"]
     width = max(map(len, lines))
@@ -109,7 +176,9 @@ def parser() -> argparse.ArgumentParser:
     )
     info.add_argument("shape", nargs="*", type=int, metavar="N K D", help="queries, negatives, features")
     info.add_argument("--preset", choices=c.PRESET, default="ft")
-    info.add_argument("--device", choices=DEVICES, default="cpu")
+    info.add_argument(
+        "--device", type=device, help="cpu, cuda or cuda:INDEX; default: the CPU and, where there is one, the first GPU"
+    )
     info.add_argument("--feature-type", choices=TYPES, default="float32", help="of the queries and keys")
     info.add_argument("--queue-type", choices=TYPES, default="float32")
     info.add_argument("--gradient-type", choices=TYPES, default="float32")
@@ -126,8 +195,8 @@ def main(arguments: list[str] | None = None) -> None:
     information = library_info()
     if options.shape:
         try:
-            information["plan"] = plan_info(options)
-        except ValueError as error:
+            information |= plans_info(options)
+        except (RuntimeError, ValueError) as error:
             options.error(str(error))
     elif sentence := defect():
         information["error"] = sentence

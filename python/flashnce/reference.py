@@ -88,10 +88,10 @@ def statistics(positive: Tensor, negative: Tensor, temperature: float | Tensor) 
     """Equation (9) of positive scores [N] and negative scores [N,K], without the ties of float32."""
     n, k = negative.shape
     log_p = torch.log_softmax(torch.cat([positive[:, None], negative], 1) / temperature, dim=1)
-    none = lambda value: torch.full((n,), value, dtype=torch.float64)  # noqa: E731
+    none = lambda value: torch.full((n,), value, dtype=torch.float64, device=negative.device)  # noqa: E731
     return {
         "pos": positive,
-        "neg_count": torch.full((n,), k),
+        "neg_count": torch.full((n,), k, device=negative.device),
         "neg_mean": negative.mean(1) if k else none(0.0),
         "neg_variance": negative.var(1) if k > 1 else none(math.nan),
         "neg_min": negative.amin(1) if k else none(math.inf),

@@ -1,6 +1,5 @@
-"""Before any test module imports torch."""
+"""Before any test module imports torch: FNCE_TEST_TORCH_DEVICE says where the binding's tests run (torch_device.py)."""
 
-import os
+import torch_device
 
-# What torch.compile keeps on disk was made of the operators as they were then.
-os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
+torch_device.prepare()

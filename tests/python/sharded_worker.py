@@ -6,13 +6,17 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import torch
-from sharded_cases import CASES, D, FT, SEED, run
-from support import batch
-from torch import distributed
+import torch_device
 
-import flashnce
-from flashnce.torch import InfoNCE, Mix, ShardedQueue, info_nce, scores
+torch_device.prepare()
+
+import torch  # noqa: E402
+from sharded_cases import CASES, D, FT, SEED, run  # noqa: E402
+from support import batch  # noqa: E402
+from torch import distributed  # noqa: E402
+
+import flashnce  # noqa: E402
+from flashnce.torch import InfoNCE, Mix, ShardedQueue, info_nce, scores  # noqa: E402
 
 RANK, WORLD, FOLDER = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 LAST = WORLD - 1

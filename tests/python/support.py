@@ -1,54 +1,86 @@
 """What the Python tests share: data, the reference with what a seed drew, the tolerance, the compilers.
 
-Tolerance, one rule: the fast path computes scores in float32, each off by a few units of 2^-23 of the largest score; the
-loss moves with score / temperature by at most the same, and a gradient, relative to its largest element, likewise.
+Data is drawn on the CPU, so that it is the same for every device of torch_device.py, and lies on torch's default one.
+
+Tolerance, one rule: the fast path computes scores in float32, each off by a few units of 2^-23 of the largest score;
+the loss moves with score / temperature by at most the same, and a gradient, relative to its largest element, likewise.
+Matrix units multiply 16-bit numbers, and round to them what is not of that type: typed_bound.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import shutil
 
+import pytest
 import torch
+import torch_device
 from torch import Tensor
 from torch.nn.functional import normalize
 
 import flashnce
 from flashnce import reference
+from flashnce.torch import _call, _ops
 
-# Of torch.compile; "inductor" needs a C++ compiler.
+cpu_only = pytest.mark.skipif(not torch_device.is_cpu(), reason="what only the CPU backend promises")
+
+# Of torch.compile; "inductor" needs a C++ compiler, and Triton for a GPU.
 BACKENDS = ["aot_eager"]
 if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
-    BACKENDS.append("inductor")
+    if not torch_device.name().startswith("cuda") or importlib.util.find_spec("triton"):
+        BACKENDS.append("inductor")
 
 EPSILON = 2.0**-23
 UNITS = 8
 # What rounding to bfloat16 moves a number by, relatively, in the mean; at most it is twice that.
 BFLOAT16_UNIT = 2.0**-9
+# The same for the products that a plan says it has.
+PRODUCT_UNITS = {", bfloat16 products": BFLOAT16_UNIT, ", float16 products": 2.0**-12}
+
+
+def generator(seed: int) -> torch.Generator:
+    """Of the default device."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+
+def rng_state() -> Tensor:
+    """Of the default device's default generator."""
+    return torch.cuda.get_rng_state() if torch.get_default_device().type == "cuda" else torch.get_rng_state()
+
+
+def set_rng_state(state: Tensor) -> None:
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.set_rng_state(state)
+    else:
+        torch.set_rng_state(state)
 
 
 def batch(n: int = 24, k: int = 80, d: int = 12, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """q that requires a gradient, k near it, unit negatives."""
-    generator = torch.Generator().manual_seed(seed)
-    q = torch.randn(n, d, generator=generator)
-    key = q + 0.5 * torch.randn(n, d, generator=generator)
-    negatives = normalize(torch.randn(k, d, generator=generator), dim=1)
+    options = {"generator": torch.Generator().manual_seed(seed), "device": "cpu"}
+    q = torch.randn(n, d, **options)
+    key = q + 0.5 * torch.randn(n, d, **options)
+    negatives = normalize(torch.randn(k, d, **options), dim=1)
+    q, key, negatives = (x.to(torch.get_default_device()) for x in (q, key, negatives))
     return q.requires_grad_(), key, negatives
 
 
-def drawn(positive, negative, n: int, k: int, d: int, seed: int, offset: int = 0) -> dict:
+def drawn(positive, negative, n: int, k: int, d: int, seed: int, offset: int = 0, device=None) -> dict:
     """The keyword arguments that give the reference (or an explicit call) what this seed draws."""
     given, at = {}, {"seed": seed, "offset": offset}
     if positive is not None:
-        given["lambda_pos"] = torch.from_numpy(flashnce.sample_lambda("positive", positive, n, d, **at))
+        given["lambda_pos"] = flashnce.sample_lambda("positive", positive, n, d, **at)
     if negative is not None:
-        given["lambda_neg"] = torch.from_numpy(flashnce.sample_lambda("negative", negative, k, d, **at))
-        given["permutation"] = torch.from_numpy(flashnce.permutation(k, **at)).long()
-    return given
+        given["lambda_neg"] = flashnce.sample_lambda("negative", negative, k, d, **at)
+        given["permutation"] = flashnce.permutation(k, **at).astype("int64")
+    device = torch.get_default_device() if device is None else device
+    return {name: torch.from_numpy(value).to(device) for name, value in given.items()}
 
 
 def reference_of(q, k, negatives, positive=None, negative=None, *, seed: int = 0, offset: int = 0, **options):
     """flashnce.reference.info_nce for the arguments of flashnce.torch.info_nce."""
-    given = drawn(positive, negative, *q.shape[:1], negatives.shape[0], q.shape[1], seed, offset)
+    given = drawn(positive, negative, *q.shape[:1], negatives.shape[0], q.shape[1], seed, offset, q.device)
     return reference.info_nce(
         q, k, negatives, **given,
         renormalize_pos=positive is not None and positive.renormalize,
@@ -66,11 +98,20 @@ def bound(temperature: float, largest_score: float = 1.0) -> float:
     return UNITS * EPSILON * (1 + largest_score / temperature)
 
 
-def typed_bound(queue: torch.dtype, temperature: float, largest_score: float = 1.0) -> float:
-    """With a bfloat16 queue anchors and softmax weights may be rounded to bfloat16."""
+@functools.cache
+def product_unit(queue: torch.dtype, device: torch.device) -> float:
+    """What the products of a plan with such a queue round anchors, softmax weights and mixed rows to; 0: they do not."""
+    one = torch.ones(1, 1, device=device)
+    runs = _call.plan_of(one, one.to(queue), _ops._PLAIN).describe()
+    return next((unit for words, unit in PRODUCT_UNITS.items() if words in runs), 0.0)
+
+
+def typed_bound(queue: torch.dtype, temperature: float, largest_score: float = 1.0, device=None) -> float:
+    """With a bfloat16 queue anchors and softmax weights may be rounded to bfloat16; so may they to float16 on a GPU."""
+    unit = product_unit(queue, torch.get_default_device() if device is None else device)
     if queue == torch.bfloat16:
-        return BFLOAT16_UNIT * (1 + largest_score / temperature)
-    return bound(temperature, largest_score)
+        unit = max(unit, BFLOAT16_UNIT)
+    return max(bound(temperature, largest_score), unit * (1 + largest_score / temperature))
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float, what: str = "") -> None:

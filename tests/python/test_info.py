@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 
 import pytest
 
+from torch_device import hostcuda_library
+
 import flashnce
 from flashnce import _library as c
 from flashnce._options import PLAN_FIELDS, Plan
 
+HOSTCUDA, NO_HOSTCUDA = hostcuda_library()
 NO_GPU = pytest.mark.skipif(c.device_count(c.CUDA) > 0, reason="this machine has a GPU that the library can use")
 
 # What imports NumPy or torch fails.
@@ -45,6 +49,8 @@ def test_the_library_in_words():
     assert lines["devices"] == f"cpu 1, cuda {c.device_count(c.CUDA)}"
     assert int(lines["threads"]) >= 1
     assert "runs" not in lines and "workspace" not in lines
+    if not c.device_count(c.CUDA):
+        assert lines["cuda"] in ("not part of this build", "no device, or no driver for one")
 
 
 def test_a_shape_runs_what_the_library_says():
@@ -86,8 +92,9 @@ def test_an_instruction_set_that_is_forced_is_shown():
     [
         ((256, 65536), "a shape is three numbers, N K D, not 2"),
         ((0, 16, 4), "problem.n is 0; allowed: 1 .. 2147483647"),
-        pytest.param((8, 16, 4, "--device", "cuda"), "problem.device is 2", marks=NO_GPU),
+        pytest.param((8, 16, 4, "--device", "cuda"), "problem.device", marks=NO_GPU),
         ((8, 16, 4, "--threads", 5000), "problem.threads is 5000"),
+        ((8, 16, 4, "--device", "gpu"), "'gpu' is no device; there are cpu, cuda and cuda:INDEX"),
         ((8, 16, "many"), "argument N K D: invalid int value: 'many'"),
         ((8, 16, 4, "--queue-type", "int8"), "invalid choice: 'int8'"),
     ],
@@ -104,3 +111,32 @@ def test_a_wrong_instruction_set_is_named():
     assert with_shape.returncode == 2 and sentence in with_shape.stderr
     lines = dict(line.split(maxsplit=1) for line in without.stdout.splitlines())
     assert without.returncode == 1 and lines["error"].startswith(sentence)
+
+
+@pytest.mark.skipif(HOSTCUDA is None, reason=NO_HOSTCUDA)
+def test_cuda_devices_and_what_would_run_on_them():
+    """On a library whose CUDA devices are the CPU's work."""
+    with_two = {"FLASHNCE_LIBRARY": str(HOSTCUDA)}
+    found = info_json(24, 80, 128, **with_two)
+    assert found["devices"] == {"cpu": 1, "cuda": 2} and len(found["cuda_devices"]) == 2
+    assert found["plan"]["device"] == "cpu" and "cpu backend" in found["plan"]["runs"]
+    assert found["cuda_plan"]["device"] == "cuda" and "cuda backend" in found["cuda_plan"]["runs"]
+    assert found["cuda_plan"]["workspace_bytes"] > 0
+    text = info(24, 80, 128, **with_two).stdout
+    lines = dict(re.split("  +", line, maxsplit=1) for line in text.splitlines())
+    assert lines["cuda 1"] == found["cuda_devices"][1] and "compute capability" in lines["cuda 1"]
+    assert lines["runs on cuda"] == found["cuda_plan"]["runs"]
+    second = info_json(24, 80, 128, "--device", "cuda:1", **with_two)
+    assert "on device 1" in second["plan"]["runs"] and "cuda_plan" not in second
+    third = info(24, 80, 128, "--device", "cuda:2", **with_two)
+    assert third.returncode == 2 and "problem.device_index is 2; this machine has 2" in third.stderr
+
+
+@pytest.mark.skipif(HOSTCUDA is None, reason=NO_HOSTCUDA)
+def test_a_gpu_that_cannot_serve_hides_nothing_of_the_rest():
+    found = info_json(24, 80, 128, FLASHNCE_LIBRARY=str(HOSTCUDA), FNCE_BACKEND="neither")
+    sentence = "FNCE_BACKEND in the environment is neither"
+    assert found["cuda_plan"]["error"].startswith(sentence) and found["cuda_devices"][0].startswith(sentence)
+    assert found["environment"]["FNCE_BACKEND"] == "neither" and "cpu backend" in found["plan"]["runs"]
+    none = info(FLASHNCE_LIBRARY=str(HOSTCUDA), FNCE_HOSTCUDA_DEVICES="0")
+    assert none.returncode == 0 and re.search("^cuda +no device", none.stdout, re.M)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from support import assert_close, batch, bound, drawn, gradients, largest_score, reference_of
+from support import assert_close, batch, bound, drawn, generator, gradients, largest_score, reference_of
 from torch.nn.functional import cross_entropy, normalize
 
 from flashnce.torch import InfoNCE, Mix, Queue, info_nce
@@ -53,9 +53,9 @@ def test_every_mixing_anchor_and_column_set(mixes, columns, anchor):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_reductions_and_weights(reduction, weighted):
     q, k, negatives = batch()
-    generator = torch.Generator().manual_seed(1)
-    weight = torch.rand(len(q), generator=generator) if weighted else None
-    upstream = torch.randn(len(q), generator=generator) if reduction == "none" else torch.tensor(-1.7)
+    own = generator(1)
+    weight = torch.rand(len(q), generator=own) if weighted else None
+    upstream = torch.randn(len(q), generator=own) if reduction == "none" else torch.tensor(-1.7)
     mixes = Mix(2.0, shift=1.0), Mix(1.6)
     check_against_reference(q, k, negatives, *mixes, reduction=reduction, weight=weight, upstream=upstream)
 

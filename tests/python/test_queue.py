@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import cpu_only, generator
 from torch.nn.functional import normalize
 
 from flashnce.torch import InfoNCE, Queue, ShardedQueue, ignore_queues_in_ddp
@@ -22,7 +23,7 @@ def expected_push(queue: torch.Tensor, position: int, keys: torch.Tensor) -> tor
 
 
 def test_a_new_queue_holds_unit_rows_from_the_generator():
-    queues = [Queue(50, 7, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    queues = [Queue(50, 7, generator=generator(seed)) for seed in (1, 1, 2)]
     assert torch.equal(queues[0].queue, queues[1].queue) and not torch.equal(queues[0].queue, queues[2].queue)
     assert torch.allclose(queues[0].queue.norm(dim=1), torch.ones(50))
     assert queues[0].position.tolist() == [0] and queues[0].position.dtype == torch.int64 and len(queues[0]) == 50
@@ -98,6 +99,7 @@ def test_a_checkpoint_of_another_size_is_refused():
         Queue(9, 4).load_state_dict(Queue(8, 4).state_dict())
 
 
+@cpu_only
 def test_a_loaded_position_outside_the_ring_is_refused():
     queue = Queue(9, 4)
     queue.position.fill_(9)
@@ -135,6 +137,7 @@ def pages_of(tensor: torch.Tensor) -> list[str]:
 
 
 @pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="the kernel has no large pages")
+@cpu_only
 @pytest.mark.parametrize("kind", [Queue, ShardedQueue])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_kernel_is_asked_for_large_pages(kind, dtype):

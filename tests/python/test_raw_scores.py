@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from support import BACKENDS, assert_close, batch, bound, largest_score
+import torch_device
+from support import BACKENDS, assert_close, batch, bound, cpu_only, generator, largest_score
 from torch.library import opcheck
 from torch.nn.functional import normalize as unit
 
@@ -76,7 +77,14 @@ def test_they_are_those_of_the_loss_without_mixing(normalize):
     q, k, negatives = batch()
     options = {"temperature": 0.2, "normalize": normalize}
     _, with_loss = info_nce(q, k, negatives, return_scores=True, **options)
-    assert_same(scores(q, k, negatives, **options), with_loss.unmixed)
+    alone = scores(q, k, negatives, **options)
+    if torch_device.is_cpu():
+        assert_same(alone, with_loss.unmixed)
+    # On a GPU the loss has other tiles, and so sums in another order.
+    tolerance = bound(0.2, alone.neg_max.abs().max().item())
+    for name in set(ScoreStatistics._fields) - OF_A_LOSS:
+        a, b = getattr(alone, name), getattr(with_loss.unmixed, name)
+        assert torch.equal(a, b) if name in COUNTS else assert_close(a, b, tolerance, name) is None
 
 
 @pytest.mark.parametrize("per", ["call", "element"])
@@ -120,14 +128,14 @@ def test_rank_of_the_positive_with_ties():
 
 
 def test_a_collapsed_encoder_scores_no_hit():
-    row = torch.randn(1, 24, generator=torch.Generator().manual_seed(2))
+    row = torch.randn(1, 24, generator=generator(2))
     rank = scores(row.expand(6, 24), row.expand(6, 24), (row / row.norm()).expand(50, 24))
     assert (rank.n_greater == 0).all() and (rank.n_greater_equal == 50).all()
 
 
 def test_takes_what_the_loss_takes():
     q, k, _ = batch()
-    queue = Queue(64, 12, generator=torch.Generator().manual_seed(3))
+    queue = Queue(64, 12, generator=generator(3))
     expected = scores(q, k, queue.queue, temperature=0.25)
     assert_same(scores(q, k, queue, temperature=torch.tensor([0.25])), expected)
     learned = torch.nn.Parameter(torch.tensor(0.25))
@@ -190,7 +198,7 @@ N, K, D = 6, 32, 8
         {"temperature": 0.0},
         {"temperature": -0.1},
         {"temperature": math.nan},
-        {"temperature": torch.tensor(-1.0)},
+        pytest.param({"temperature": torch.tensor(-1.0)}, marks=cpu_only),
         {"temperature": torch.ones(2)},
         {"temperature": torch.tensor(0.1, dtype=torch.float64)},
         {"temperature": torch.tensor(0.1, device="meta")},

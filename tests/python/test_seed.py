@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import batch
+from support import batch, generator, rng_state, set_rng_state
 
 import flashnce
 from flashnce.torch import InfoNCE, Mix, info_nce
@@ -19,26 +19,26 @@ def loss_of(**options) -> float:
 
 def test_manual_seed_and_its_state_reproduce_the_draws():
     torch.manual_seed(11)
-    first, state, second = loss_of(), torch.get_rng_state(), loss_of()
-    torch.set_rng_state(state)
+    first, state, second = loss_of(), rng_state(), loss_of()
+    set_rng_state(state)
     assert loss_of() == second != first
     torch.manual_seed(11)
     assert loss_of() == first
 
 
 def test_a_generator_of_its_own_leaves_the_default_one_alone():
-    state = torch.get_rng_state()
-    a, b = (loss_of(generator=torch.Generator().manual_seed(s)) for s in (1, 1))
-    assert a == b != loss_of(generator=torch.Generator().manual_seed(2))
-    assert torch.equal(torch.get_rng_state(), state)
+    state = rng_state()
+    a, b = (loss_of(generator=generator(s)) for s in (1, 1))
+    assert a == b != loss_of(generator=generator(2))
+    assert torch.equal(rng_state(), state)
 
 
 @pytest.mark.parametrize("options", [{}, {"lambda_pos": 1.5}, {"lambda_neg": 0.5, "permutation": torch.arange(80)}])
 def test_nothing_is_drawn_where_nothing_is_random(options):
     q, k, negatives = batch()
-    state = torch.get_rng_state()
+    state = rng_state()
     _, scores = info_nce(q, k, negatives, return_scores=True, **options)
-    assert torch.equal(torch.get_rng_state(), state) and scores.seed is None
+    assert torch.equal(rng_state(), state) and scores.seed is None
 
 
 def test_an_explicit_seed_is_used_as_it_is():

@@ -10,9 +10,13 @@
 scores(q, k, queue) gives the statistics of the scores alone, before any mixing, to log. A ShardedQueue holds the
 negatives of several processes.
 
-Works in eager mode and under torch.compile(fullgraph=True), with DistributedDataParallel and autocast. Not to be put
-under torch.utils.checkpoint: the logits that it would save are never stored anyway, and a recomputation after a push
-would see another queue.
+Works in eager mode and under torch.compile(fullgraph=True), with DistributedDataParallel and autocast, on CPU and CUDA
+tensors. On CUDA a call enqueues its work on PyTorch's current stream of the tensors' device, takes memory from
+PyTorch's allocator and never waits for the device. It may be part of a CUDA graph after a first call with its sizes
+outside.
+
+Not to be put under torch.utils.checkpoint: the logits that it would save are never stored anyway, and a recomputation
+after a push would see another queue.
 """
 
 from .._options import PRESETS, Mix

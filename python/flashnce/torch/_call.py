@@ -48,14 +48,20 @@ class Numbers(NamedTuple):
     shift_neg: float
 
 
-def device_of(name: str, tensor: Tensor) -> tuple[int, int, int | None]:
-    """fnce_problem.device, device_index and the stream."""
+def device_of(name: str, tensor: Tensor) -> tuple[int, int]:
+    """fnce_problem.device and device_index."""
     device = tensor.device
     if device.type == "cpu":
-        return c.CPU, 0, None
+        return c.CPU, 0
     if device.type == "cuda":
-        return c.CUDA, device.index, torch.cuda.current_stream(device).cuda_stream
+        return c.CUDA, device.index
     raise ValueError(f"{name} is on device {str(device)!r}; it must be on 'cpu' or 'cuda'")
+
+
+def stream_of(tensor: Tensor) -> int | None:
+    """PyTorch's current stream of the tensor's device. Temporary tensors of a call are allocated on the same one, so that
+    they may go as soon as the call is enqueued, in a graph capture too."""
+    return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.device.type == "cuda" else None
 
 
 def workspace_of(size: int, device: torch.device) -> tuple[Tensor, int]:
@@ -169,7 +175,7 @@ def plan_of(
 ) -> Plan:
     """The plan of a call with n rows (those of q); `given` says whether lambda_pos, lambda_neg and the permutation are
     tensors."""
-    device, device_index, _ = device_of("q", q)
+    device, device_index = device_of("q", q)
     key = (
         q.shape[0] if n is None else n, negatives.shape[0], q.shape[1], *part, device, device_index,
         element_type("q", q), element_type("negatives", negatives), c.FLOAT32, structure.normalize,
@@ -207,7 +213,8 @@ def arguments_of(inputs: Inputs, numbers: Numbers) -> c.Args:
     args.seed_pointer = address_of(inputs.seed)
     args.weight, args.permutation = address_of(inputs.weight), address_of(inputs.permutation)
     args.lambda_pos, args.lambda_neg = address_of(inputs.lambda_pos), address_of(inputs.lambda_neg)
-    if inputs.permutation is not None and inputs.q.device.type == "cpu":
+    if inputs.permutation is not None:
+        # On a GPU the kernels check it, for nobody waits for them: what they find wrong gives NaN.
         args.checks = c.CHECK_PERMUTATION
     return args
 

@@ -106,11 +106,13 @@ def info_nce(
             float32 (also under autocast) and get gradients of their own type, rounded once. If q and k have two types,
             float32 copies are made.
         negatives: a Queue, or [K,D], float32, float16 or bfloat16, used as given (never normalised). Has no gradient.
-            With bfloat16 ones, processors that multiply bfloat16 do so: q^ and the weights of the softmax are rounded
-            to it, as a GPU's matrix units do, and the sums are float32. A ShardedQueue, whose rows are spread over
-            processes, makes the call collective: reductions are over this process's rows, draws are those of one
-            process with all rows, lambda_neg is of all K, and rng is of no account: a seed that is drawn is rank 0's.
-        temperature: tau > 0, a number or a float32 tensor of one element, which may require a gradient.
+            With 16-bit ones a GPU multiplies numbers of that type, as do processors that can with bfloat16 ones: q^,
+            mixed negatives and the weights of the softmax are rounded to it, and the sums are float32. A ShardedQueue,
+            whose rows are spread over processes, makes the call collective: reductions are over this process's rows,
+            draws are those of one process with all rows, lambda_neg is of all K, and rng is of no account: a seed that
+            is drawn is rank 0's.
+        temperature: tau > 0, a number or a float32 tensor of one element, which may require a gradient. A wrong number
+            in a GPU's memory gives NaN.
         normalize: whether q and k are divided by their norms, equation (1).
         positive, negative: Mix of equations (2) and (3), or None: not mixed.
         columns: "queue" | "mixed" | "union", equation (5). None: "mixed" if the negatives are, else "queue".
@@ -121,10 +123,11 @@ def info_nce(
         lambda_pos, lambda_neg: explicit lambda, float32, no shift is added. The shape says how many there are: [] or
             [1], [R,1], [1,D], [R,D] with R = N or K. It may come with a Mix, of which only `renormalize` is then used
             and whose `per` must fit the shape.
-        permutation: explicit permutation of 0..K-1, int64 or int32 [K], such as torch.randperm(K). On the CPU one that
-            is no bijection raises; with a ShardedQueue every one does.
+        permutation: explicit permutation of 0..K-1, int64 or int32 [K], such as torch.randperm(K). One that is no
+            bijection raises on the CPU and gives NaN on a GPU; with a ShardedQueue every one raises.
         seed: what the rest is drawn from: an int in 0 .. 2^64-1 or an int64 tensor of one element, used as it is.
-            None: an int64 is drawn from `generator`, else from torch's default one, if anything random is needed.
+            None: an int64 is drawn from `generator`, else from torch's default one, if anything random is needed: on
+            the device of q, so that nobody waits for it and that a CUDA graph draws anew at each replay.
         offset: position in the sequence of draws of this seed, a multiple of 4; a call uses up 4.
         rng: for seed=None under torch.distributed: "rank" folds the rank in, so that equal generators give unequal
             draws; "shared" does not.

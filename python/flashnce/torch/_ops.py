@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import _library as c
 from ._call import (
     FLOAT_SCORES, INT_SCORES, Inputs, Numbers, Structure, arguments_of, check_inputs, device_of, element_type,
-    outputs_of, plan_of, point_outputs, point_scores, workspace_of,
+    outputs_of, plan_of, point_outputs, point_scores, stream_of, workspace_of,
 )  # fmt: skip
 
 _library = torch.library.Library("flashnce", "DEF")
@@ -44,13 +44,12 @@ def _info_nce_forward(
         q, k, negatives, temperature, weight, lambda_pos, lambda_neg, permutation, seed, seed_value, offset
     ).dense()
     check_inputs(inputs, structure)
-    _, _, stream = device_of("q", q)
     plan = plan_of(q, negatives, structure, inputs.given())
     outputs = outputs_of(q, structure)
     args = arguments_of(inputs, numbers)
     point_outputs(args, outputs, structure)
     buffer, workspace = workspace_of(plan.workspace_bytes, q.device)
-    c.check(c.LIBRARY.fnce_loss(plan.handle, args, workspace, plan.workspace_bytes, stream))
+    c.check(c.LIBRARY.fnce_loss(plan.handle, args, workspace, plan.workspace_bytes, stream_of(q)))
     return outputs
 
 
@@ -118,13 +117,14 @@ def info_nce_forward(*inputs) -> tuple[Tensor, ...]:
     return _Eager.apply(*inputs)
 
 
-def _follow_torch_threads() -> None:
+def _follow_torch_threads(device: int) -> None:
     """Calls without a plan take the process's number of threads: PyTorch's."""
-    c.LIBRARY.fnce_set_threads(min(torch.get_num_threads(), 1024))
+    if device == c.CPU:
+        c.LIBRARY.fnce_set_threads(min(torch.get_num_threads(), 1024))
 
 
 def _scale(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
-    device, device_index, stream = device_of("gradient", gradient)
+    device, device_index = device_of("gradient", gradient)
     rows, columns = gradient.shape
     count = upstream.numel()
     if gradient.dtype != torch.float32 or upstream.dtype != torch.float32 or count not in (1, rows):
@@ -132,13 +132,15 @@ def _scale(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
             f"upstream is {upstream.dtype} {list(upstream.shape)}, gradient {gradient.dtype} {list(gradient.shape)}; "
             f"they must be float32, upstream of 1 or {rows} elements"
         )
+    if upstream.device != gradient.device:
+        raise ValueError(f"upstream is on {upstream.device}; it must be on the device of gradient, {gradient.device}")
     gradient, upstream = gradient.contiguous(), upstream.contiguous()
     out = torch.empty_like(gradient, dtype=dtype)
-    _follow_torch_threads()
+    _follow_torch_threads(device)
     c.check(
         c.LIBRARY.fnce_scale(
             device, device_index, gradient.data_ptr(), rows, columns, upstream.data_ptr(), count,
-            element_type("out", out), out.data_ptr(), stream,
+            element_type("out", out), out.data_ptr(), stream_of(gradient),
         )
     )  # fmt: skip
     return out
@@ -162,13 +164,12 @@ def _scores(q, k, negatives, temperature, temperature_value, normalize):
     inputs = Inputs(q, k, negatives, temperature, None, None, None, None, None, 0, 0).dense()
     structure = _PLAIN._replace(normalize=int(normalize))
     check_inputs(inputs, structure)
-    _, _, stream = device_of("q", q)
     plan = plan_of(q, negatives, structure)
     floats, integers = _scores_outputs(q)
     args, out = arguments_of(inputs, Numbers(temperature_value, 1.0, 0.0, 1.0, 0.0)), c.ScoreBuffers()
     point_scores(out, FLOAT_SCORES, floats, integers)
     buffer, workspace = workspace_of(plan.workspace_bytes, q.device)
-    c.check(c.LIBRARY.fnce_scores(plan.handle, args, out, workspace, plan.workspace_bytes, stream))
+    c.check(c.LIBRARY.fnce_scores(plan.handle, args, out, workspace, plan.workspace_bytes, stream_of(q)))
     return floats, integers
 
 
@@ -180,7 +181,7 @@ _push_template = bytes(c.new_push())
 
 
 def _queue_push(queue: Tensor, position: Tensor, keys: Tensor, *, normalize: bool) -> None:
-    device, device_index, stream = device_of("queue", queue)
+    device, device_index = device_of("queue", queue)
     if queue.dim() != 2 or keys.dim() != 2 or keys.shape[1] != queue.shape[1]:
         raise ValueError(
             f"keys has shape {list(keys.shape)}; with a queue {list(queue.shape)} it must be [N, {queue.shape[-1]}]"
@@ -202,8 +203,8 @@ def _queue_push(queue: Tensor, position: Tensor, keys: Tensor, *, normalize: boo
     push.key_type, push.queue_type = element_type("keys", keys), element_type("queue", queue)
     push.keys, push.queue = keys.data_ptr(), queue.data_ptr()
     push.position_in, push.position_out = read.data_ptr(), position.data_ptr()
-    _follow_torch_threads()
-    c.check(c.LIBRARY.fnce_queue_push(push, stream))
+    _follow_torch_threads(device)
+    c.check(c.LIBRARY.fnce_queue_push(push, stream_of(queue)))
     for changed in (queue, position):
         if not changed.is_inference():
             torch.autograd.graph.increment_version(changed)

@@ -97,7 +97,8 @@ class Queue(nn.Module):
             normalize: whether the keys are divided by their norms first.
 
         Raises:
-            TypeError: keys is no tensor or of another type. ValueError: its shape or device does not fit the queue.
+            TypeError: keys is no tensor or of another type. ValueError: its shape or device does not fit the queue; on
+            the CPU, too, if the position lies outside the ring. A GPU takes it modulo K.
         """
         check_keys(keys, self.queue)
         _ops.queue_push(self.queue, self.position, keys.detach(), normalize=normalize)

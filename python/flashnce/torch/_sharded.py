@@ -23,8 +23,8 @@ from torch import Tensor
 from .. import _library as c
 from . import _ops
 from ._call import (
-    ELEMENT_TYPES, Inputs, Numbers, Part, Structure, arguments_of, check_inputs, device_of, element_type, outputs_of,
-    plan_of, point_outputs, workspace_of,
+    ELEMENT_TYPES, Inputs, Numbers, Part, Structure, arguments_of, check_inputs, element_type, outputs_of, plan_of,
+    point_outputs, stream_of, workspace_of,
 )  # fmt: skip
 from ._ranks import Field, float_bits, float_of
 from ._sharded_queue import ShardedQueue
@@ -134,7 +134,7 @@ class _Steps:
         self.spare = inputs.q.new_zeros(1, dtype=torch.float32)
         if inputs.lambda_neg is not None and inputs.lambda_neg.numel() == 0:
             self.args.lambda_neg = self.spare.data_ptr()
-        _, _, self.stream = device_of("q", inputs.q)
+        self.stream = stream_of(inputs.q)
         self.own = self.plan(sizes[self.ranks.rank])
 
     def plan(self, n: int, row_offset: int | None = None):

@@ -36,9 +36,9 @@ class ShardedQueue(nn.Module):
         generator: what the first content is drawn from; with generators of one seed on all ranks it does not depend on
             their number. Default: torch's default generator of the device.
         check: True: each call first exchanges a few numbers, so that ranks may have different numbers of rows and an
-            error on one rank is raised on all. False: it does not, which on a GPU saves a synchronisation with the
-            host. Then every rank must have as many rows and the same options, and an error on one rank leaves the
-            others waiting.
+            error on one rank is raised on all. False: it does not, and on a GPU no call waits for the device, which
+            each exchange of such numbers does. Then every rank must have as many rows and the same options, and an
+            error on one rank leaves the others waiting.
 
     Buffers, all in state_dict():
         queue: [K_r,D], this rank's rows of the ring.
@@ -157,7 +157,8 @@ class ShardedQueue(nn.Module):
         held, first = len(self.rows), self.rows.start
         if held:
             inside = (position >= first) & (position < first + held)
-            start = torch.where(inside, position - first, 0)
+            # Not torch.where: a number beside a tensor of a GPU is copied there, and the host waits for that.
+            start = (position - first) * inside
             to = (start + torch.arange(min(count, held), device=rows.device)) % held
             source = (first + to - position) % self.size
             new = (source < count)[:, None]

@@ -1,37 +1,26 @@
-"""The PyTorch binding on a device: FNCE_TEST_TORCH_DEVICE=cuda, or cpu to try these tests themselves. What only CUDA has
-(streams, graphs, synchronisation) is skipped elsewhere.
+"""The PyTorch binding on a device: FNCE_TEST_TORCH_DEVICE=cuda, or cpu or hostcuda (tests/python/torch_device.py) to
+try these tests themselves. What only CUDA has (streams, graphs, synchronisation) is skipped elsewhere.
 
 Run by `./dev verify-gpu`. The truth is flashnce.reference in float64 with the same draws.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+import torch_device
+from support import assert_close, batch, bound, gradients, largest_score, reference_of, typed_bound
+from torch.library import opcheck
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "python"))
+from flashnce.torch import PRESETS, InfoNCE, Mix, Queue, ShardedQueue, info_nce, scores
 
-from support import BFLOAT16_UNIT, assert_close, batch, bound, gradients, largest_score, reference_of  # noqa: E402
-from torch.library import opcheck  # noqa: E402
-
-from flashnce.torch import PRESETS, InfoNCE, Mix, Queue, info_nce, scores  # noqa: E402
-
-DEVICE = torch.device(os.environ.get("FNCE_TEST_TORCH_DEVICE", "cuda"))
+DEVICE = torch.device(torch_device.name() if torch_device.name() != "hostcuda" else "cpu")
 if DEVICE.type == "cuda" and not torch.cuda.is_available():
     pytest.skip("this PyTorch has no CUDA device", allow_module_level=True)
+not_cpu = pytest.mark.skipif(torch_device.is_cpu(), reason="the CPU backend raises")
 on_cuda = pytest.mark.skipif(DEVICE.type != "cuda", reason="only CUDA has it")
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
-# What the matrix units round anchors and softmax weights to, by the queue's type: in the mean half of the most.
-UNITS = {torch.float32: 0.0, torch.float16: 2.0**-12, torch.bfloat16: BFLOAT16_UNIT}
-
-
-def tolerance_of(queue: torch.dtype, temperature: float, largest: float) -> float:
-    return max(bound(temperature, largest), UNITS[queue] * (1 + largest / temperature))
 
 
 def device_batch(features: torch.dtype, queue: torch.dtype, *sizes: int):
@@ -54,7 +43,7 @@ def test_loss_and_gradients(features, queue, preset, sizes):
     options = {"detach_key": False, "seed": 5, "return_scores": True}
     loss, found = info_nce(q, k, negatives, temperature=tau, positive=positive, negative=negative, **options)
     expected, mixed, _ = reference_of(*truth, positive, negative, temperature=tau_truth, **options)
-    tolerance = tolerance_of(queue, 0.2, largest_score(mixed))
+    tolerance = typed_bound(queue, 0.2, largest_score(mixed), DEVICE)
     assert loss.device == q.device and loss.dtype == torch.float32
     assert_close(loss.cpu(), expected, tolerance, "loss")
     for name, a, b in zip(("dq", "dk", "dtau"), gradients(loss, q, k, tau), gradients(expected, *truth[:2], tau_truth)):
@@ -165,6 +154,31 @@ def test_a_training_step_compiles():
         torch.testing.assert_close(losses[1], losses[0], rtol=1e-5, atol=1e-5)
 
 
+@not_cpu
+def test_what_only_the_device_can_see_gives_nan():
+    (q, k, negatives), _ = device_batch(torch.float32, torch.float32)
+    twice = torch.zeros(len(negatives), dtype=torch.int64, device=DEVICE)
+    assert info_nce(q, k, negatives, lambda_neg=0.5, permutation=twice).isnan()
+    assert info_nce(q, k, negatives, lambda_neg=0.5, permutation=twice + len(negatives)).isnan()
+    assert info_nce(q, k, negatives, temperature=torch.tensor(-0.2, device=DEVICE)).isnan()
+    queue = Queue(9, 4, device=DEVICE)
+    queue.position.fill_(-2)
+    queue.push(torch.eye(4, device=DEVICE))
+    assert queue.position.item() == 2 and queue.queue[8, 1] == 1 and queue.queue[0, 2] == 1
+
+
+@on_cuda
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one device")
+def test_a_device_that_is_not_the_current_one():
+    (q, k, negatives), _ = device_batch(torch.float16, torch.float16, 32, 1024, 128)
+    expected = InfoNCE(0.2, "ft")(q, k, negatives, seed=1)
+    q1, k1, negatives1 = (x.detach().to("cuda:1") for x in (q, k, negatives))
+    loss = InfoNCE(0.2, "ft")(q1.requires_grad_(), k1, negatives1, seed=1)
+    loss.backward()
+    assert torch.cuda.current_device() == 0 and loss.device == q1.grad.device == torch.device("cuda", 1)
+    assert_close(loss.cpu(), expected.cpu(), typed_bound(torch.float16, 0.2, 1.0, DEVICE), "loss")
+
+
 @on_cuda
 def test_the_current_stream_is_used():
     """The inputs are written late on the stream of the call: on another one it would read them before."""
@@ -186,11 +200,18 @@ def test_the_current_stream_is_used():
 @on_cuda
 def test_no_call_waits_for_the_device():
     (q, k, _), _ = device_batch(torch.float16, torch.float16, 32, 1, 128)
-    queue, criterion = Queue(1024, 128, device=DEVICE, dtype=torch.float16), InfoNCE(0.2, "ft")
+    options = {"device": DEVICE, "dtype": torch.float16}
+    queues = [Queue(1024, 128, **options), ShardedQueue(1024, 128, check=False, **options)]
+    permutation, temperature = torch.randperm(1024, device=DEVICE), torch.tensor(0.2, device=DEVICE, requires_grad=True)
 
     def step():
-        criterion(q, k, queue).backward()
-        queue.push(k.detach())
+        for queue in queues:
+            for preset in PRESETS:
+                loss, found = InfoNCE(temperature, preset)(q, k, queue, return_scores=True)
+                (loss * found.mixed.n_greater.sum()).backward()
+            queue.push(k.detach())
+        info_nce(q, k, queues[0], lambda_pos=1.5, lambda_neg=0.5, permutation=permutation).backward()
+        scores(q, k, queues[0])
 
     step()
     torch.cuda.set_sync_debug_mode("error")
@@ -235,6 +256,24 @@ def test_a_step_in_a_cuda_graph():
         drawing.replay()
         found.append(drawn.item())
     assert len(set(found)) == 4
+
+
+@on_cuda
+def test_pushes_in_a_cuda_graph_go_on_around_the_ring():
+    queue, keys = Queue(50, 16, device=DEVICE), torch.randn(20, 16, device=DEVICE)
+    twin = Queue(50, 16, device=DEVICE)
+    twin.load_state_dict(queue.state_dict())
+    Queue(50, 16, device=DEVICE).push(keys)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        queue.push(keys)
+    for i in range(4):
+        keys.copy_(torch.randn(20, 16, device=DEVICE))
+        graph.replay()
+        twin.push(keys)
+        assert queue.position.item() == twin.position.item() == 20 * (i + 1) % 50
+        assert torch.equal(queue.queue, twin.queue)
 
 
 @on_cuda
