@@ -31,6 +31,9 @@ void Block::run(GridRun& run, unsigned block_index, unsigned crew_index) {
   if (__tsan_get_current_fiber) main_.tsan = __tsan_get_current_fiber();
   crew_->grow(run.threads);
   crew_->start_shared_memory(run.shared_bytes);
+  // Threads are ordered behind the block before, and not behind threads of their own block that have ended already.
+  tsan_acquire(crew_->ended);
+  tsan_release(crew_->begun);
   start_meetings();
   start_fibers(block_index);
   order_fibers();
@@ -85,7 +88,7 @@ void Block::entry() {
   // Only the first strand comes from the OS thread's own; for the others the bounds are already known.
   enter_strand(block.main_.stack ? nullptr : &block.main_);
   tsan_acquire(block.run_->started);
-  tsan_acquire(block.crew_->ended);
+  tsan_acquire(block.crew_->begun);
   (*block.run_->body)();
   tsan_release(block.crew_->ended);
   tsan_release(block.run_->ended);

@@ -103,7 +103,8 @@ struct Crew {
   Meeting barrier;
   unsigned size = 0;  // fibers that have a stack
   void* tsan_threads[kTsanThreads] = {};
-  char ended[8];  // what ThreadSanitizer orders the crew's blocks by
+  char begun[8],
+      ended[8];  // what ThreadSanitizer orders the crew's blocks by: a block begins when the one before has ended
 
   Crew();
   ~Crew();

@@ -36,6 +36,7 @@ constexpr Mistake kMistakes[] = {
     {"no_syncwarp", sum<SumBug::kNoSyncwarp>},
     {"plain_across_blocks", sum<SumBug::kPlainAcrossBlocks>},
     {"no_fence", sum<SumBug::kNoFence>},
+    {"two_writers", sum<SumBug::kTwoWriters>},
     {"divergent_barrier", sum<SumBug::kDivergentBarrier>},
     {"barrier_after_exit", sum<SumBug::kBarrierAfterExit>},
     {"two_barriers", sum<SumBug::kTwoBarriers>},

@@ -111,5 +111,6 @@ TEST_CASE("hostcuda: races that only ThreadSanitizer sees") {
     CHECK(race(run("plain_across_blocks", schedule)));
     CHECK(race(run("plain_across_blocks", schedule, 3)));
     CHECK(race(run("no_fence", schedule)));
+    CHECK(race(run("two_writers", schedule)));
   }
 }

@@ -53,6 +53,7 @@ enum class SumBug {
   kNoSyncwarp,         // before a lane reads what another one has written
   kPlainAcrossBlocks,  // every block adds to the same word, without an atomic
   kNoFence,            // before the ticket is drawn
+  kTwoWriters,         // of one word, before any barrier
   kDivergentBarrier,   // half a warp goes to a barrier, the others end
   kBarrierAfterExit,   // one thread ends before the others come to a barrier
   kTwoBarriers,        // two halves of the block at two barriers
@@ -94,6 +95,7 @@ void sum(SumParams p) {
   uint32_t* const of_warps = reinterpret_cast<uint32_t*>(hostcuda::dynamic_shared());
   uint32_t* const scratch = of_warps + kSumWarps;
   const unsigned t = threadIdx.x, lane = t % 32;
+  if (bug == SumBug::kTwoWriters) *p.total = t;
   uint32_t value = 0;
   for (int i = static_cast<int>(blockIdx.x * kSumThreads + t); i < p.count;
        i += static_cast<int>(gridDim.x * kSumThreads))
