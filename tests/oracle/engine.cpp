@@ -41,7 +41,8 @@ void engine_sums(const Inputs& in, const std::vector<T>& logit, Result<T>& out) 
     std::vector<T> of_columns(count);
     for (int64_t j = 0; j < count; ++j) of_columns[j] = std::exp(logit[i * count + j] - out.partial_m[i]);
     std::vector<T> weights = engine_weights(in, of_columns);
-    if (std::is_same_v<T, float>) weights = rounded_rows(rounding, std::move(weights), int64_t(weights.size()));
+    const auto row = static_cast<int64_t>(weights.size());
+    if (std::is_same_v<T, float>) weights = rounded_rows(rounding, std::move(weights), row);
     T* sum = &out.engine_sum[i * d];
     for (size_t j = 0; j < weights.size(); ++j)
       for (int64_t c = 0; weights[j] != 0 && c < d; ++c)
