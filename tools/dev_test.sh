@@ -78,9 +78,9 @@ test_full() {
   test_arm64
   build_preset asan ""
   ctest_stage "tests asan ubsan" asan -L quick
-  build_preset tsan "api_tests cpu_tests"
+  build_preset tsan "api_tests cpu_tests cuda_tests hostcuda_selftest hostcuda_planted flashnce_hostcuda"
   # The pool is tested across a fork as well.
-  TSAN_OPTIONS=die_after_fork=0 ctest_stage "tests tsan" tsan -R "api_tests|cpu_tests"
+  TSAN_OPTIONS=die_after_fork=0 ctest_stage "tests tsan" tsan -R "api_tests|cpu_tests|cuda_tests|hostcuda"
   build_preset fuzz "fuzz_one_call fuzz_sequence"
   stage "fuzzing" python3 tests/fuzz/run.py --build build/fuzz --runs "$2"
   stage "demo in short" demo_smoke --steps 40 --limit 2000 --queue-size 1024 --no-progress
