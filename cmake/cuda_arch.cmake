@@ -4,14 +4,15 @@
 # flashnce_objects. They hold NVIDIA's runtime library as well, so that the libraries need nothing but a driver where they run
 # and nothing at all where they are linked.
 #
-# FLASHNCE_CUDA_ARCHS is a list such as "75;80;90;120": machine code for each, and PTX of the last one for what comes later.
+# FLASHNCE_CUDA_ARCHS is a list such as "75;80;90;120": machine code for each, and PTX of the last one for what comes later;
+# of 90 as well, for compute capability 10.x and 11.x, which do not run what is made for 12.0.
 # kernels/common and kernels/plain are compiled for all of them, kernels/sm80 for those from 80 on.
 if(FLASHNCE_PYTHON)
   set(default_archs 80 90 120)
 else()
   set(default_archs 80)
 endif()
-set(FLASHNCE_CUDA_ARCHS "${default_archs}" CACHE STRING "Architectures of the CUDA kernels; the last one also as PTX")
+set(FLASHNCE_CUDA_ARCHS "${default_archs}" CACHE STRING "Architectures of the CUDA kernels; the last one and 90 also as PTX")
 
 # flashnce_cuda_host_sources(<variable>): what launches the kernels: C++, for CUDA's headers or those of tests/hostcuda.
 function(flashnce_cuda_host_sources variable)
@@ -92,7 +93,7 @@ function(flashnce_add_cuda_kernels kernels archs)
   list(GET archs -1 last)
   foreach(arch IN LISTS archs)
     set(code "sm_${arch}")
-    if(arch STREQUAL last)
+    if(arch STREQUAL last OR arch EQUAL 90)
       string(APPEND code ",compute_${arch}")
     endif()
     target_compile_options(${kernels} PRIVATE "--generate-code=arch=compute_${arch},code=[${code}]")

@@ -35,6 +35,7 @@ void load_planless_kernels(int32_t device) {
   static std::array<std::atomic<bool>, 1024> loaded;
   auto& done = loaded[static_cast<size_t>(device)];
   if (done.load(std::memory_order_acquire)) return;
+  const RelaxedCapture relaxed;
   load(scale_kernel());
   load(push_kernel());
   load(push_position_kernel());
@@ -148,6 +149,7 @@ class CudaPlan : public BackendPlan {
 
   // All that a call may launch: afterwards the first one may be inside a stream capture.
   void load_kernels() const {
+    const RelaxedCapture relaxed;
     load(prep_kernel(problem_.d()));
     load(pack_kernel(problem_.d()));
     if (choice_.premixes) load(premix_kernel());
@@ -187,8 +189,7 @@ class CudaPlan : public BackendPlan {
     if (options.mixing && choice_.premixes) premix(call, stream);
     MainParams params = main_params(call, chosen, options, anchor);
     const auto splits = static_cast<unsigned>(chosen.splits);
-    const auto slices = static_cast<unsigned>(options.sums ? chosen.slices : 1);
-    launch(main_of(chosen), {static_cast<unsigned>(chosen.row_blocks), splits, slices}, params, stream);
+    launch(main_of(chosen), {static_cast<unsigned>(chosen.row_blocks), splits}, params, stream);
     if (!choice_.may_fall_back()) return;
     // The device decides: the kernel returns at once where float16 holds the queue.
     params.only_if_out_of_range = 1;

@@ -20,7 +20,8 @@ void check_runtime(int code, const char* what) {
   if (code == cudaSuccess) return;
   cudaGetLastError();
   const std::string reason = std::string(what) + ": " + cudaGetErrorString(static_cast<cudaError_t>(code));
-  if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorUnsupportedPtxVersion)
+  if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction ||
+      code == cudaErrorUnsupportedPtxVersion || code == cudaErrorJitCompilerNotFound)
     throw StatusError(FNCE_UNSUPPORTED, reason + "; this library has code for the architectures " FNCE_CUDA_ARCHS);
   throw StatusError(FNCE_DEVICE_ERROR, reason);
 }
@@ -69,12 +70,32 @@ DeviceGuard::~DeviceGuard() {
   if (previous_ >= 0) cudaSetDevice(previous_);
 }
 
+RelaxedCapture::RelaxedCapture() {
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  check_runtime(cudaThreadExchangeStreamCaptureMode(&mode), "the thread's capture mode");
+  previous_ = mode;
+}
+
+RelaxedCapture::~RelaxedCapture() {
+  auto mode = static_cast<cudaStreamCaptureMode>(previous_);
+  cudaThreadExchangeStreamCaptureMode(&mode);
+}
+
 void check_stream(fnce_stream stream, int32_t device) {
-// The question is as old as CUDA 12.8.
+// The question is as old as CUDA 12.8, of the driver as well.
 #if CUDART_VERSION >= 12080
   if (stream == nullptr) return;  // the present device's own
+  // Some drivers do not answer it while the stream is captured, and the question spoils the capture.
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  check_runtime(cudaStreamIsCapturing(stream, &capture), "stream");
+  if (capture != cudaStreamCaptureStatusNone) return;
   int found = device;
-  check_runtime(cudaStreamGetDevice(stream, &found), "stream");
+  const cudaError_t code = cudaStreamGetDevice(stream, &found);
+  if (code == cudaErrorCallRequiresNewerDriver) {
+    cudaGetLastError();
+    return;
+  }
+  check_runtime(code, "stream");
   if (found != device)
     throw StatusError(FNCE_DEVICE_MISMATCH, "stream belongs to device " + to_text(int64_t{found}) +
                                                 "; allowed: streams of device " + to_text(int64_t{device}) +

@@ -31,7 +31,21 @@ class DeviceGuard {
   int previous_ = -1;  // -1: nothing to give back
 };
 
-// FNCE_DEVICE_MISMATCH if the stream belongs to another device than the present one, `device`.
+// Loading a kernel counts as unsafe while any stream of the process is captured, in the usual capture modes, and would spoil
+// the capture; in this object's life it does not. What is loaded does not belong to the captured work.
+class RelaxedCapture {
+ public:
+  RelaxedCapture();
+  ~RelaxedCapture();
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+
+ private:
+  int previous_;
+};
+
+// FNCE_DEVICE_MISMATCH if the stream belongs to another device than the present one, `device`. A stream that is captured is
+// taken as it is, and so is any with a driver that cannot tell (older than 12.8).
 void check_stream(fnce_stream stream, int32_t device);
 
 }  // namespace fnce::cuda

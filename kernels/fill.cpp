@@ -187,7 +187,7 @@ MainParams main_params(const CallContext& call, const MainLaunch& launch, const 
   params.thresholds = thresholds_of(call, options);
   if (call.choice.may_fall_back()) {
     params.queue_extent = call.workspace.queue_extent;
-    params.queue_extent_count = static_cast<int32_t>(launch.blocks() / (options.sums ? 1 : launch.slices));
+    params.queue_extent_count = static_cast<int32_t>(launch.blocks());
   }
   params.wide = 1;
   for (int s = 0; s < params.segment_count; ++s)

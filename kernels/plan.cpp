@@ -19,6 +19,12 @@ constexpr int64_t kMaxBlocks = 2147483647;              // gridDim.x
 constexpr int64_t kLeastTiles = 4;                      // key tiles of a split
 constexpr int64_t kMaxSplitBytes = int64_t{256} << 20;  // of O over all splits: it is read again by the last kernel
 constexpr int kPlainBlocksPerSm = 4;
+constexpr int64_t kSplitTiles =
+    4;  // what starting and ending a split takes, in key tiles (intended; no device has told)
+constexpr int64_t kMostWaves = 8;  // of blocks
+constexpr int64_t kMostKeys =
+    1 << 14;  // of a split whose sums the matrix units hold, which cut off digits (products.cuh)
+constexpr int64_t kMostCounted = 1 << 29;  // of any: statistics count columns, twice as many with a union, in 32 bits
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
@@ -29,11 +35,20 @@ Operand operand_of(const fnce_problem& p) {
   return p.precision == FNCE_PRECISION_FAST ? Operand::kHalfFast : Operand::kHalfSplit;
 }
 
-// Enough blocks for every multiprocessor, long enough each, and not too many sums to merge.
-int32_t splits_for(const Problem& problem, int64_t blocks_wanted, int64_t blocks_per_split, int64_t key_tiles) {
+// The splits with which the last block ends first, when `at_once` blocks run at a time: blocks start in waves, each lasts as long
+// as its key tiles and kSplitTiles more. Not fewer than `least` where that can be, and not too many sums to merge.
+int32_t splits_for(const Problem& problem, int64_t at_once, int64_t row_blocks, int64_t key_tiles, int64_t least) {
   const int64_t bytes = problem.n() * problem.d() * int64_t{sizeof(float)};
   const int64_t most = std::min({key_tiles / kLeastTiles, kMaxSplitBytes / bytes, kMaxSplits});
-  return static_cast<int32_t>(std::max<int64_t>(1, std::min(blocks_wanted / blocks_per_split, most)));
+  int64_t best = 1, least_time = std::numeric_limits<int64_t>::max();
+  for (int64_t splits = std::clamp<int64_t>(least, 1, std::max<int64_t>(most, 1)); splits <= std::max<int64_t>(most, 1);
+       ++splits) {
+    const int64_t waves = divide_up(row_blocks * splits, at_once);
+    if (waves > kMostWaves && least_time != std::numeric_limits<int64_t>::max()) break;
+    const int64_t time = waves * (divide_up(key_tiles, splits) + kSplitTiles);
+    if (time < least_time) best = splits, least_time = time;
+  }
+  return static_cast<int32_t>(best);
 }
 
 // Key tiles of a pass over the queue alone, or over all segments.
@@ -45,10 +60,10 @@ MainLaunch plain_launch(const Problem& problem, const DeviceCaps& caps, bool two
   MainLaunch launch = {};
   launch.rows = plain::kRows;
   launch.keys = plain::kKeys;
-  launch.slices = 1;
   launch.row_blocks = divide_up(problem.n(), launch.rows);
   launch.key_tiles = key_tiles_of(problem, launch.keys, two_segments);
-  launch.splits = splits_for(problem, int64_t{caps.sm_count} * kPlainBlocksPerSm, launch.row_blocks, launch.key_tiles);
+  launch.splits =
+      splits_for(problem, int64_t{caps.sm_count} * kPlainBlocksPerSm, launch.row_blocks, launch.key_tiles, 1);
   return launch;
 }
 
@@ -60,19 +75,19 @@ MainLaunch sm80_launch(const Problem& problem, const DeviceCaps& caps, Operand o
   const sm80::Tile& tile = sm80::tiles_of(operand).first[launch.tile];
   launch.rows = tile.rows();
   launch.keys = tile.keys;
-  launch.slices = tile.slices();
   launch.row_blocks = divide_up(problem.n(), launch.rows);
   launch.key_tiles = key_tiles_of(problem, launch.keys, two_segments);
-  launch.splits = splits_for(problem, caps.sm_count, launch.row_blocks * launch.slices, launch.key_tiles);
+  const int64_t most_keys = operand == Operand::kHalfSplit ? kMostCounted : kMostKeys;
+  const int64_t least = divide_up(launch.key_tiles * tile.keys, most_keys);
+  launch.splits = splits_for(problem, caps.sm_count, launch.row_blocks, launch.key_tiles, least);
   return launch;
 }
 
 // Why the matrix units cannot serve, or "".
 std::string obstacle(const Problem& problem, const DeviceCaps& caps, Operand operand) {
   if (caps.arch() < kOldestSm80) return "the sm80 family needs compute capability 8.0";
-  if (problem.d() > sm80::max_features(operand))
-    return "the sm80 family goes up to " + to_text(sm80::max_features(operand)) + " features with a " +
-           type_name(problem.raw().queue_type) + " queue";
+  if (problem.d() > sm80::kMaxFeatures)
+    return "the sm80 family goes up to " + to_text(sm80::kMaxFeatures) + " features";
   for (const bool statistics : {false, true}) {
     const sm80::Tile& tile =
         sm80::tiles_of(operand).first[sm80::choose_tile(operand, problem.n(), problem.d(), statistics)];
@@ -194,7 +209,6 @@ std::string describe(const Problem& problem, const CudaChoice& choice, const Dev
        << mixing_in_words(problem) << (problem.is_union() ? ", raw negatives beside them from the same pass" : "")
        << "; " << t.row_blocks << " row block" << plural(t.row_blocks) << " of " << t.rows << " queries x " << t.splits
        << " split" << plural(t.splits);
-  if (t.slices > 1) text << " x " << t.slices << " slices of features";
   text << " = " << t.blocks() << " block" << plural(t.blocks()) << ", tiles of " << t.keys << " negatives; workspace "
        << workspace_bytes << " bytes";
   return text.str();

@@ -22,13 +22,12 @@ struct MainLaunch {
   sm80::Variant variant;  // of the sm80 family, with
   int tile;               // an index of tiles_of(operand)
   int rows, keys;         // queries per block, negatives per key tile
-  int slices;             // of D: gridDim.z
   int64_t row_blocks;     // gridDim.x
   int64_t key_tiles;
   int32_t splits;  // gridDim.y
 
   int64_t padded_rows() const { return row_blocks * rows; }
-  int64_t blocks() const { return row_blocks * splits * slices; }
+  int64_t blocks() const { return row_blocks * splits; }
 };
 
 struct CudaChoice {

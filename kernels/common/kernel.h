@@ -43,7 +43,7 @@ void load(const Kernel<Params>& kernel) {
                                       static_cast<int>(kernel.shared_bytes)),
                  kernel.name);
 #else
-  (void)kernel;
+  check_launch(hostcuda::load(), kernel.name);
 #endif
 }
 

@@ -180,7 +180,7 @@ struct MainParams {
   Tables tables;
   Number<float> temperature;
   Thresholds thresholds;
-  float* queue_extent;  // [gridDim.x * gridDim.y * gridDim.z] largest |z| seen by each block (float32 queues), or null
+  float* queue_extent;  // [gridDim.x * gridDim.y] largest |z| seen by each block (float32 queues), or null
   int32_t queue_extent_count;
   int32_t wide;                  // rows of all segments can be copied in 16-byte pieces
   int32_t only_if_out_of_range;  // plain family: do nothing unless queue_extent says that float16 cannot hold the queue

@@ -14,6 +14,27 @@ namespace fnce::cuda::sm80 {
 FNCE_DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 #endif
 
+// threadIdx.x, blockIdx.x and blockIdx.y, read where this stands: what the end of a kernel derives from them takes no registers before.
+FNCE_DEVICE int thread_read_again() {
+#if defined(FNCE_HOSTCUDA)
+  return static_cast<int>(threadIdx.x);
+#else
+  int thread;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return thread;
+#endif
+}
+
+FNCE_DEVICE uint2 block_read_again() {
+#if defined(FNCE_HOSTCUDA)
+  return make_uint2(blockIdx.x, blockIdx.y);
+#else
+  uint2 block;
+  asm volatile("mov.u32 %0, %%ctaid.x; mov.u32 %1, %%ctaid.y;" : "=r"(block.x), "=r"(block.y));
+  return block;
+#endif
+}
+
 // 16 bytes from global to shared memory, past the registers; zeros if not `valid`. Both addresses are multiples of 16.
 FNCE_DEVICE void cp_async_16(void* shared, const void* global, bool valid) {
 #if defined(FNCE_HOSTCUDA)
@@ -74,7 +95,8 @@ FNCE_DEVICE void mma_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uin
 #if defined(FNCE_HOSTCUDA)
   hostcuda::mma_m16n8k16_f16(d, a, b0, b1);
 #else
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -85,7 +107,8 @@ FNCE_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, ui
 #if defined(FNCE_HOSTCUDA)
   hostcuda::mma_m16n8k16_bf16(d, a, b0, b1);
 #else
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));

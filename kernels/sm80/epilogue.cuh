@@ -19,8 +19,8 @@ FNCE_DEVICE void merge_key_warps(const Shared<C>& shared, const Place<C>& place,
     __syncthreads();
     if (place.key_warp == warp) {
       FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) {
-        FNCE_UNROLL for (int c = 0; c < C::kDOut / 8; ++c) FNCE_UNROLL for (int r = 0; r < 4; ++r)
-            sums[((mi * C::kDOut / 8 + c) * 4 + r) * kLanes + lane] = o[mi][c][r];
+        FNCE_UNROLL for (int c = 0; c < C::kFeatures / 8; ++c) FNCE_UNROLL for (int r = 0; r < 4; ++r)
+            sums[((mi * C::kFeatures / 8 + c) * 4 + r) * kLanes + lane] = o[mi][c][r];
         FNCE_UNROLL for (int h = 0; h < 2; ++h) {
           scalars[(2 * mi + h) * kLanes + lane] = rows.reference[mi][h];
           scalars[(2 * (C::kMi + mi) + h) * kLanes + lane] = rows.l[mi][h];
@@ -39,8 +39,8 @@ FNCE_DEVICE void merge_key_warps(const Shared<C>& shared, const Place<C>& place,
         rows.reference[mi][h] = reference;
         rows.l[mi][h] = rows.l[mi][h] * keep[h] + scalars[(2 * (C::kMi + mi) + h) * kLanes + lane] * add[h];
       }
-      FNCE_UNROLL for (int c = 0; c < C::kDOut / 8; ++c) FNCE_UNROLL for (int r = 0; r < 4; ++r) o[mi][c][r] =
-          o[mi][c][r] * keep[r >> 1] + sums[((mi * C::kDOut / 8 + c) * 4 + r) * kLanes + lane] * add[r >> 1];
+      FNCE_UNROLL for (int c = 0; c < C::kFeatures / 8; ++c) FNCE_UNROLL for (int r = 0; r < 4; ++r) o[mi][c][r] =
+          o[mi][c][r] * keep[r >> 1] + sums[((mi * C::kFeatures / 8 + c) * 4 + r) * kLanes + lane] * add[r >> 1];
     }
   }
   __syncthreads();
@@ -51,19 +51,20 @@ FNCE_DEVICE void write_rows(const MainParams& p, const Place<C>& place, const Ru
   if (place.key_warp != 0) return;
   // Elements of a float32 queue were multiplied as 2^kQueueExponent times what they are.
   constexpr float kUnit = C::kConverts ? 1.0f / (1 << kQueueExponent) : 1.0f;
-  const int64_t split = blockIdx.y, first_feature = int64_t{blockIdx.z} * C::kDOut + accumulator_column(place.lane, 0);
+  const uint2 block = block_read_again();
+  const int first_feature = place.first_feature() + accumulator_column(place.lane, 0), d = static_cast<int>(p.d);
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) {
-    const int64_t row = int64_t{blockIdx.x} * C::kRows + place.row(mi, h);
+    const uint32_t row = block.x * C::kRows + static_cast<uint32_t>(place.row(mi, h));
     if (row >= p.n) continue;
-    const int64_t at = split * p.n + row;
-    if (blockIdx.z == 0 && (place.lane & 3) == 0) {
+    const int64_t at = block.y * p.n + row;
+    if (place.feature_warp == 0 && (place.lane & 3) == 0) {
       p.out.view.m[at] = rows.reference[mi][h];
       p.out.view.l[at] = rows.l[mi][h];
     }
     if (!p.sums) continue;
-    FNCE_UNROLL for (int c = 0; c < C::kDOut / 8; ++c) FNCE_UNROLL for (int r = 0; r < 2; ++r) {
-      const int64_t feature = first_feature + 8 * c + r;
-      if (feature < p.d) p.out.view.o[at * p.d + feature] = o[mi][c][2 * h + r] * kUnit;
+    FNCE_UNROLL for (int c = 0; c < C::kFeatures / 8; ++c) FNCE_UNROLL for (int r = 0; r < 2; ++r) {
+      const int feature = first_feature + 8 * c + r;
+      if (feature < d) p.out.view.o[at * p.d + feature] = o[mi][c][2 * h + r] * kUnit;
     }
   }
 }
@@ -97,12 +98,13 @@ FNCE_DEVICE void write_statistics(const MainParams& p, const Shared<C>& shared, 
       merged.sets[set] = merge_lanes(statistics.sets[set][mi][h], merged.counts[set], place.lane);
     }
     merged.unmixed = merge_lanes(statistics.unmixed[mi][h], place.lane);
-    if ((place.lane & 3) == 0) all[place.key_warp * C::kRows + place.row(mi, h)] = merged;
+    if (place.feature_warp == 0 && (place.lane & 3) == 0) all[place.key_warp * C::kRows + place.row(mi, h)] = merged;
   }
   __syncthreads();
   const int thread = static_cast<int>(threadIdx.x);
-  const int64_t row = int64_t{blockIdx.x} * C::kRows + thread;
-  if (thread >= C::kRows || row >= p.n || blockIdx.z != 0) return;
+  const uint2 block = block_read_again();
+  const uint32_t row = block.x * C::kRows + static_cast<uint32_t>(thread);
+  if (thread >= C::kRows || row >= p.n) return;
   SharedStatistics merged = all[thread];
   for (int warp = 1; warp < C::kKeyWarps; ++warp) {
     const SharedStatistics& next = all[warp * C::kRows + thread];
@@ -112,7 +114,7 @@ FNCE_DEVICE void write_statistics(const MainParams& p, const Shared<C>& shared, 
     }
     merged.unmixed = merge_log_sums(merged.unmixed, next.unmixed);
   }
-  const int64_t at = int64_t{blockIdx.y} * p.n + row;
+  const int64_t at = block.y * p.n + row;
   for (int set = 0; set < 2; ++set)
     if (p.statistics[set]) write_set(p.out.view.stats[set], at, merged.counts[set], merged.sets[set]);
   if (!p.statistics[1]) return;
@@ -130,7 +132,7 @@ FNCE_DEVICE void write_extent(const MainParams& p, const Shared<C>& shared, floa
   __syncthreads();
   if (threadIdx.x != 0) return;
   for (int warp = 1; warp < C::kThreads / 32; ++warp) extent = fmaxf(extent, warps[warp]);
-  p.queue_extent[blockIdx.x + int64_t{gridDim.x} * (blockIdx.y + int64_t{gridDim.y} * blockIdx.z)] = extent;
+  p.queue_extent[blockIdx.x + int64_t{gridDim.x} * blockIdx.y] = extent;
 }
 
 }  // namespace fnce::cuda::sm80

@@ -21,6 +21,9 @@ struct RowChunk {
 };
 // Anchors as operand A of the scores: matrices (rows 0-7 | 8-15) x (features 0-7 | 8-15), rows first.
 FNCE_HD constexpr RowChunk anchor_lane(int lane) { return {lane & 15, lane >> 4}; }
+// The same in registers: row and first column, in the piece, of the pair of elements in register r of operand A.
+FNCE_HD constexpr int anchor_row(int lane, int r) { return (lane >> 2) + 8 * (r & 1); }
+FNCE_HD constexpr int anchor_column(int lane, int r) { return 2 * (lane & 3) + 8 * (r >> 1); }
 // Keys as operand B of the scores, keys x features as stored: registers 0, 1 are keys 0-7, registers 2, 3 keys 8-15.
 FNCE_HD constexpr RowChunk score_lane(int lane) { return {(lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1}; }
 // Keys as operand B of the sums, transposed on the way: registers 0, 1 are features 0-7, registers 2, 3 features 8-15.

@@ -1,4 +1,4 @@
-// The main kernels of the sm80 family, for the host. Grid: x = row blocks, y = splits, z = slices of D.
+// The main kernels of the sm80 family, for the host. Grid: x = row blocks, y = splits.
 #pragma once
 #include "common/kernel.h"
 #include "sm80/tile.h"

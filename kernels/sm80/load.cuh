@@ -1,8 +1,7 @@
 // Global to shared memory: anchors once, key tiles in the order of the pass. A tile's rows are known one tile before they are
 // asked for (KeyInfo), so that no copy waits for an index.
 #pragma once
-#include "sm80/atoms.cuh"
-#include "sm80/config.cuh"
+#include "sm80/products.cuh"
 
 namespace fnce::cuda::sm80 {
 
@@ -59,6 +58,18 @@ FNCE_DEVICE void store_info(const Shared<C>& shared, int step, int key, const Ke
   shared.lambda(step)[key] = info.lambda;
 }
 
+// Where warps divide the features.
+template <class C>
+FNCE_DEVICE void load_anchors(const MainParams& p, const Place<C>& place, Anchors<C>& a) {
+  const int64_t first_row = int64_t{blockIdx.x} * C::kRows + place.first_row();
+  FNCE_UNROLL for (int k = 0; k < C::kFeatures / 16; ++k) FNCE_UNROLL for (int plane = 0; plane < C::kPlanes; ++plane)
+      FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int r = 0; r < 4; ++r) {
+    const int64_t row = int64_t{plane} * p.packed.rows + first_row + 16 * mi + anchor_row(place.lane, r);
+    const int feature = place.first_feature() + 16 * k + anchor_column(place.lane, r);
+    a[k][plane][mi][r] = *reinterpret_cast<const uint32_t*>(p.packed.values + row * C::kD + feature);
+  }
+}
+
 template <class C>
 FNCE_DEVICE void load_anchors(const MainParams& p, const Shared<C>& shared) {
   constexpr int kChunks = C::kD / kChunk, kPieces = C::kPlanes * C::kRows * kChunks;
@@ -72,8 +83,15 @@ FNCE_DEVICE void load_anchors(const MainParams& p, const Shared<C>& shared) {
 
 // Rows that cannot be copied in 16-byte pieces: element by element, zeros beyond D.
 template <class T, int kCount>
-FNCE_DEVICE void copy_elements(T* shared, const T* row, int64_t first, int64_t d, bool valid) {
+FNCE_DEVICE void copy_elements(T* shared, const T* row, int first, int d, bool valid) {
   for (int e = 0; e < kCount; ++e) shared[e] = valid && first + e < d ? row[first + e] : T(0);
+}
+
+// This thread's number inside the main loop. Where warps divide the features registers are scarce, and what copies derive from
+// it is worked out anew in each step.
+template <class C>
+FNCE_DEVICE int thread_in_loop() {
+  return C::kDividesFeatures ? thread_read_again() : static_cast<int>(threadIdx.x);
 }
 
 // Asks for a tile: 16-bit elements to their place in a stage, float32 ones to this thread's raw pieces.
@@ -83,28 +101,29 @@ FNCE_DEVICE void load_keys(const MainParams& p, const Walk& walk, const Shared<C
   constexpr int kChunks = C::kD / kChunk, kPieces = C::kKeys * kChunks;
   const Segment& segment = p.segments[range_of<C>(p, walk, step).segment];
   const int32_t* rows = shared.rows(step);
-  for (int piece = static_cast<int>(threadIdx.x); piece < kPieces; piece += C::kThreads) {
+  const int d = static_cast<int>(p.d);
+  for (int piece = thread_in_loop<C>(); piece < kPieces; piece += C::kThreads) {
     const int chunk = piece % kChunks, key = piece / kChunks, feature = chunk * kChunk;
     const bool valid = rows[key] >= 0;
     const int64_t start = valid ? int64_t{rows[key]} * segment.stride : 0;
     if constexpr (C::kConverts) {
-      float* to = shared.raw() + piece * kChunk;
       const float* from = static_cast<const float*>(segment.rows) + start;
-      if (p.wide) {
-        const bool low = valid && feature < p.d, high = valid && feature + 4 < p.d;
-        cp_async_16(to, low ? from + feature : from, low);
-        cp_async_16(to + 4, high ? from + feature + 4 : from, high);
-      } else {
-        copy_elements<float, kChunk>(to, from, feature, p.d, valid);
+      FNCE_UNROLL for (int half = 0; half < 2; ++half) {
+        const int first = feature + 4 * half;
+        const bool inside = valid && first < d;
+        if (p.wide)
+          cp_async_16(shared.raw(piece, half), inside ? from + first : from, inside);
+        else
+          copy_elements<float, 4>(reinterpret_cast<float*>(shared.raw(piece, half)), from, first, d, valid);
       }
     } else {
       uint16_t* to = shared.keys(step % C::kStages, 0) + tile_offset(key, chunk, C::kD);
       const uint16_t* from = static_cast<const uint16_t*>(segment.rows) + start;
-      const bool inside = valid && feature < p.d;
+      const bool inside = valid && feature < d;
       if (p.wide)
         cp_async_16(to, inside ? from + feature : from, inside);
       else
-        copy_elements<uint16_t, kChunk>(to, from, feature, p.d, valid);
+        copy_elements<uint16_t, kChunk>(to, from, feature, d, valid);
     }
   }
 }
@@ -114,19 +133,23 @@ template <class C>
 FNCE_DEVICE float convert_keys(const Shared<C>& shared, float extent) {
   constexpr int kChunks = C::kD / kChunk, kPieces = C::kKeys * kChunks;
   constexpr float kScale = 1 << kQueueExponent;
-  for (int piece = static_cast<int>(threadIdx.x); piece < kPieces; piece += C::kThreads) {
+  for (int piece = thread_in_loop<C>(); piece < kPieces; piece += C::kThreads) {
     const int offset = tile_offset(piece / kChunks, piece % kChunks, C::kD);
-    const float* raw = shared.raw() + piece * kChunk;
-    uint32_t* high = reinterpret_cast<uint32_t*>(shared.keys(0, 0) + offset);
-    FNCE_UNROLL for (int e = 0; e < kChunk; e += 2) {
-      const float x = raw[e], y = raw[e + 1];
-      extent = fmaxf(extent, fmaxf(fabsf(x), fabsf(y)));
-      const float sx = x * kScale, sy = y * kScale;
-      const uint32_t h = pack_f16(sx, sy);
-      high[e / 2] = h;
-      if constexpr (C::kPlanes == 2)
-        reinterpret_cast<uint32_t*>(shared.keys(0, 1) + offset)[e / 2] = pack_f16(sx - low_f16(h), sy - high_f16(h));
+    uint32_t high[4], low[4];
+    FNCE_UNROLL for (int half = 0; half < 2; ++half) {
+      const float4 raw = *shared.raw(piece, half);
+      FNCE_UNROLL for (int pair = 0; pair < 2; ++pair) {
+        const float x = pair == 0 ? raw.x : raw.z, y = pair == 0 ? raw.y : raw.w;
+        extent = fmaxf(extent, fmaxf(fabsf(x), fabsf(y)));
+        const float sx = x * kScale, sy = y * kScale;
+        const uint32_t h = pack_f16(sx, sy);
+        high[2 * half + pair] = h;
+        if constexpr (C::kPlanes == 2) low[2 * half + pair] = pack_f16(sx - low_f16(h), sy - high_f16(h));
+      }
     }
+    *reinterpret_cast<uint4*>(shared.keys(0, 0) + offset) = make_uint4(high[0], high[1], high[2], high[3]);
+    if constexpr (C::kPlanes == 2)
+      *reinterpret_cast<uint4*>(shared.keys(0, 1) + offset) = make_uint4(low[0], low[1], low[2], low[3]);
   }
   return extent;
 }

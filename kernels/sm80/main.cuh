@@ -35,13 +35,14 @@ FNCE_DEVICE void start_rows(const MainParams& p, const Shared<C>& shared, const 
       rows.reference[mi][h] = kMinusInfinity;
       rows.l[mi][h] = 0.0f;
     }
-    FNCE_UNROLL for (int c = 0; c < C::kDOut / 8; ++c) FNCE_UNROLL for (int r = 0; r < 4; ++r) o[mi][c][r] = 0.0f;
+    FNCE_UNROLL for (int c = 0; c < C::kFeatures / 8; ++c) FNCE_UNROLL for (int r = 0; r < 4; ++r) o[mi][c][r] = 0.0f;
   }
 }
 
 // PROLOGUE: rows of the first tiles, anchors and the first tiles on their way. Returns the info of the tile after those.
 template <class C>
-FNCE_DEVICE KeyInfo start_loads(const MainParams& p, const Walk& walk, const Shared<C>& shared) {
+FNCE_DEVICE KeyInfo start_loads(const MainParams& p, const Walk& walk, const Shared<C>& shared, const Place<C>& place,
+                                Anchors<C>& anchors) {
   const int thread = static_cast<int>(threadIdx.x);
   KeyInfo next = {-1, 0.0f};
   if (thread < C::kKeys) {
@@ -50,11 +51,12 @@ FNCE_DEVICE KeyInfo start_loads(const MainParams& p, const Walk& walk, const Sha
     next = key_info<C>(p, walk, C::kAhead + 1, thread);
   }
   __syncthreads();
-  load_anchors<C>(p, shared);
+  if constexpr (!C::kDividesFeatures) load_anchors<C>(p, shared);
   for (int step = 0; step < C::kAhead; ++step) {
     load_keys<C>(p, walk, shared, step);
     cp_async_commit();
   }
+  if constexpr (C::kDividesFeatures) load_anchors<C>(p, place, anchors);
   return next;
 }
 
@@ -66,7 +68,7 @@ FNCE_DEVICE void advance(const MainParams& p, const Walk& walk, const Shared<C>&
   cp_async_wait<C::kAhead - 1>();
   __syncthreads();
   if constexpr (C::kConverts) extent = convert_keys<C>(shared, extent);
-  const int thread = static_cast<int>(threadIdx.x);
+  const int thread = thread_in_loop<C>();
   if (thread < C::kKeys) {
     store_info<C>(shared, step + C::kAhead + 1, thread, next);
     next = key_info<C>(p, walk, step + C::kAhead + 2, thread);
@@ -77,17 +79,25 @@ FNCE_DEVICE void advance(const MainParams& p, const Walk& walk, const Shared<C>&
 }
 
 template <class C, Variant kVariant>
-FNCE_DEVICE void compute(const MainParams& p, const TileRange& range, const Shared<C>& shared, const Place<C>& place,
-                         int step, RunningRows<C>& rows, Sums<C>& o, Statistics<C>* statistics) {
+FNCE_DEVICE void compute(const MainParams& p, const TileRange& range, const Shared<C>& shared,
+                         const Anchors<C>& anchors, int step, RunningRows<C>& rows, Sums<C>& o,
+                         Statistics<C>* statistics) {
   const bool mixes = kVariant == Variant::kMixed || (kVariant == Variant::kStatistics && p.mix);
   const bool is_union = mixes && p.is_union;
   const int stage = C::kConverts ? 0 : step % C::kStages;
+  const Place<C> place = Place<C>::of(thread_in_loop<C>());
   Scores<C> s;
-  multiply_scores<C>(shared, place, stage, s);
+  // Statistics promise how exact ranks are (math/stats.h).
+  constexpr bool kRounds = kVariant == Variant::kStatistics;
+  if constexpr (C::kDividesFeatures)
+    multiply_scores<C, kRounds>(shared, place, stage, anchors, s);
+  else
+    multiply_scores<C, kRounds>(shared, place, stage, s);
   const Keys<C> keys = {shared.lambda(step) + place.first_key(), shared.scale() + place.row(0, 0),
                         range.valid - place.first_key(), place.lane};
   const Segment& segment = p.segments[range.segment];
-  if constexpr (kVariant == Variant::kStatistics) gather_statistics<C>(p, segment, keys, mixes, place, s, *statistics);
+  if constexpr (kVariant == Variant::kStatistics)
+    gather_statistics<C>(p, segment, keys, mixes, shared, place, s, *statistics);
   if (!segment.in_loss) return;
   if (!p.sums) check_scores<C>(s, rows);
   prepare_scores<C>(keys, mixes, is_union, s, rows, o);
@@ -101,28 +111,30 @@ FNCE_DEVICE void compute(const MainParams& p, const TileRange& range, const Shar
 template <class C, Variant kVariant>
 FNCE_DEVICE void run(const MainParams& p, unsigned char* memory) {
   const Shared<C> shared = {memory};
-  const Place<C> place = Place<C>::here();
+  const Place<C> place = Place<C>::of(static_cast<int>(threadIdx.x));
   const Walk walk = walk_of<C>(p, blockIdx.y);
   RunningRows<C> rows;
   Sums<C> o;
   start_rows<C>(p, shared, place, rows, o);
   Statistics<C> statistics;
-  if constexpr (kVariant == Variant::kStatistics) start_statistics<C>(statistics);
+  if constexpr (kVariant == Variant::kStatistics) start_statistics<C>(p, shared, statistics);
 
   // ---- MAIN LOOP
-  KeyInfo next = start_loads<C>(p, walk, shared);
+  Anchors<C> anchors;
+  KeyInfo next = start_loads<C>(p, walk, shared, place, anchors);
   float extent = 0.0f;
   for (int step = 0; step < walk.steps; ++step) {
     advance<C>(p, walk, shared, step, next, extent);
-    compute<C, kVariant>(p, range_of<C>(p, walk, step), shared, place, step, rows, o, &statistics);
+    compute<C, kVariant>(p, range_of<C>(p, walk, step), shared, anchors, step, rows, o, &statistics);
   }
 
   // ---- EPILOGUE
   cp_async_wait<0>();
   __syncthreads();
-  merge_key_warps<C>(shared, place, rows, o);
-  write_rows<C>(p, place, rows, o);
-  if constexpr (kVariant == Variant::kStatistics) write_statistics<C>(p, shared, place, statistics);
+  const Place<C> at_end = Place<C>::of(thread_read_again());
+  merge_key_warps<C>(shared, at_end, rows, o);
+  write_rows<C>(p, at_end, rows, o);
+  if constexpr (kVariant == Variant::kStatistics) write_statistics<C>(p, shared, at_end, statistics);
   if constexpr (C::kConverts) {
     if (p.queue_extent) write_extent<C>(p, shared, extent);
   }

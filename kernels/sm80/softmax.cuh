@@ -94,7 +94,7 @@ __device__ __forceinline__ void raise_references(RunningRows<C>& rows, Sums<C>& 
       rows.reference[mi][h] = now;
       rows.l[mi][h] *= factor[h];
     }
-    FNCE_UNROLL for (int c = 0; c < C::kDOut / 8; ++c) FNCE_UNROLL for (int r = 0; r < 4; ++r) o[mi][c][r] *=
+    FNCE_UNROLL for (int c = 0; c < C::kFeatures / 8; ++c) FNCE_UNROLL for (int r = 0; r < 4; ++r) o[mi][c][r] *=
         factor[r >> 1];
   }
 }

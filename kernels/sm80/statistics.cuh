@@ -97,7 +97,16 @@ struct Statistics {
 };
 
 template <class C>
-FNCE_DEVICE void start_statistics(Statistics<C>& out) {
+FNCE_DEVICE void start_statistics(const MainParams& p, const Shared<C>& shared, Statistics<C>& out) {
+  for (int i = static_cast<int>(threadIdx.x); i < C::kRows; i += C::kThreads) {
+    const uint32_t row = blockIdx.x * C::kRows + static_cast<uint32_t>(i);
+    shared.unit()[i] = p.packed.scale[row];
+    FNCE_UNROLL for (int set = 0; set < 2; ++set) {
+      const bool exists = p.statistics[set] && row < p.n;
+      shared.upper(set)[i] = exists ? p.thresholds.upper[set][row] : 0.0f;
+      shared.lower(set)[i] = exists ? p.thresholds.lower[set][row] : 0.0f;
+    }
+  }
   out.counts[0] = out.counts[1] = 0;
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) {
     FNCE_UNROLL for (int set = 0; set < 2; ++set) out.sets[set][mi][h] = no_statistics();
@@ -105,26 +114,18 @@ FNCE_DEVICE void start_statistics(Statistics<C>& out) {
   }
 }
 
-// A row's quad into one set. Thresholds are read again each time: registers are scarcer than loads.
-FNCE_DEVICE void add_quad(const MainParams& p, int set, uint32_t row, const float (&x)[4], int count, int before,
-                          RowStatistics& out) {
-  const bool exists = row < p.n;
-  add_quad(x, count, before, exists ? p.thresholds.upper[set][row] : 0.0f, exists ? p.thresholds.lower[set][row] : 0.0f,
-           out);
-}
-
 // The scores of one tile, before prepare_scores changes them. `in_loss` and `unmixed`: of the tile's segment.
 template <class C>
 FNCE_DEVICE void gather_statistics(const MainParams& p, const Segment& segment, const Keys<C>& keys, bool mixes,
-                                   const Place<C>& place, Scores<C>& s, Statistics<C>& out) {
+                                   const Shared<C>& shared, const Place<C>& place, Scores<C>& s, Statistics<C>& out) {
   const bool of_loss = p.statistics[0] && segment.in_loss, both = of_loss && mixes && p.is_union;
   FNCE_UNROLL for (int g = 0; g < C::kGroups; ++g) {
     const Quad quad = quad_of<C>(keys, g);
     const int count = quad.count;
     if (count > 0) {
       FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) {
-        const uint32_t row = blockIdx.x * C::kRows + static_cast<uint32_t>(place.row(mi, h));
-        const float unit = p.packed.scale[row];  // raw scores times this are inner products
+        const int row = place.row(mi, h);
+        const float unit = shared.unit()[row];
         float raw[4], mixed[4];
         FNCE_UNROLL for (int v = 0; v < 4; ++v) mixed[v] = raw[v] = member(s[mi][g], h, v);
         if (segment.unmixed) add_log_sum(raw, count, keys.scale(mi, h), out.unmixed[mi][h]);
@@ -133,9 +134,11 @@ FNCE_DEVICE void gather_statistics(const MainParams& p, const Segment& segment, 
           raw[v] *= unit;
           mixed[v] *= unit;
         }
-        if (of_loss) add_quad(p, 0, row, mixed, count, out.counts[0], out.sets[0][mi][h]);
-        if (both) add_quad(p, 0, row, raw, count, out.counts[0] + count, out.sets[0][mi][h]);
-        if (segment.unmixed) add_quad(p, 1, row, raw, count, out.counts[1], out.sets[1][mi][h]);
+        const float upper = shared.upper(0)[row], lower = shared.lower(0)[row];
+        if (of_loss) add_quad(mixed, count, out.counts[0], upper, lower, out.sets[0][mi][h]);
+        if (both) add_quad(raw, count, out.counts[0] + count, upper, lower, out.sets[0][mi][h]);
+        if (segment.unmixed)
+          add_quad(raw, count, out.counts[1], shared.upper(1)[row], shared.lower(1)[row], out.sets[1][mi][h]);
       }
     }
     out.counts[0] += of_loss ? (both ? 2 * count : count) : 0;

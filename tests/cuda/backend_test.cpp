@@ -158,6 +158,41 @@ TEST_CASE("cuda backend: a stream of another device is refused") {
   cudaSetDevice(0);
 }
 
+TEST_CASE("cuda backend: a driver that cannot tell a stream's device is taken at its word") {
+  const Case c;
+  cudaStream_t stream = nullptr;
+  cudaSetDevice(1);
+  REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+  hostcuda::fail_next_call("cudaStreamGetDevice", cudaErrorCallRequiresNewerDriver);
+  CHECK(c.run(stream) == FNCE_OK);
+  CHECK(cudaGetLastError() == cudaSuccess);
+  hostcuda::fail_next_call("cudaStreamGetDevice", cudaErrorUnknown);
+  CHECK(c.run(stream) == FNCE_DEVICE_ERROR);
+  hostcuda::clear_failures();
+  cudaStreamDestroy(stream);
+  cudaSetDevice(0);
+}
+
+TEST_CASE("cuda backend: a plan made while another stream is captured leaves the capture alone") {
+  const Case c;
+  cudaStream_t stream = nullptr;
+  cudaSetDevice(1);
+  REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+  cudaGraph_t graph = nullptr;
+  for (const bool with_leave : {true, false}) {
+    REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess);
+    fnce_plan* plan = nullptr;
+    CHECK(fnce_plan_create(&c.problem, &plan) == FNCE_OK);
+    fnce_plan_destroy(plan);
+    // The same as any caller would ask for it.
+    if (!with_leave) CHECK(hostcuda::load() == cudaErrorStreamCaptureUnsupported);
+    CHECK(cudaStreamEndCapture(stream, &graph) == (with_leave ? cudaSuccess : cudaErrorStreamCaptureInvalidated));
+    if (with_leave) cudaGraphDestroy(graph);
+  }
+  cudaStreamDestroy(stream);
+  cudaSetDevice(0);
+}
+
 TEST_CASE("cuda backend: pointers are asked about on request") {
   Case c;
   c.args.checks = FNCE_CHECK_POINTERS;
@@ -216,6 +251,13 @@ TEST_CASE("cuda backend: failures name the kernel, and the caller's next questio
   fnce_plan* plan = nullptr;
   CHECK(fnce_plan_create(&c.problem, &plan) == FNCE_DEVICE_ERROR);
   CHECK((says("device 1: out of memory") && plan == nullptr));
+  // The first kernel that is loaded, and a later one.
+  hostcuda::fail_next_call("cudaFuncGetAttributes", cudaErrorMemoryAllocation);
+  CHECK(fnce_plan_create(&c.problem, &plan) == FNCE_DEVICE_ERROR);
+  CHECK((says("kernel fnce_prep: out of memory") && plan == nullptr));
+  hostcuda::fail_next_call("cudaFuncGetAttributes", cudaErrorInvalidDeviceFunction, 3);
+  CHECK(fnce_plan_create(&c.problem, &plan) == FNCE_UNSUPPORTED);
+  CHECK((says("this library has code for the architectures") && plan == nullptr));
 }
 
 TEST_CASE("cuda backend: devices that are too old or not there are refused") {

@@ -138,6 +138,7 @@ TEST_CASE("sm80 fragments: what ldmatrix loads is what mma takes") {
         const int i = 2 * reg + half;
         // Anchors: A is rows x features.
         REQUIRE(loaded(anchors, false, lane, reg, half) == element_of_a(lane, i));
+        REQUIRE(Element{anchor_row(lane, reg), anchor_column(lane, reg) + half} == element_of_a(lane, i));
         // Keys for the scores: B is features x keys, of keys 0-7 and then 8-15, and the tile holds keys x features.
         const Element b = element_of_b(lane, i % 4);
         REQUIRE(loaded(scores, false, lane, reg, half) == Element{b.column + 8 * (reg / 2), b.row});
@@ -207,15 +208,20 @@ TEST_CASE("sm80 tiles: whole warps and groups, within the limits of a block") {
     CHECK(tile.threads() <= 1024);
     CHECK(tile.threads() >= tile.keys);  // a thread per key fetches its row
     CHECK(tile.keys % (16 * tile.key_warps) == 0);
-    CHECK(tile.d % tile.d_out == 0);
-    CHECK(tile.d_out % 16 == 0);
+    CHECK((tile.key_warps == 1 || tile.feature_warps == 1));
+    // A warp's features are whole widths of the swizzle.
+    CHECK(tile.d % (64 * tile.feature_warps) == 0);
     CHECK(tile.stages >= (converts(t.operand) ? 1 : 2));
     CHECK(shared_bytes(t.operand, tile) <= 99 * 1024);
     CHECK(exchange_bytes(tile) <= shared_bytes(t.operand, tile));
     // References and l of every row half, four lanes each; the accumulators of one key warp's rows behind them.
     CHECK(scalar_bytes(tile) >= int64_t{2} * 2 * tile.mi * 32 * tile.row_warps * 4);
-    CHECK(exchange_bytes(tile) >=
-          scalar_bytes(tile) + int64_t{tile.mi} * (tile.d_out / 8) * 4 * 32 * tile.row_warps * 4);
+    const int64_t sums = scalar_bytes(tile) + int64_t{tile.mi} * (tile.d / 8) * 4 * 32 * tile.row_warps * 4;
+    CHECK(exchange_bytes(tile) >= (tile.key_warps > 1 ? sums : 0));
+    // 16 keys of 16 rows are eight floats of each lane.
+    CHECK(partial_score_bytes(tile) == (tile.divides_features() ? int64_t{tile.row_warps} * tile.feature_warps *
+                                                                      tile.mi * (tile.keys / 16) * 8 * 32 * 4
+                                                                : 0));
     // Walks of the pieces of a tile come out even for every thread, or the copies of a block would not be whole warps'.
     CHECK(tile.keys * (tile.d / kChunk) % 32 == 0);
   }
@@ -240,7 +246,7 @@ TEST_CASE("sm80 tiles: what is in use at one time lies in different slots") {
 
 TEST_CASE("sm80 tiles: every problem has one, wide enough, and its kernel is compiled") {
   for (const Operand operand : kOperands)
-    for (int64_t d = 1; d <= max_features(operand); ++d)
+    for (int64_t d = 1; d <= kMaxFeatures; ++d)
       for (int64_t n = 1; n <= 300; ++n)
         for (const bool statistics : {false, true}) {
           const int index = choose_tile(operand, n, d, statistics);
@@ -260,7 +266,7 @@ TEST_CASE("sm80 tiles: every problem has one, wide enough, and its kernel is com
 
 TEST_CASE("sm80 tiles: one tile of each width has statistics") {
   for (const Operand operand : kOperands)
-    for (int d = 64; d <= max_features(operand); d *= 2) {
+    for (int d = 64; d <= kMaxFeatures; d *= 2) {
       int count = 0;
       for (int i = 0; i < tiles_of(operand).count; ++i)
         count += tile_of(operand, i).d == d && has_statistics(operand, i);

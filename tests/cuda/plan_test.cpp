@@ -64,17 +64,23 @@ fnce_status refused(Call&& call, const char* word) {
 // What must hold of every launch, whatever the problem.
 void check_launch(const Problem& problem, const CudaChoice& choice, const MainLaunch& launch, const DeviceCaps& caps) {
   const int64_t n = problem.n(), d = problem.d();
-  bool good = launch.splits >= 1 && launch.splits <= 65535 && launch.slices >= 1 && launch.keys % 16 == 0 &&
-              launch.padded_rows() >= n && launch.padded_rows() - n < launch.rows;
-  // No split is shorter than four key tiles unless there is one only, and more blocks than multiprocessors have a reason.
+  bool good = launch.splits >= 1 && launch.splits <= 65535 && launch.keys % 16 == 0 && launch.padded_rows() >= n &&
+              launch.padded_rows() - n < launch.rows;
+  // No split is shorter than four key tiles unless there is one only, and sums have an end.
   good = good && (launch.splits == 1 || launch.key_tiles / launch.splits >= 4);
   good = good && (launch.splits == 1 || launch.splits * n * d * 4 <= (int64_t{256} << 20));
+  // Blocks run in few waves, unless sums in the matrix units would grow too long.
   const int64_t per_sm = choice.packs() ? 1 : 4;
-  good = good && (launch.splits == 1 || launch.blocks() <= caps.sm_count * per_sm);
+  const bool cuts_off = choice.packs() && choice.operand != Operand::kHalfSplit;
+  const int64_t keys = launch.key_tiles * launch.keys;
+  good = good && (launch.splits == 1 || launch.blocks() <= 8 * caps.sm_count * per_sm ||
+                  (cuts_off && (launch.splits - 1) * (1 << 14) < keys));
+  good = good && (!cuts_off || launch.splits * int64_t{1 << 14} >= keys || (launch.splits + 1) * 4 > launch.key_tiles ||
+                  (launch.splits + 1) * n * d * 4 > (int64_t{256} << 20));
   if (choice.packs()) {
     const sm80::Tile& tile = sm80::tiles_of(choice.operand).first[launch.tile];
     good = good && tile.d >= d && (tile.d == 64 || tile.d < 2 * d) && tile.d == choice.d_padded &&
-           tile.rows() == launch.rows && tile.keys == launch.keys && tile.slices() == launch.slices &&
+           tile.rows() == launch.rows && tile.keys == launch.keys &&
            sm80::shared_bytes(choice.operand, tile) <= (99 << 10) &&
            (launch.variant != sm80::Variant::kStatistics || sm80::has_statistics(choice.operand, launch.tile));
   }
@@ -101,9 +107,9 @@ TEST_CASE("cuda plan: family and operand follow device, features and types") {
       {kA100, 1, FNCE_BFLOAT16, FNCE_PRECISION_EXACT, sm80, Operand::kBfloat},
       {k4090, 512, FNCE_FLOAT16, FNCE_PRECISION_EXACT, sm80, Operand::kHalf},
       {k4090, 513, FNCE_FLOAT16, FNCE_PRECISION_EXACT, plain, Operand::kFloat32},
-      {k4090, 256, FNCE_FLOAT32, FNCE_PRECISION_EXACT, sm80, Operand::kHalfSplit},
-      {k4090, 257, FNCE_FLOAT32, FNCE_PRECISION_EXACT, plain, Operand::kFloat32},
-      {k4090, 257, FNCE_FLOAT32, FNCE_PRECISION_FAST, plain, Operand::kFloat32},
+      {k4090, 512, FNCE_FLOAT32, FNCE_PRECISION_EXACT, sm80, Operand::kHalfSplit},
+      {k4090, 512, FNCE_FLOAT32, FNCE_PRECISION_FAST, sm80, Operand::kHalfFast},
+      {k4090, 513, FNCE_FLOAT32, FNCE_PRECISION_EXACT, plain, Operand::kFloat32},
       {kT4, 128, FNCE_FLOAT16, FNCE_PRECISION_EXACT, plain, Operand::kFloat32},
       {kTiny, 64, FNCE_FLOAT16, FNCE_PRECISION_EXACT, sm80, Operand::kHalf},
       {kH200, 100000, FNCE_FLOAT16, FNCE_PRECISION_EXACT, plain, Operand::kFloat32},
@@ -129,11 +135,11 @@ TEST_CASE("cuda plan: tiles and splits of the usual shapes") {
     int32_t splits;
   };
   const Row rows[] = {
-      {kH200, {256, 65536, 128}, 128, 66},  {kH200, {32, 65536, 128}, 32, 132}, {kH200, {33, 65536, 128}, 64, 132},
-      {kH200, {1024, 65536, 128}, 128, 16}, {kH200, {256, 65536, 256}, 64, 33}, {kH200, {256, 65536, 512}, 32, 8},
+      {kH200, {256, 65536, 128}, 128, 64},  {kH200, {32, 65536, 128}, 32, 128}, {kH200, {33, 65536, 128}, 64, 128},
+      {kH200, {1024, 65536, 128}, 128, 16}, {kH200, {256, 65536, 256}, 64, 33}, {kH200, {256, 65536, 512}, 64, 33},
       {kH200, {256, 4096, 128}, 128, 16},   {kH200, {256, 64, 128}, 128, 1},    {kH200, {256, 0, 128}, 128, 1},
-      {kTiny, {256, 65536, 128}, 128, 1},   {kTiny, {64, 65536, 128}, 64, 2},   {kA100, {100000, 65536, 128}, 128, 1},
-      {kT4, {256, 65536, 128}, 16, 10},     {kT4, {1, 65536, 2048}, 16, 160},   {kH200, {1, 1 << 20, 128}, 32, 132},
+      {kTiny, {256, 65536, 128}, 128, 4},   {kTiny, {64, 65536, 128}, 64, 4},   {kA100, {100000, 65536, 128}, 128, 4},
+      {kT4, {256, 65536, 128}, 16, 10},     {kT4, {1, 65536, 2048}, 16, 147},   {kH200, {1, 1 << 20, 128}, 32, 132},
   };
   for (const Row& row : rows) {
     const CudaChoice choice = choose(problem_of(row.shape, FNCE_FLOAT16), row.caps);
@@ -141,6 +147,23 @@ TEST_CASE("cuda plan: tiles and splits of the usual shapes") {
     CHECK(choice.loss.rows == row.rows);
     CHECK(choice.loss.splits == row.splits);
   }
+}
+
+// How much of the device works while the last blocks do, were all of them equally long: at least 85 % as soon as there are rows
+// and keys for every multiprocessor.
+TEST_CASE("cuda plan: no number of queries leaves much of the device idle") {
+  for (const DeviceCaps& caps : {kH200, kA100, k4090})
+    for (int64_t n = 1; n <= 20000; n += n < 300 ? 1 : 97)
+      for (const int64_t d : {128, 512}) {
+        const MainLaunch launch = choose(problem_of({n, 65536, d}, FNCE_FLOAT16), caps).loss;
+        if (launch.splits * n * d * 4 > (int64_t{200} << 20)) continue;  // more sums than that are too many
+        const int64_t waves = (launch.blocks() + caps.sm_count - 1) / caps.sm_count;
+        const int64_t longest = waves * ((launch.key_tiles + launch.splits - 1) / launch.splits);
+        const double busy =
+            static_cast<double>(launch.row_blocks * launch.key_tiles) / (static_cast<double>(longest) * caps.sm_count);
+        CAPTURE(caps.name, n, d, launch.splits, launch.row_blocks, busy);
+        if (busy < 0.85) FAIL("idle");
+      }
 }
 
 TEST_CASE("cuda plan: launches fit any device, for any number of features") {
@@ -229,7 +252,7 @@ TEST_CASE("cuda plan: descriptions say what is multiplied, and why a plan is pla
   CHECK(holds(words_of(p, kT4), ", float32 products"));
   CHECK(holds(words_of(p, kH200, Forced::kPlain), "plain family (FNCE_BACKEND says so)"));
   p.d = 513;
-  CHECK(holds(words_of(p, kH200), "plain family (the sm80 family goes up to 512 features with a bfloat16 queue)"));
+  CHECK(holds(words_of(p, kH200), "plain family (the sm80 family goes up to 512 features)"));
 }
 
 TEST_CASE("cuda plan: what cannot be served is refused with a sentence") {

@@ -7,6 +7,7 @@
 // compared, and nothing is PASS.
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
@@ -96,15 +97,26 @@ void measure(Report& report, const Job& job, const Words& got) {
   report.number(job.name + ", rms error over float32's", ours.squares / single.squares);
 }
 
+// How much of the sums the model of the matrix units has to the bit: a hypothesis of others' that a device confirms or does not.
+void measure_model(Report& report, const Job& job, const Words& got, const Words& model) {
+  if (job.check != Check::kProducts || !job.want.empty()) return;
+  size_t same = 0;
+  for (size_t i = 0; i < got.size(); ++i) same += got[i] == model[i];
+  report.number(job.name + ", share with the model's bits",
+                static_cast<double>(same) / static_cast<double>(got.size()));
+}
+
 void run(Report& report, const Job& job, bool device) {
   std::string wrong;
   try {
-    if (job.on_model) wrong = difference(job, run_on_model(job), "model");
+    const Words model = job.on_model ? run_on_model(job) : Words();
+    if (job.on_model) wrong = difference(job, model, "model");
     if (device) {
       const Words got = run_on_device(job);
       const std::string bad = difference(job, got, "device");
       wrong += (wrong.empty() || bad.empty() ? "" : "; ") + bad;
       measure(report, job, got);
+      if (job.on_model) measure_model(report, job, got, model);
     }
   } catch (const std::exception& error) {
     wrong = error.what();
@@ -115,6 +127,7 @@ void run(Report& report, const Job& job, bool device) {
 int conformance(const char* json, bool models) {
   const DeviceName found = models ? DeviceName{"", "--models was given"} : find_device();
   const bool device = !found.name.empty();
+  if (device) setenv("FNCE_HOSTCUDA_MATRIX_UNITS", found.major >= 9 ? "hopper" : "ampere", 0);
   Report report(json, found.name);
   for (const Job& job : all_jobs(device)) run(report, job, device);
   if (!device) std::printf("SKIP  no device (%s): only the models were compared\n", found.reason.c_str());

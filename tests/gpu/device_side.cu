@@ -37,7 +37,7 @@ DeviceName find_device() {
   if (properties.major < 8)
     return {"", std::string(properties.name) + " has compute capability " + std::to_string(properties.major) + "." +
                     std::to_string(properties.minor) + ", below 8.0"};
-  return {properties.name, ""};
+  return {properties.name, "", properties.major};
 }
 
 Words run_on_device(const Job& job) {

@@ -84,7 +84,8 @@ Job matrices_job(bool trans) {
   return job;
 }
 
-enum class Numbers { kIntegers, kNormal, kWeights };  // kWeights: A is positive, as softmax weights are
+// kWeights: A is positive, as softmax weights are. kOneSign: both are, so that errors of one sign add up.
+enum class Numbers { kIntegers, kNormal, kWeights, kOneSign };
 
 // Fills A and B of one tile as float32 values and as 16-bit planes at the end of x and y.
 struct Tile {
@@ -113,8 +114,8 @@ Tile add_tile(Job& job, ProductMode mode, Numbers numbers, std::mt19937& random)
       values[i] = split ? v : kept;
     }
   };
-  fill(tile.a, job.x, numbers == Numbers::kWeights);
-  fill(tile.b, job.y, false);
+  fill(tile.a, job.x, numbers == Numbers::kWeights || numbers == Numbers::kOneSign);
+  fill(tile.b, job.y, numbers == Numbers::kOneSign);
   return tile;
 }
 
@@ -298,6 +299,9 @@ void add_products(std::vector<Job>& jobs) {
     for (const uint32_t depth : {128u, 512u})
       jobs.push_back(
           products_job(what + ", normal, depth " + std::to_string(depth), mode, Numbers::kNormal, depth, 16));
+    for (const uint32_t depth : {128u, 256u})
+      jobs.push_back(
+          products_job(what + ", of one sign, depth " + std::to_string(depth), mode, Numbers::kOneSign, depth, 16));
     jobs.push_back(products_job(what + ", weights, depth 4096", mode, Numbers::kWeights, 4096, 4));
   }
 }

@@ -75,6 +75,7 @@ Words run_on_device(const Job& job);
 struct DeviceName {
   std::string name;    // empty: none
   std::string reason;  // why there is none
+  int major = 0;       // of its compute capability
 };
 DeviceName find_device();
 

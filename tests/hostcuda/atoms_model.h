@@ -48,7 +48,7 @@ inline void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
 // column or row first):
 //   a[0] (g, 2t)  a[1] (g + 8, 2t)  a[2] (g, 2t + 8)  a[3] (g + 8, 2t + 8)    b0 (k = 2t, n = g)  b1 (k = 2t + 8, n = g)
 //   d[0], d[1] (g, 2t), (g, 2t + 1)  d[2], d[3] (g + 8, 2t), (g + 8, 2t + 1)
-// Sums are in float32 in the order of k. The hardware's order and rounding are its own: compare with a tolerance.
+// Sums cut off digits as the matrix units of Ampere do, or, with FNCE_HOSTCUDA_MATRIX_UNITS=hopper, of Hopper (runtime/mma.cpp).
 void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 

@@ -22,6 +22,9 @@ struct Grid3 {
 int launch(Grid3 grid, unsigned threads, size_t shared_bytes, const char* name, fnce_stream stream,
            std::function<void()> body);
 
+// What loading a kernel would answer: a cudaError_t. There is nothing to load, but a capture that it would spoil is spoilt.
+int load();
+
 // The message of the latest failed launch of the calling OS thread: the kernel, the thread and what it did. Empty before.
 std::string last_failure();
 

@@ -124,10 +124,10 @@ def build_here(context: Context) -> Result:
 
 
 def covers(architectures: str, device: str) -> bool:
-    """Whether code for one of the list runs on the device: of its own major number, or PTX, which the last one has."""
+    """Whether code for one of the list runs on the device: of its own major number, or PTX, which the last one and 90 have."""
     numbers, wanted = [int(found) for found in re.findall(r"\d+", architectures)], int(device)
     code = any(number // 10 == wanted // 10 and number <= wanted for number in numbers)
-    return code or numbers[-1] <= wanted
+    return code or numbers[-1] <= wanted or (90 in numbers and wanted >= 90)
 
 
 def check_carried(context: Context) -> Result:

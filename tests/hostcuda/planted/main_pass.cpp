@@ -65,7 +65,7 @@ MainParams params_of(Inputs& in, Out& out, Grid grid) {
   p.temperature = {c.temperature, nullptr};
   p.wide = in.wide;
   if (sm80::converts(c.operand)) {
-    p.queue_extent_count = static_cast<int32_t>(grid.x * grid.y * grid.z);
+    p.queue_extent_count = static_cast<int32_t>(grid.x * grid.y);
     out.extent.assign(static_cast<size_t>(p.queue_extent_count), kNan);
     p.queue_extent = out.extent.data();
   }
@@ -237,9 +237,9 @@ std::string check(const Case& c, std::vector<float>* results) {
   Inputs in(c);
   Out out(in);
   const auto row_blocks = static_cast<unsigned>(static_cast<int64_t>(in.packed_scale.size()) / in.tile.rows());
-  const Grid grid = {row_blocks, static_cast<unsigned>(c.splits), c.sums ? static_cast<unsigned>(in.tile.slices()) : 1};
+  const Grid grid = {row_blocks, static_cast<unsigned>(c.splits)};
   const MainParams params = params_of(in, out, grid);
-  const int code = hostcuda::launch({grid.x, grid.y, grid.z}, static_cast<unsigned>(kernel.threads),
+  const int code = hostcuda::launch({grid.x, grid.y, 1}, static_cast<unsigned>(kernel.threads),
                                     static_cast<size_t>(kernel.shared_bytes), kernel.name, nullptr,
                                     [&] { kernel.function(params); });
   if (code != 0) {

@@ -46,6 +46,8 @@ ASAN, TSAN = "AddressSanitizer", "ThreadSanitizer"
 HALF_MIXED = Kernel(HALF, 0, MIXED)
 SPLIT_MIXED = Kernel(SPLIT, 0, MIXED)
 HALF_STATISTICS = Kernel(HALF, 0, STATISTICS)
+# The narrowest whose warps divide the features: 256 features, 32 rows, 4 warps side by side along the features.
+SPLIT_DIVIDED = Kernel(SPLIT, 4, MIXED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +104,15 @@ BUGS = [
         "o[mi][c][r] *= factor[r >> 1];", ";"),
     Bug("the raw weights of a union do not reach O", HALF_MIXED, "softmax.cuh",
         "of_rows[v] += p[v];", ";"),
+    Bug("partial scores are read before they are written", SPLIT_DIVIDED, "products.cuh",
+        "make_float4(x[0], x[1], x[2], x[3]);\n  }\n  __syncthreads();\n", "make_float4(x[0], x[1], x[2], x[3]);\n  }\n", TSAN),
+    Bug("a feature warp's share of the scores is left out", SPLIT_DIVIDED, "products.cuh",
+        "for (int warp = 0; warp < C::kFeatureWarps; ++warp)", "for (int warp = 0; warp + 1 < C::kFeatureWarps; ++warp)"),
+    Bug("anchors of the first features for all warps", SPLIT_DIVIDED, "load.cuh",
+        "place.first_feature() + 16 * k + anchor_column", "16 * k + anchor_column"),
+    Bug("O of the first features for all warps", SPLIT_DIVIDED, "products.cuh",
+        "const int offset = tile_offset(row, 2 * (k % 4) + key.chunk, C::kD) + place.first_feature() + 64 * (k / 4);",
+        "const int offset = tile_offset(row, 2 * (k % 4) + key.chunk, C::kD) + 64 * (k / 4);"),
     Bug("O of a float32 queue keeps the queue's scale", SPLIT_MIXED, "epilogue.cuh",
         "o[mi][c][2 * h + r] * kUnit;", "o[mi][c][2 * h + r];"),
 ]

@@ -74,6 +74,8 @@ cudaError_t call(const char* name, const Body& body) {
 Allocation allocation_of(const void* pointer);
 
 // Refuses what may not be called while a stream is being captured, and spoils the capture, as CUDA does.
+// How the calling thread wants its unsafe calls taken during captures (cudaThreadExchangeStreamCaptureMode).
+cudaStreamCaptureMode& capture_mode_of_thread();
 cudaError_t refuse_in_capture();
 // Executes `work` on the stream, or records it.
 cudaError_t enqueue(cudaStream_t stream, bool needs_current_device, std::function<cudaError_t()> work);

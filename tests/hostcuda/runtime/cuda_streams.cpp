@@ -43,7 +43,13 @@ cudaError_t execute(Grid3 grid, unsigned threads, size_t shared_bytes, const std
 
 std::string last_failure() { return failure_of_thread(); }
 
+cudaStreamCaptureMode& capture_mode_of_thread() {
+  thread_local cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+  return mode;
+}
+
 cudaError_t refuse_in_capture() {
+  if (capture_mode_of_thread() == cudaStreamCaptureModeRelaxed) return cudaSuccess;
   const Lock lock(cuda_state().mutex);
   if (!any_capture()) return cudaSuccess;
   spoil_captures();
@@ -72,6 +78,8 @@ cudaError_t enqueue(cudaStream_t stream, bool needs_current_device, std::functio
   }
   return work();
 }
+
+int load() { return call("cudaFuncGetAttributes", refuse_in_capture); }
 
 int launch(Grid3 grid, unsigned threads, size_t shared_bytes, const char* name, fnce_stream stream,
            std::function<void()> body) {
@@ -154,7 +162,19 @@ cudaError_t cudaStreamGetDevice(cudaStream_t stream, int* device) {
       return cudaSuccess;
     }
     if (!cuda_state().streams.count(stream)) return cudaErrorInvalidResourceHandle;
+    if (stream->capture != cudaStreamCaptureStatusNone) {  // as some drivers do
+      stream->capture = cudaStreamCaptureStatusInvalidated;
+      return cudaErrorStreamCaptureUnsupported;
+    }
     *device = stream->device;
+    return cudaSuccess;
+  });
+}
+
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  return call("cudaThreadExchangeStreamCaptureMode", [=] {
+    if (!mode) return cudaErrorInvalidValue;
+    std::swap(*mode, hostcuda::capture_mode_of_thread());
     return cudaSuccess;
   });
 }

@@ -4,7 +4,9 @@
 
 #include <array>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include "hostcuda/launch.h"
@@ -109,6 +111,31 @@ TEST_CASE("hostcuda: mma against plain matrices") {
     }
     hostcuda::set_options(before);
   }
+}
+
+TEST_CASE("hostcuda: mma cuts off what lies 24 bits below the largest addend, or 25") {
+  const char* units = std::getenv("FNCE_HOSTCUDA_MATRIX_UNITS");
+  const bool hopper = units && std::string(units) == "hopper";
+  Matrices in = {};
+  const auto set = [&in](int row, float c, float product, int first, int last) {
+    in.c[row][0] = c;
+    for (int k = first; k < last; ++k) in.a[row][k] = product;
+  };
+  for (auto& row : in.b) row[0] = 0x1p-12f;
+  set(0, 1.0f, 0x1.8p-11f, 0, 1);     // 1 + 1.5 * 2^-23: towards zero
+  set(1, -1.0f, -0x1.8p-11f, 0, 1);   // likewise
+  set(2, 1.0f, 0x1p-13f, 0, 16);      // 16 * 2^-25 beside 1
+  set(3, 1.0f, 0x1p-14f, 0, 16);      // 16 * 2^-26 beside 1: lost to both
+  set(4, 0x1p-26f, 0x1p-13f, 0, 16);  // the same without anything large: all there
+  set(5, 1.0f, 0x1p-12f, 6, 9);       // 3 * 2^-24, on both sides of Ampere's half
+  float out[kM][kN];
+  REQUIRE(launch_warp([&] { multiply(hostcuda::mma_m16n8k16_f16, half_of, in, out); }) == 0);
+  CHECK(out[0][0] == 1.0f + 0x1p-23f);
+  CHECK(out[1][0] == -1.0f - 0x1p-23f);
+  CHECK(out[2][0] == (hopper ? 1.0f + 0x1p-21f : 1.0f));
+  CHECK(out[3][0] == 1.0f);
+  CHECK(out[4][0] == 0x1p-21f + 0x1p-26f);
+  CHECK(out[5][0] == 1.0f + 0x1p-23f);
 }
 
 TEST_CASE("hostcuda: mma with denormal and non-finite elements") {

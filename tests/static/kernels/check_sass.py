@@ -1,7 +1,8 @@
 """The machine code of the sm80 family's main kernels holds the instructions that it was written for.
 
 Every kernel on every architecture: as many matrix products and matrix loads as the arithmetic of tile.h says (each loop over
-registers is unrolled, once), asynchronous copies, the hardware's exponential, and no local memory.
+registers is unrolled, once), asynchronous copies, the hardware's exponential, as many barriers in the loop over key tiles as
+it was written with, and no local memory.
 """
 import argparse
 import collections
@@ -15,6 +16,8 @@ import sysconfig
 import kernel_code
 
 SECTION = re.compile(r"^\s*\.section\s+\.text\.(\w+),")
+LABEL = re.compile(r"^(\.L_x_\d+):")
+BRANCH = re.compile(r"\bBRA\b.*`\((\.L_x_\d+)\)")
 INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*(?:\.[A-Z0-9_]+)*)")
 
 
@@ -30,15 +33,39 @@ def find_disassembler(options):
     return str(binaries[0]) if binaries else None
 
 
+class Code:
+    """A kernel's opcodes with their modifiers, in order, and its loops."""
+
+    def __init__(self):
+        self.opcodes, self.labels, self.loops = [], {}, []
+
+    def read(self, line):
+        if match := LABEL.match(line):
+            self.labels[match.group(1)] = len(self.opcodes)
+        elif match := INSTRUCTION.search(line):
+            self.opcodes.append(match.group(1))
+            if (branch := BRANCH.search(line)) and branch.group(1) in self.labels:
+                self.loops.append((self.labels[branch.group(1)], len(self.opcodes)))
+
+    def counts(self):
+        return collections.Counter(self.opcodes)
+
+    def main_loop(self):
+        """Of the widest loop that reads keys for the sums."""
+        loops = [self.opcodes[first:last] for first, last in self.loops]
+        loops = [loop for loop in loops if any(opcode.startswith("LDSM.16.MT88") for opcode in loop)]
+        return collections.Counter(max(loops, key=len, default=[]))
+
+
 def instructions(disassembler, cubin):
-    """{mangled kernel: how often each opcode with its modifiers occurs}."""
+    """{mangled kernel: Code}."""
     text = subprocess.run([disassembler, "-c", cubin], check=True, capture_output=True, text=True).stdout
-    kernels, counts = {}, None
+    kernels, code = {}, None
     for line in text.splitlines():
         if match := SECTION.match(line):
-            counts = kernels.setdefault(match.group(1), collections.Counter())
-        elif counts is not None and (match := INSTRUCTION.search(line)):
-            counts[match.group(1)] += 1
+            code = kernels.setdefault(match.group(1), Code())
+        elif code is not None:
+            code.read(line)
     return kernels
 
 
@@ -46,7 +73,8 @@ def count(counts, prefix):
     return sum(n for opcode, n in counts.items() if opcode == prefix or opcode.startswith(prefix + "."))
 
 
-def problems_of(row, counts):
+def problems_of(row, code):
+    counts = code.counts()
     product = "HMMA.16816.F32" + (".BF16" if row["bfloat16"] else "")
     exact = {product: row["mma"], "HMMA": row["mma"], "LDSM.16.M88.4": row["ldmatrix"],
              "LDSM.16.MT88.4": row["ldmatrix_trans"], "LDSM": row["ldmatrix"] + row["ldmatrix_trans"]}
@@ -58,6 +86,8 @@ def problems_of(row, counts):
     for opcode in ("LDGSTS.E.BYPASS.128", "MUFU.EX2", "BAR.SYNC"):
         if not count(counts, opcode):
             yield f"no {opcode}"
+    if count(code.main_loop(), "BAR.SYNC") != row["loop_barriers"]:
+        yield f"{count(code.main_loop(), 'BAR.SYNC')} barriers in the loop over key tiles, not {row['loop_barriers']}"
     for opcode in ("LDL", "STL"):
         if count(counts, opcode):
             yield f"{count(counts, opcode)} {opcode}: local memory"
@@ -78,14 +108,14 @@ def main():
     for unit in kernel_code.compiled_units(options, version):
         if "sm80" not in unit.source.parts:
             continue
-        for symbol, counts in instructions(disassembler, unit.cubin).items():
+        for symbol, code in instructions(disassembler, unit.cubin).items():
             key = kernel_code.key_of(symbol)
             if key not in table:
                 problems.append(f"{unit.source.name}: {symbol} is no kernel of tile.h")
                 continue
             seen.add((unit.arch, key))
             checked += 1
-            problems += [f"sm_{unit.arch} {table[key]['name']}: {text}" for text in problems_of(table[key], counts)]
+            problems += [f"sm_{unit.arch} {table[key]['name']}: {text}" for text in problems_of(table[key], code)]
     for arch in options.archs.split(";"):
         if int(arch) >= kernel_code.FIRST_SM80:
             problems += [f"sm_{arch} {row['name']}: no machine code" for key, row in table.items()
