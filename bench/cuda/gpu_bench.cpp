@@ -64,11 +64,11 @@ int32_t preset_of(const std::string& name) {
   throw std::runtime_error("no preset " + name);
 }
 
-// Unit rows of random signs and magnitudes, `rows` of them repeated to fill `memory`, in the element type.
-void fill_rows(const Memory& memory, int64_t d, const Element& element) {
+// Unit rows of random signs and magnitudes, 4096 of them repeated to fill `memory`, in the element type.
+void fill_rows(const Memory& memory, int64_t d, const Element& element, uint64_t seed) {
   const int64_t rows = 4096;
   std::vector<float> values(static_cast<size_t>(rows * d));
-  uint64_t state = 9;
+  uint64_t state = seed;
   for (float& value : values) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     value =
@@ -113,7 +113,8 @@ class Step {
     dq_ = Memory(features * 4);
     anchor_ = Memory(features * 4);
     loss_ = Memory(4);
-    for (const Memory* memory : {&queues_, &x_q_, &x_k_}) fill_rows(*memory, cell.d, element);
+    uint64_t seed = 0;
+    for (const Memory* memory : {&queues_, &x_q_, &x_k_}) fill_rows(*memory, cell.d, element, ++seed);
     FNCE_BENCH_CALL(fnce_args_init(&args_, sizeof args_));
     args_.x_q = x_q_.get();
     args_.x_k = x_k_.get();

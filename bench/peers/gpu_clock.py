@@ -1,4 +1,5 @@
-"""Times of a step on a CUDA device, by events: on a stream and in a CUDA graph, with a cold queue and a hot one.
+"""Times of a step on a CUDA device, by events: on a stream and in a CUDA graph, with a cold queue and a hot one. On a stream
+with a cold queue the host enqueues the step while the device still writes, so what the host takes does not show.
 
 Cold: before each step memory is written that is larger than L2, outside of what is timed. On the CPU, where there is
 nothing to flush or capture, only the time on a stream is taken; that is for trying the program.
@@ -65,8 +66,10 @@ class Clock:
 class Timed:
     """One peer: its ways of being run, and what they took in each round."""
 
-    def __init__(self, clock: Clock, step: Callable[[], None], graphs: bool = True) -> None:
-        self.clock, self.no_graph = clock, None
+    def __init__(
+        self, clock: Clock, step: Callable[[], None], graphs: bool = True, most_rounds: int | None = None
+    ) -> None:
+        self.clock, self.no_graph, self.most_rounds, self.error = clock, None, most_rounds, None
         for _ in range(WARM):
             step()
         clock.wait()
@@ -76,7 +79,9 @@ class Timed:
                 step()
 
         # name: (what runs, steps of it, cold)
-        self.ways = {"stream_cold": (step, 1, True), "stream_hot": (hot, HOT_STEPS, False)}
+        self.ways = {"stream_cold": (step, 1, True)}
+        if most_rounds is None or not clock.cuda:
+            self.ways["stream_hot"] = (hot, HOT_STEPS, False)
         if graphs and clock.cuda:
             try:
                 self.ways["graph_cold"] = (clock.captured(step), 1, True)
@@ -88,7 +93,16 @@ class Timed:
                 clock.wait()
         self.times: dict[str, list[float]] = {name: [] for name in self.ways}
 
-    def round(self) -> None:
+    def round(self, number: int) -> None:
+        if self.error is not None or (self.most_rounds is not None and number >= self.most_rounds):
+            return
+        try:
+            self.run_ways()
+        except Exception as error:
+            # The others go on.
+            self.error = f"{type(error).__name__}: {str(error)[:200]}"
+
+    def run_ways(self) -> None:
         for name, (run, steps, cold) in self.ways.items():
             if cold and not self.clock.cuda:
                 continue
@@ -96,14 +110,18 @@ class Timed:
 
     def result(self) -> dict:
         found = {"us": {name: spread(times) for name, times in self.times.items() if times}}
-        return found if self.no_graph is None else {**found, "no_graph": self.no_graph}
+        if self.no_graph is not None:
+            found["no_graph"] = self.no_graph
+        if self.error is not None:
+            found["error"] = self.error
+        return found
 
 
 def interleaved(peers: dict[str, Timed], rounds: int) -> None:
     """Rounds in which every peer runs once, every other one backwards."""
     for number in range(rounds):
         for peer in list(peers.values()) if number % 2 == 0 else reversed(peers.values()):
-            peer.round()
+            peer.round(number)
 
 
 def peak_mib(device: torch.device, step: Callable[[], None]) -> float | None:

@@ -62,18 +62,23 @@ class Memory {
     return static_cast<T*>(data_);
   }
   size_t bytes() const { return bytes_; }
+  // fill and upload: done when they return. CUDA's may end later, and streams that do not block would not wait for them.
   void fill(int byte) {
-    if (on_cuda())
+    if (on_cuda()) {
       FNCE_GPU_CHECK(cudaMemset(data_, byte, bytes_));
-    else
+      FNCE_GPU_CHECK(cudaStreamSynchronize(nullptr));
+    } else {
       std::memset(data_, byte, bytes_);
+    }
   }
   void upload(const void* from, size_t bytes) {
     if (bytes == 0) return;
-    if (on_cuda())
+    if (on_cuda()) {
       FNCE_GPU_CHECK(cudaMemcpy(data_, from, bytes, cudaMemcpyHostToDevice));
-    else
+      FNCE_GPU_CHECK(cudaStreamSynchronize(nullptr));
+    } else {
       std::memcpy(data_, from, bytes);
+    }
   }
   // Appends the content to `out`.
   void append_to(std::vector<unsigned char>& out) const {

@@ -91,6 +91,19 @@ def test_a_stage_that_raises_has_failed_and_the_next_one_runs(context):
     assert ran == ["next"]
 
 
+@pytest.mark.parametrize("status, goes_on", [(runner.FAILED, False), (runner.SKIPPED, True), (runner.PASSED, True)])
+def test_nothing_runs_behind_a_gate_that_failed(context, status, goes_on):
+    ran: list[str] = []
+    gate = fake("gate", ran, status, gate=True)
+    state = state_of(context)
+    assert run_stages([gate, fake("next", ran)], context, state) == goes_on
+    assert ran == (["gate", "next"] if goes_on else ["gate"])
+    # Neither another time.
+    assert run_stages([gate, fake("third", ran)], context, state_of(context)) == goes_on
+    assert ("third" in ran) == goes_on
+    assert stages.STAGES[0].gate and stages.STAGES[0].name == "build"
+
+
 def test_time_is_up(context, tmp_path):
     """The program and what it started are gone, and what it said until then is kept."""
     child = tmp_path / "child"
@@ -110,18 +123,19 @@ def test_time_is_up(context, tmp_path):
 def test_no_stage_has_more_than_eight_minutes():
     assert runner.LIMIT == 480
     assert all(stage.limit <= runner.LIMIT for stage in stages.STAGES)
-    assert stages.SOAK_SECONDS < runner.LIMIT
+    assert stages.SOAK_SECONDS < next(stage.limit for stage in stages.STAGES if stage.name == "soak")
+    assert all(0 < stage.least < stage.limit for stage in stages.STAGES)
 
 
-def test_the_budget_ends_before_a_stage_not_in_it(context, tmp_path, monkeypatch, capsys):
+def test_the_budget_ends_before_a_stage_not_in_it(context, tmp_path, capsys):
     ran: list[str] = []
-    assert not run_stages([fake("one", ran)], context, state_of(context), budget=10)
-    assert ran == [] and "not started" in capsys.readouterr().out
+    # What does not fit is passed over, what does is run.
+    assert not run_stages([fake("one", ran), fake("two", ran, least=5)], context, state_of(context), budget=10)
+    assert ran == ["two"] and "not started" in capsys.readouterr().out
     # Cut off by the budget and not by its own time, a stage has no result, and starts anew next time.
-    monkeypatch.setattr(runner, "LEAST", 0.1)
     sleeper = program(tmp_path / "sleeper", "sleep 30\n")
     state = state_of(context)
-    slow = Stage("slow", "", lambda c: runner.judged(c.run(sleeper)), limit=20)
+    slow = Stage("slow", "", lambda c: runner.judged(c.run(sleeper)), limit=20, least=0.1)
     assert not run_stages([slow], context, state, budget=0.5)
     assert "slow" not in state.results and "cut off by the budget" in capsys.readouterr().out
 
@@ -189,10 +203,32 @@ def test_reports_of_programs(context, monkeypatch, tmp_path):
 def test_counts_of_a_junit_file(tmp_path):
     path = tmp_path / "a.xml"
     path.write_text(
-        '<testsuites><testsuite><testcase name="a"/><testcase name="b"><failure/></testcase>'
+        '<testsuites><testsuite><testcase name="a"/><testcase name="b"><failure message="1 is not 2">\n at line 3</failure></testcase>'
         '<testcase name="c"><skipped/></testcase></testsuite></testsuites>'
     )
-    assert stages.junit_counts(path) == {"tests": 3, "skipped": 1, "failed": ["b"]}
+    assert stages.junit_counts(path) == {"tests": 3, "skipped": 1, "failed": ["b"], "first": "b: 1 is not 2 at line 3"}
+    # Catch2 opens the file at the beginning and writes it at the end.
+    path.write_text("")
+    assert stages.junit_counts(path) == {}
+
+
+def test_the_tests_of_the_interface_run_in_processes_of_their_own(context, monkeypatch, tmp_path):
+    """Each test belongs to one of the groups; what one process does not survive is no loss to the others."""
+    fail = '<testsuite><testcase name="cuda: x"><failure>broken</failure></testcase></testsuite>'
+    good = '<testsuite><testcase name="y"/><testcase name="z"><skipped/></testcase></testsuite>'
+    said = tmp_path / "said"
+    text = (
+        f'echo "$5" >>{said}\n'
+        f"case $5 in cuda:*) echo '{fail}' >$4; exit 1;; types:*) kill -11 $$;; *) echo '{good}' >$4;; esac\n"
+    )
+    found = program(tmp_path / "api_tests", text)
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(None, found, None, None, None, None))
+    result = stages.whole_api(context)
+    assert result.status == runner.FAILED and result.detail == "cuda: x: broken"
+    assert result.data["failed"] == ["cuda: x"] and (result.data["tests"], result.data["skipped"]) == (7, 3)
+    assert said.read_text().split("\n") == [
+        '~"cuda:*"~"types:*"~"scores:*"~"errors:*"', "cuda:*", "types:*", "scores:*", "errors:*", ""
+    ]  # fmt: skip
 
 
 def results_of(status: str = runner.PASSED) -> dict[str, Result]:

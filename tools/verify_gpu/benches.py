@@ -118,15 +118,21 @@ def peers(shape: str, context: Context) -> Result:
 
 
 BENCH_STAGES = [
-    Stage("rates", "what the device can do", rates, required=False),
+    Stage("rates", "what the device can do", rates, required=False, limit=60, least=10),
     *(
-        Stage(f"cells-{part + 1}", f"times, part {part + 1} of {CELL_PARTS}", partial(cells, part), required=False)
+        Stage(
+            f"cells-{part + 1}", f"times, part {part + 1} of {CELL_PARTS}", partial(cells, part), required=False,
+            limit=180, least=45,
+        )
         for part in range(CELL_PARTS)
     ),
-    Stage("gemms", "cuBLAS's two products", with_torch(gemms), required=False),
-    Stage("kernels", "single kernels, by the profiler", with_torch(kernels), required=False),
+    Stage("kernels", "single kernels, by the profiler", with_torch(kernels), required=False, limit=120, least=40),
     *(
-        Stage(f"peers-{shape}", f"beside PyTorch at {shape}", with_torch(partial(peers, shape)), required=False)
+        Stage(
+            f"peers-{shape}", f"beside PyTorch at {shape}", with_torch(partial(peers, shape)), required=False,
+            limit=300, least=80,
+        )
         for shape in PEER_SHAPES
     ),
-]
+    Stage("gemms", "cuBLAS's two products", with_torch(gemms), required=False, limit=240, least=90),
+]  # fmt: skip

@@ -79,13 +79,13 @@ def environment_of(programs: Programs, root: Path) -> dict[str, str]:
     }
 
 
-def configure(root: Path, folder: Path, architectures: str, tests: bool, *more: str) -> list[str]:
+def configure(root: Path, folder: Path, architectures: str, tests: bool) -> list[str]:
     """The command."""
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     return [
         "cmake", "-S", str(root), "-B", str(folder), *generator, "-DCMAKE_BUILD_TYPE=Release", "-DFLASHNCE_CUDA=ON",
         f"-DFLASHNCE_CUDA_ARCHS={architectures}", "-DFLASHNCE_GPU_PROGRAMS=ON",
-        f"-DFLASHNCE_TESTS={'ON' if tests else 'OFF'}", *more,
+        f"-DFLASHNCE_TESTS={'ON' if tests else 'OFF'}",
     ]  # fmt: skip
 
 
@@ -204,10 +204,9 @@ def prepare(root: Path, architectures: str = CARRIED_ARCHITECTURES, jobs: int | 
     if missing:
         raise SystemExit(f"verify-gpu: --prepare needs {', '.join(missing)}")
     folder = root / "build" / "carry-build"
-    # The programs bring the C++ run-time library along.
-    static = "-DCMAKE_EXE_LINKER_FLAGS=-static-libstdc++ -static-libgcc"
+    # The programs use the C++ run-time library of the other machine: this one's inside them would ask for this one's glibc.
     for command in (
-        configure(root, folder, architectures, True, static),
+        configure(root, folder, architectures, True),
         compile_command(folder, True, jobs or os.cpu_count() or 1),
     ):
         if subprocess.run(command, cwd=root).returncode != 0:

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 LIMIT = 480.0  # seconds of one stage, at most
-LEAST = 60.0  # of a budget, for which another stage is started
 PASSED, FAILED, SKIPPED, REFUSED, TIMEOUT = "passed", "failed", "skipped", "refused", "timeout"
 STATUSES = (PASSED, FAILED, SKIPPED, REFUSED, TIMEOUT)
 SKIP_CODE = 77
@@ -102,13 +101,17 @@ def judged(done: Done, data: dict | None = None) -> Result:
 
 @dataclass(frozen=True)
 class Stage:
-    """`required`: without it nothing is verified; of the others it is enough that they did not fail."""
+    """`required`: without it nothing is verified; of the others it is enough that they did not fail. `gate`: where it fails
+    nothing else is run. Seconds: killed after `limit`, several times what it should take; not started with less than
+    `least` of a budget, about what it should take (estimates, until a record tells)."""
 
     name: str
     what: str
     run: Callable[[Context], Result]
     required: bool = True
     limit: float = LIMIT
+    least: float = 60.0
+    gate: bool = False
 
 
 class State:
@@ -158,21 +161,24 @@ def run_stages(
     after: Callable[[], None] = lambda: None,
 ) -> bool:  # fmt: skip
     """Runs the stages that have no result yet, or one whose status is in `again`; `after` follows each. False where the
-    budget (seconds) ended first: a stage is not started with less than LEAST of it left, or less than its own limit
-    where that is shorter."""
+    budget (seconds) or a gate ended the run; a stage that the rest of a budget does not suffice for is passed over."""
     end = None if budget is None else time.monotonic() + budget
+    finished = True
     for number, stage in enumerate(stages, 1):
         head = f"[{number}/{len(stages)}] {stage.name}"
         before = state.results.get(stage.name)
         if before is not None and before.status not in again:
             say(f"{head:<28} {before.status} before")
+            if stage.gate and before.status in (FAILED, TIMEOUT):
+                return False
             continue
         limit = min(stage.limit, LIMIT)
         if end is not None:
             left = end - time.monotonic()
-            if left < min(LEAST, limit):
+            if left < min(stage.least, limit):
                 say(f"{head:<28} not started: {max(left, 0):.0f} s of the budget are left")
-                return False
+                finished = False
+                continue
             limit = min(limit, left)
         say(f"{head:<28} {stage.what} (at most {limit:.0f} s)")
         result = run_stage(stage, context, limit)
@@ -184,7 +190,10 @@ def run_stages(
         detail = f": {result.detail}" if result.detail else ""
         say(f"{head:<28} {result.status.upper()} in {result.seconds:.1f} s{detail}")
         after()
-    return True
+        if stage.gate and result.status in (FAILED, TIMEOUT):
+            say("nothing else is run")
+            return False
+    return finished
 
 
 def verdict(stages: list[Stage], results: Mapping[str, Result]) -> str:
