@@ -35,6 +35,13 @@ void add_not_finite(const Case& base, std::vector<Case>& cases) {
     }
 }
 
+// A long split over a queue whose features have a mean: what sums in the matrix units cut off, always towards zero, adds up.
+Case long_case(const Case& base) {
+  Case c = base;
+  c.n = 2, c.k = 8192, c.d = sm80::tile_of(base.operand, base.tile).d, c.mean = 2.0f, c.temperature = 1.0f;
+  return c;
+}
+
 void append(std::vector<Case>& all, const std::vector<Case>& more) { all.insert(all.end(), more.begin(), more.end()); }
 
 std::vector<Case> mixed_cases(const Case& base) {
@@ -87,6 +94,7 @@ std::vector<Case> cases_of(Operand operand, int tile, Variant variant) {
   if (variant == Variant::kStatistics) return statistics_cases(base);
   std::vector<Case> cases = shapes_of(base);
   add_not_finite(base, cases);
+  if (operand == Operand::kHalfSplit) cases.push_back(long_case(base));
   base.columns = Columns::kPremixed;
   base.is_union = true;
   append(cases, shapes_of(base));

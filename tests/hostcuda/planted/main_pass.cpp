@@ -226,8 +226,8 @@ std::string describe(const Case& c) {
        << c.splits << " columns " << static_cast<int>(c.columns) << " union " << c.is_union << " lambda "
        << (c.lambda_per_row ? "row " : "call ") << c.lambda_low << ".." << c.lambda_high << " sums " << c.sums
        << " padding " << c.padding << " misaligned " << c.misaligned << " temperature " << c.temperature << " growth "
-       << c.growth << " size " << c.size << " planted " << c.planted << " seed " << c.seed << " schedule "
-       << hostcuda::name_of(hostcuda::options().schedule);
+       << c.growth << " size " << c.size << " mean " << c.mean << " planted " << c.planted << " seed " << c.seed
+       << " schedule " << hostcuda::name_of(hostcuda::options().schedule);
   return text.str();
 }
 

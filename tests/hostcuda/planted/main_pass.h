@@ -32,6 +32,7 @@ struct Case {
   bool misaligned = false;                                  // the queue begins at an odd element
   float temperature = 0.2f;
   float growth = 1.0f;   // the last row of the queue is this much longer than the first
+  float mean = 0.0f;     // of the queue's features, times sqrt(D)
   float size = 1.0f;     // length of the queue's rows, about
   float planted = 0.0f;  // not 0: this number stands in one element of the queue
   uint64_t seed = 1;

@@ -18,7 +18,7 @@ import sys
 import time
 
 HALF, SPLIT = 1, 3  # Operand of kernels/common/params.h
-MIXED, STATISTICS = 1, 2  # Variant of kernels/sm80/tile.h
+PLAIN, MIXED, STATISTICS = 0, 1, 2  # Variant of kernels/sm80/tile.h
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,7 @@ ASAN, TSAN = "AddressSanitizer", "ThreadSanitizer"
 HALF_MIXED = Kernel(HALF, 0, MIXED)
 SPLIT_MIXED = Kernel(SPLIT, 0, MIXED)
 HALF_STATISTICS = Kernel(HALF, 0, STATISTICS)
+SPLIT_PLAIN = Kernel(SPLIT, 0, PLAIN)
 # The narrowest whose warps divide the features: 256 features, 32 rows, 4 warps side by side along the features.
 SPLIT_DIVIDED = Kernel(SPLIT, 4, MIXED)
 
@@ -113,6 +114,8 @@ BUGS = [
     Bug("O of the first features for all warps", SPLIT_DIVIDED, "products.cuh",
         "const int offset = tile_offset(row, 2 * (k % 4) + key.chunk, C::kD) + place.first_feature() + 64 * (k / 4);",
         "const int offset = tile_offset(row, 2 * (k % 4) + key.chunk, C::kD) + 64 * (k / 4);"),
+    Bug("O of a float32 queue is summed in the matrix units", SPLIT_PLAIN, "products.cuh",
+        "add_products<C, (C::kPlanes > 1)>(w.p", "add_products<C, false>(w.p"),
     Bug("O of a float32 queue keeps the queue's scale", SPLIT_MIXED, "epilogue.cuh",
         "o[mi][c][2 * h + r] * kUnit;", "o[mi][c][2 * h + r];"),
 ]

@@ -83,6 +83,7 @@ void Inputs::make_segment(std::mt19937_64& random, int64_t count) {
   for (int64_t j = 0; j < count; ++j)
     for (int64_t f = 0; f < c.d; ++f) {
       float x = normal(random) * (1.0f + (c.growth - 1.0f) * static_cast<float>(j) / static_cast<float>(count));
+      x += c.mean / std::sqrt(static_cast<float>(c.d));
       if (sm80::converts(c.operand)) x = std::clamp(x, -kQueueMost, kQueueMost);
       if (c.planted != 0.0f && j == count / 2 && f == c.d / 3) x = c.planted;
       unsigned char* at = rows.bytes.get() + (j * stride + f) * size;
