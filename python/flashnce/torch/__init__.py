@@ -23,8 +23,9 @@ from .._options import PRESETS, Mix
 from ._ddp import ignore_queues_in_ddp
 from ._loss import InfoNCE, info_nce
 from ._queue import Queue
-from ._scores import Scores, ScoreStatistics, scores
+from ._scores import scores
 from ._sharded_queue import ShardedQueue
+from ._statistics import Scores, ScoreStatistics
 
 __all__ = [
     "PRESETS", "InfoNCE", "Mix", "Queue", "ScoreStatistics", "Scores", "ShardedQueue", "ignore_queues_in_ddp",

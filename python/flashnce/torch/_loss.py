@@ -14,9 +14,9 @@ from . import _ops, _sharded
 from ._arguments import beside, float_tensor, negative_rows, pair, temperature_or_number
 from ._call import Inputs, Numbers, Structure
 from ._queue import Queue
-from ._scores import Scores, unpack_scores
 from ._sharded import Call
 from ._sharded_queue import ShardedQueue
+from ._statistics import Scores, unpack_scores
 
 # Spreads the rank over the bits of a seed; odd, so that no two ranks meet.
 _RANK_FACTOR = 0x9E3779B97F4A7C15
