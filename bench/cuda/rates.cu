@@ -60,6 +60,7 @@ __global__ void __launch_bounds__(256) multiply_adds(float* sink, int iterations
 // 8 independent accumulators a warp, operands in registers that look like data: random bits draw the power that data does.
 template <bool kBfloat>
 __global__ void __launch_bounds__(256) products(float* sink, int iterations) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   float d[8][4] = {};
   uint32_t a[4], b[2];
   const uint32_t one = kBfloat ? 0x3F803F80u : 0x3C003C00u, varied = kBfloat ? 0x807F807Fu : 0x83FF83FFu;
@@ -86,6 +87,9 @@ __global__ void __launch_bounds__(256) products(float* sink, int iterations) {
 #pragma unroll
   for (int i = 0; i < 8; ++i) sum += d[i][0] + d[i][1] + d[i][2] + d[i][3];
   if (sum == 123.0f) sink[threadIdx.x] = sum;
+#else
+  (void)sink, (void)iterations;  // m16n8k16 is as old as compute capability 8.0
+#endif
 }
 
 }  // namespace
@@ -130,14 +134,17 @@ void measure_rates(const std::function<void(const std::string&, double, const st
       "float32 fused multiply-adds/s");
   // 8 warps a block, each 8 products an iteration of 2 * 16 * 8 * 16 operations.
   const double operations = 8.0 * 8 * 4096 * blocks * kIterations;
-  put("mma_f16", operations / time([&] {
-                   products<false><<<blocks, 256, 0, timer.stream()>>>(sink.as<float>(), kIterations);
-                 }) * 1e6,
-      "operations/s, mma.sync m16n8k16");
-  put("mma_bf16", operations / time([&] {
-                    products<true><<<blocks, 256, 0, timer.stream()>>>(sink.as<float>(), kIterations);
-                  }) * 1e6,
-      "operations/s, mma.sync m16n8k16");
+  const bool has_products = attribute(cudaDevAttrComputeCapabilityMajor) >= 8;
+  if (has_products)
+    put("mma_f16", operations / time([&] {
+                     products<false><<<blocks, 256, 0, timer.stream()>>>(sink.as<float>(), kIterations);
+                   }) * 1e6,
+        "operations/s, mma.sync m16n8k16");
+  if (has_products)
+    put("mma_bf16", operations / time([&] {
+                      products<true><<<blocks, 256, 0, timer.stream()>>>(sink.as<float>(), kIterations);
+                    }) * 1e6,
+        "operations/s, mma.sync m16n8k16");
 
   const auto launch = [&] { nothing<<<static_cast<unsigned>(processors), 128, 0, timer.stream()>>>(); };
   const auto launches = [&] {

@@ -17,12 +17,20 @@ namespace fnce::conformance::FNCE_CONFORMANCE_SIDE {
 
 using namespace fnce::cuda::sm80;
 
+// needs_sm80 of jobs.h: compiled for an older architecture these kernels do nothing, and are not launched.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool kHasSm80 = false;
+#else
+constexpr bool kHasSm80 = true;
+#endif
+
 constexpr int kCopyBytes = 1024;   // kCpAsync: 64 pieces of 16 bytes
 constexpr int kMatrixBytes = 512;  // ldmatrix: 4 matrices of 8 rows of 16 bytes
 
 // 64 pieces in two groups, permuted on the way, every third one zero filled over a pattern. Out: the image of shared memory,
 // then what each thread saw of its own first piece when only the first group was waited for.
 __global__ void __launch_bounds__(32) copies(const __grid_constant__ Params p) {
+  if constexpr (!kHasSm80) return;
   FNCE_DYNAMIC_SHARED(shared);
   const int lane = static_cast<int>(threadIdx.x);
   uint32_t* words = reinterpret_cast<uint32_t*>(shared);
@@ -43,6 +51,7 @@ __global__ void __launch_bounds__(32) copies(const __grid_constant__ Params p) {
 // Scattered rows: every lane's address must count.
 template <bool kTrans>
 __global__ void __launch_bounds__(32) matrices(const __grid_constant__ Params p) {
+  if constexpr (!kHasSm80) return;
   FNCE_DYNAMIC_SHARED(shared);
   const int lane = static_cast<int>(threadIdx.x);
   uint32_t* words = reinterpret_cast<uint32_t*>(shared);
@@ -67,6 +76,7 @@ FNCE_DEVICE void load_fragments(uint32_t (&a)[4], uint32_t (&b)[2], const uint32
 // One warp a tile: C[16][8] += A[16][depth] B[8][depth]^T, 16 columns at a time. x: the tiles' A, 16-bit (kHalfSplit: the
 // upper and then the lower parts of A); y: B likewise, and at the end, as floats, the C that all tiles start from.
 __global__ void __launch_bounds__(32) products(const __grid_constant__ Params p) {
+  if constexpr (!kHasSm80) return;
   const int lane = static_cast<int>(threadIdx.x);
   const ProductMode mode = static_cast<ProductMode>(p.mode);
   const uint32_t planes = mode == ProductMode::kHalfSplit ? 2 : 1, depth = p.each;
@@ -94,8 +104,12 @@ FNCE_DEVICE void map_word(const Params& p, uint32_t i) {
   const float value = bits_float(p.x[i]);
   switch (static_cast<MapMode>(p.mode)) {
     case MapMode::kExp2: p.out[i] = float_bits(exp2_approx(value)); break;
-    case MapMode::kPackHalf: p.out[i] = pack_f16(value, bits_float(p.x[p.count - 1 - i])); break;
-    case MapMode::kPackBfloat: p.out[i] = pack_bf16(value, bits_float(p.x[p.count - 1 - i])); break;
+    case MapMode::kPackHalf:
+      if constexpr (kHasSm80) p.out[i] = pack_f16(value, bits_float(p.x[p.count - 1 - i]));
+      break;
+    case MapMode::kPackBfloat:
+      if constexpr (kHasSm80) p.out[i] = pack_bf16(value, bits_float(p.x[p.count - 1 - i]));
+      break;
     case MapMode::kUnpackHalf:
       p.out[2 * i] = float_bits(low_f16(p.x[i]));
       p.out[2 * i + 1] = float_bits(high_f16(p.x[i]));
@@ -118,6 +132,7 @@ __global__ void __launch_bounds__(128) draws(const __grid_constant__ Params p) {
 
 // A thread's share of all 2^32 floats: how many of them the header rounds to something else than the instruction.
 __global__ void __launch_bounds__(128) sweep(const __grid_constant__ Params p) {
+  if constexpr (!kHasSm80) return;
   const bool half = static_cast<SweepMode>(p.mode) == SweepMode::kHalf;
   const uint32_t each = static_cast<uint32_t>((uint64_t{1} << 32) / p.count), nan = half ? 0x7c00u : 0x7f80u;
   for (uint32_t t = blockIdx.x * blockDim.x + threadIdx.x; t < p.count; t += gridDim.x * blockDim.x) {

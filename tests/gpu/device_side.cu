@@ -34,9 +34,6 @@ DeviceName find_device() {
   if (count == 0) return {"", "there is none"};
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-  if (properties.major < 8)
-    return {"", std::string(properties.name) + " has compute capability " + std::to_string(properties.major) + "." +
-                    std::to_string(properties.minor) + ", below 8.0"};
   return {properties.name, "", properties.major};
 }
 

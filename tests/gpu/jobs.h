@@ -66,6 +66,13 @@ struct Job {
   std::vector<float> single = {};  // products: the same sum in float32, term by term
 };
 
+// Whether it is about instructions that devices have from compute capability 8.0 on, and that only kernels/sm80 uses.
+inline bool needs_sm80(const Job& job) {
+  const auto mode = static_cast<MapMode>(job.params.mode);
+  const bool packs = job.check == Check::kMap && (mode == MapMode::kPackHalf || mode == MapMode::kPackBfloat);
+  return packs || (job.check != Check::kMap && job.check != Check::kDraws);
+}
+
 // expected.cpp: all jobs, with what must come out. `large`: those that only a device can run in reasonable time as well.
 std::vector<Job> all_jobs(bool large);
 

@@ -1,39 +1,21 @@
-"""`./dev verify-gpu` without a GPU: stages that resume, end in time and are refused; the record and its page; cells and
-floors; carried builds. Nothing here runs on a device, and nothing says that it did."""
+"""`./dev verify-gpu` without a GPU: stages that resume, end in time and are refused; the record and its page; the command.
+Nothing here runs on a device, and nothing says that it did."""
 
 from __future__ import annotations
 
 import copy
 import json
 import os
-import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from verify_gpu_cases import (  # noqa: F401
+    DEVICE, RATES, ROOT, benches, build, context, gpu_floors, machine, program, record, render, runner, stages,
+)  # fmt: skip
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-from verify_gpu import benches, build, machine, record, render, runner, stages  # noqa: E402
-from verify_gpu.runner import Context, Result, Stage, State, run_stages, verdict  # noqa: E402
-
-gpu_cells, gpu_floors = benches.gpu_cells, benches.gpu_floors
-DEVICE = {"name": "NVIDIA Example 100", "capability": "9.0", "memory_gib": 80.0, "driver": "580.1", "driver_cuda": "13.0",
-          "sm_count": 132, "l2_bytes": 50 * 2**20}  # fmt: skip
-RATES = {"hbm_read": 3e12, "l2_read": 5e12, "mma_f16": 6e14, "mma_bf16": 5e14, "ex2": 4e12, "l2_bytes": 50e6}
-
-
-@pytest.fixture
-def context(tmp_path) -> Context:
-    made = Context(ROOT, tmp_path / "out", DEVICE)
-    made.out.mkdir()
-    made.log = tmp_path / "log"
-    made.log.write_text("")
-    made.deadline = time.monotonic() + 60
-    return made
+from verify_gpu.runner import Context, Result, Stage, State, run_stages, verdict
 
 
 def state_of(context: Context, **key) -> State:
@@ -46,12 +28,6 @@ def fake(name: str, ran: list[str], status: str = runner.PASSED, **options) -> S
         return Result(status, "" if status == runner.PASSED else f"{name} said so")
 
     return Stage(name, "a stage", run, **options)
-
-
-def program(path: Path, text: str) -> Path:
-    path.write_text("#!/bin/sh\n" + text)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
 
 
 def test_stages_resume(context, capsys):
@@ -329,91 +305,6 @@ def test_committed_gpu_records():
         assert path.with_suffix(".md").read_text() == render.render(loaded)
 
 
-def test_core_cells():
-    cells = gpu_cells.core()
-    assert len(set(cells)) == len(cells) and 90 <= len(cells) <= 110
-    assert set(cells) <= set(gpu_cells.full())
-    for field, values in (("n", gpu_cells.NS), ("k", gpu_cells.KS), ("d", gpu_cells.DS), ("type", gpu_cells.TYPES),
-                          ("preset", gpu_cells.PRESETS)):  # fmt: skip
-        assert {getattr(cell, field) for cell in cells} == set(values), field
-    # The shapes that the speed is stated for.
-    for n in (32, 256, 1024):
-        assert gpu_cells.Cell(n, 65536, 128, "float16", "ft") in cells
-    parts = [benches.cells_of_part(part, cells) for part in range(benches.CELL_PARTS)]
-    assert sorted(sum(parts, [])) == sorted(cells)
-    assert cells[0].line().split() == [str(field) for field in cells[0]]
-
-
-def test_chosen_cells():
-    (cell,) = gpu_cells.chosen(["32x65536x128"], ["bfloat16"], ["moco"])
-    assert cell == (32, 65536, 128, "bfloat16", "moco")
-    for wrong in ((["32x65536"], ["float16"], ["ft"]), (["1x2x3"], ["int8"], ["ft"]), (["1x2x3"], ["float16"], ["x"])):
-        with pytest.raises(ValueError):
-            gpu_cells.chosen(*wrong)
-
-
-def test_floors():
-    cell = gpu_cells.Cell(32, 65536, 128, "float16", "ft")
-    us, limit = gpu_floors.floor_us(cell, RATES, cold=True)
-    queue = 65536 * 128 * 2
-    assert limit == "memory" and us == pytest.approx((queue + 32 * 128 * 8) / 3e12 * 1e6)
-    # Hot, the queue comes from L2.
-    us, limit = gpu_floors.floor_us(cell, RATES, cold=False)
-    assert limit == "L2" and us == pytest.approx(queue / 5e12 * 1e6)
-    large = cell._replace(n=1024)
-    us, limit = gpu_floors.floor_us(large, RATES, cold=True)
-    assert limit == "products" and us == pytest.approx(4 * 1024 * 65536 * 128 / 6e14 * 1e6)
-    exact = gpu_floors.parts_us(large._replace(type="float32"), RATES, cold=True)
-    assert exact["products"] == pytest.approx(3 * us)
-    assert gpu_floors.parts_us(large._replace(type="float32-fast"), RATES, True)["products"] == pytest.approx(us)
-    assert gpu_floors.parts_us(large._replace(type="bfloat16"), RATES, True)["products"] == pytest.approx(us * 1.2)
-    # N is rounded up to what a product takes; mixed rows are written and read once more.
-    assert gpu_floors.parts_us(cell._replace(n=1), RATES, True)["products"] == pytest.approx(4 * 16 * 65536 * 128 / 6e8)
-    premixed = gpu_floors.parts_us(cell._replace(preset="ft-elementwise"), RATES, True)
-    assert premixed["memory"] > 1.9 * gpu_floors.parts_us(cell, RATES, True)["memory"]
-    assert "floors" not in gpu_floors.with_floors({"shape": [1, 2, 3], "error": "x"}, RATES)
-    assert "floors" not in gpu_floors.with_floors({"shape": [1, 2, 3], "us": {}}, {})
-
-
-def test_a_carried_build(context, tmp_path, monkeypatch):
-    source = tmp_path / "build"
-    source.mkdir()
-    names = [build.LIBRARY, *build.PROGRAMS.values()]
-    for name in names:
-        program(source / name, f"echo {name} GLIBC_2.34\n")
-    carried = tmp_path / "carry"
-    facts = {"architectures": "80;90", "sources": machine.sources_hash(ROOT), "commit": {"id": None, "dirty": None}}
-    manifest = build.pack(build.Programs.below(source), carried, facts, strip=False)
-    assert set(manifest["files"]) == set(names)
-    assert manifest["files"]["gpu_calls"]["glibc"] == "2.34"
-    context.carried = carried
-    assert build.check_carried(context).status == runner.PASSED
-    assert build.programs_of(context).api == (carried / "api_tests").resolve()
-    environment = build.environment_of(build.programs_of(context), ROOT)
-    assert environment["LD_LIBRARY_PATH"].startswith(str(carried))
-    assert environment["FLASHNCE_LIBRARY"] == str(carried / build.LIBRARY)
-    assert str(carried / "python") in environment["PYTHONPATH"].split(":")
-
-    context.device = {**DEVICE, "capability": "7.5"}
-    assert "not for this device" in build.check_carried(context).detail
-    context.device = DEVICE
-    monkeypatch.setattr(machine, "sources_hash", lambda _: "other")
-    assert "other sources" in build.check_carried(context).detail
-    (carried / "gpu_calls").write_text("changed")
-    assert "another file" in build.check_carried(context).detail
-    (carried / "manifest.json").unlink()
-    assert "no carried build" in build.check_carried(context).detail
-
-
-@pytest.mark.parametrize(
-    "architectures, device, runs",
-    [("80", "80", True), ("80;90", "90", True), ("80", "86", True), ("80", "90", True), ("80;90", "120", True),
-     ("80;90", "89", True), ("90", "80", False), ("80;120", "90", False), ("75;80", "75", True)],
-)  # fmt: skip
-def test_which_devices_a_build_covers(architectures, device, runs):
-    assert build.covers(architectures, device) == runs
-
-
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "verify_gpu", *arguments], cwd=ROOT, capture_output=True, text=True,
@@ -455,11 +346,3 @@ def test_the_whole_command_with_a_made_up_device(tmp_path, monkeypatch, capsys):
     assert main.main([*places, "--stage", "rates", "--again"]) == 0
     assert ran[4:] == ["rates"]
     assert "PASSED" in capsys.readouterr().out
-
-
-def test_lines_of_a_program_that_found_no_device(context, monkeypatch, tmp_path):
-    none = program(tmp_path / "none", 'echo \'{"device": null}\'\necho \'{"shape": [1\'\nexit 77\n')
-    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(*[none] * 6))
-    for run in (benches.rates, lambda c: benches.cells(0, c)):
-        result = run(context)
-        assert result.status == runner.SKIPPED and not any(result.data.values())

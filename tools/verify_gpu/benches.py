@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from . import build
+from . import build, machine
 from .runner import FAILED, PASSED, REFUSED, SKIPPED, Context, Done, Result, Stage, judged
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "cuda"))
@@ -18,6 +18,7 @@ import gpu_floors  # noqa: E402
 
 PEER_SHAPES = ("32x65536x128", "256x65536x128", "1024x65536x128", "256x65536x256", "256x65536x512")
 CELL_PARTS = 4  # stages that the cells are spread over
+PLAIN_MOST = 2**31  # N K D of a cell for the plain family
 NO_PROFILER = 9  # exit code of peers.gpu_kernels
 
 
@@ -42,6 +43,13 @@ def rates(context: Context) -> Result:
     return judged(done, {"rates": measured})
 
 
+def cells_for(device: dict) -> list[gpu_cells.Cell]:
+    """Where only the plain family runs, without those that would take it seconds a step."""
+    if int(machine.architecture(device)) >= 80:
+        return gpu_cells.core()
+    return [cell for cell in gpu_cells.core() if cell.n * cell.k * cell.d <= PLAIN_MOST]
+
+
 def cells_of_part(part: int, cells: list[gpu_cells.Cell]) -> list[gpu_cells.Cell]:
     """Every fourth cell, so that the parts take about as long as each other."""
     return cells[part::CELL_PARTS]
@@ -51,7 +59,7 @@ def cells(part: int, context: Context) -> Result:
     program = build.programs_of(context).bench
     if program is None:
         return Result(SKIPPED, "there is no gpu_bench: it was not built")
-    wanted = cells_of_part(part, gpu_cells.core())
+    wanted = cells_of_part(part, cells_for(context.device))
     given = context.out / f"cells-{part}.txt"
     given.write_text("".join(cell.line() + "\n" for cell in wanted))
     done = context.run("sh", "-c", '"$0" cells <"$1"', program, given)

@@ -96,6 +96,12 @@ def compile_command(folder: Path, tests: bool, jobs: int) -> list[str]:
     return ["cmake", "--build", str(folder), "-j", str(jobs), "--target", *targets]
 
 
+def architectures_of(device: dict) -> str:
+    """What a build for the device is compiled for; FLASHNCE_CUDA_ARCHS always has one of the sm80 family."""
+    own = machine.architecture(device)
+    return own if int(own) >= 80 else f"{own};80"
+
+
 def missing_tools() -> list[str]:
     return [name for name in ("cmake", "nvcc", "g++") if shutil.which(name) is None]
 
@@ -109,7 +115,7 @@ def build_here(context: Context) -> Result:
     missing = missing_tools()
     if missing:
         return Result(SKIPPED, f"there is no {' and no '.join(missing)} here: carry a build (--carried)")
-    folder, architecture = folder_of(context), machine.architecture(context.device)
+    folder, architecture = folder_of(context), architectures_of(context.device)
     tests = True
     done = context.run(*configure(context.root, folder, architecture, tests))
     if done.code != 0 and "Catch2" in done.output:
