@@ -82,10 +82,10 @@ RelaxedCapture::~RelaxedCapture() {
 }
 
 void check_stream(fnce_stream stream, int32_t device) {
-// The question is as old as CUDA 12.8, of the driver as well.
+// cudaStreamGetDevice exists since CUDA 12.8, and needs a driver as new.
 #if CUDART_VERSION >= 12080
   if (stream == nullptr) return;  // the present device's own
-  // Some drivers do not answer it while the stream is captured, and the question spoils the capture.
+  // Some drivers refuse it while the stream is captured, and the question then spoils the capture.
   cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
   check_runtime(cudaStreamIsCapturing(stream, &capture), "stream");
   if (capture != cudaStreamCaptureStatusNone) return;

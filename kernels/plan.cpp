@@ -19,12 +19,13 @@ constexpr int64_t kMaxBlocks = 2147483647;              // gridDim.x
 constexpr int64_t kLeastTiles = 4;                      // key tiles of a split
 constexpr int64_t kMaxSplitBytes = int64_t{256} << 20;  // of O over all splits: it is read again by the last kernel
 constexpr int kPlainBlocksPerSm = 4;
-constexpr int64_t kSplitTiles =
-    4;  // what starting and ending a split takes, in key tiles (intended; no device has told)
+// What starting and ending a split takes, in key tiles (intended; no device has told).
+constexpr int64_t kTilesOfASplit = 4;
 constexpr int64_t kMostWaves = 8;  // of blocks
-constexpr int64_t kMostKeys =
-    1 << 14;  // of a split whose sums the matrix units hold, which cut off digits (products.cuh)
-constexpr int64_t kMostCounted = 1 << 29;  // of any: statistics count columns, twice as many with a union, in 32 bits
+// Keys of a split whose sums the matrix units hold, which cut off digits (products.cuh).
+constexpr int64_t kMostKeys = 1 << 14;
+// Of one of float16x3: statistics of the sm80 family count columns, twice as many with a union, in 32 bits.
+constexpr int64_t kMostCounted = 1 << 29;
 
 constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
@@ -36,7 +37,7 @@ Operand operand_of(const fnce_problem& p) {
 }
 
 // The splits with which the last block ends first, when `at_once` blocks run at a time: blocks start in waves, each lasts as long
-// as its key tiles and kSplitTiles more. Not fewer than `least` where that can be, and not too many sums to merge.
+// as its key tiles and kTilesOfASplit more. Not fewer than `least` where that can be, and not too many sums to merge.
 int32_t splits_for(const Problem& problem, int64_t at_once, int64_t row_blocks, int64_t key_tiles, int64_t least) {
   const int64_t bytes = problem.n() * problem.d() * int64_t{sizeof(float)};
   const int64_t most = std::min({key_tiles / kLeastTiles, kMaxSplitBytes / bytes, kMaxSplits});
@@ -45,7 +46,7 @@ int32_t splits_for(const Problem& problem, int64_t at_once, int64_t row_blocks, 
        ++splits) {
     const int64_t waves = divide_up(row_blocks * splits, at_once);
     if (waves > kMostWaves && least_time != std::numeric_limits<int64_t>::max()) break;
-    const int64_t time = waves * (divide_up(key_tiles, splits) + kSplitTiles);
+    const int64_t time = waves * (divide_up(key_tiles, splits) + kTilesOfASplit);
     if (time < least_time) best = splits, least_time = time;
   }
   return static_cast<int32_t>(best);

@@ -14,7 +14,7 @@ import sys
 import torch
 
 from .errors import errors_of, reference_step
-from .gpu_clock import Clock, Timed, interleaved, peak_mib
+from .gpu_clock import Clock, Timed, interleaved, peak_mib, reason
 from .gpu_steps import DeviceGemms, all_peers, draws_on, on_device
 from .steps import Draws, Inputs, Shape
 
@@ -23,11 +23,6 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 
 def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:240]}" if lines else type(error).__name__
 
 
 def measure(shape: Shape, dtype: str, rounds: int, without: list[str], device: torch.device) -> dict:

@@ -1,5 +1,5 @@
 """Times of a step on a CUDA device, by events: on a stream and in a CUDA graph, with a cold queue and a hot one. On a stream
-with a cold queue the host enqueues the step while the device still writes, so what the host takes does not show.
+with a cold queue the host enqueues the step while the device still writes, so what the host takes is hidden for as long as that writing lasts.
 
 Cold: before each step memory is written that is larger than L2, outside of what is timed. On the CPU, where there is
 nothing to flush or capture, only the time on a stream is taken; that is for trying the program.
@@ -20,6 +20,12 @@ WARM = 3
 
 def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:240]}" if lines else type(error).__name__
 
 
 class Clock:
@@ -79,6 +85,7 @@ class Timed:
                 step()
 
         # name: (what runs, steps of it, cold)
+        # A step that is to run few times only is not run by tens either.
         self.ways = {"stream_cold": (step, 1, True)}
         if most_rounds is None or not clock.cuda:
             self.ways["stream_hot"] = (hot, HOT_STEPS, False)
@@ -89,7 +96,7 @@ class Timed:
             except Exception as error:
                 # Host synchronisation, or a draw on the host: what cannot be captured has no time in a graph.
                 self.ways = {name: way for name, way in self.ways.items() if name.startswith("stream")}
-                self.no_graph = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}" if str(error) else "?"
+                self.no_graph = reason(error)
                 clock.wait()
         self.times: dict[str, list[float]] = {name: [] for name in self.ways}
 
@@ -100,7 +107,7 @@ class Timed:
             self.run_ways()
         except Exception as error:
             # The others go on.
-            self.error = f"{type(error).__name__}: {str(error)[:200]}"
+            self.error = reason(error)
 
     def run_ways(self) -> None:
         for name, (run, steps, cold) in self.ways.items():

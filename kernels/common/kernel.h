@@ -16,7 +16,7 @@
 namespace fnce::cuda {
 
 struct Grid {
-  unsigned x = 1, y = 1, z = 1;
+  unsigned x = 1, y = 1;
 };
 
 // A kernel of one struct of parameters, with what a launch of it needs.
@@ -51,14 +51,14 @@ template <class Params>
 void launch(const Kernel<Params>& kernel, Grid grid, const Params& params, fnce_stream stream) {
 #if !defined(FNCE_HOSTCUDA)
   cudaLaunchConfig_t config = {};
-  config.gridDim = {grid.x, grid.y, grid.z};
+  config.gridDim = {grid.x, grid.y, 1};
   config.blockDim = {static_cast<unsigned>(kernel.threads), 1, 1};
   config.dynamicSmemBytes = static_cast<size_t>(kernel.shared_bytes);
   config.stream = stream;
   void* arguments[] = {const_cast<Params*>(&params)};
   check_launch(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel.function), arguments), kernel.name);
 #else
-  check_launch(hostcuda::launch({grid.x, grid.y, grid.z}, static_cast<unsigned>(kernel.threads),
+  check_launch(hostcuda::launch({grid.x, grid.y, 1}, static_cast<unsigned>(kernel.threads),
                                 static_cast<size_t>(kernel.shared_bytes), kernel.name, stream,
                                 [function = kernel.function, params] { function(params); }),
                kernel.name);

@@ -1,5 +1,6 @@
-// The instructions of this family, each a function: asynchronous copies, matrix loads, matrix products, exponentials. On the
-// device inline PTX, and nowhere else; under tests/hostcuda their models (compared with a device by tests/gpu/conformance).
+// The instructions of this family, each a function: asynchronous copies, matrix loads, matrix products, exponentials; and reads of
+// a thread's place that the compiler does not move. On the device inline PTX, and nowhere else; under tests/hostcuda their models
+// (compared with a device by tests/gpu/conformance).
 #pragma once
 #include "common/platform.cuh"
 

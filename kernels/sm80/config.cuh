@@ -50,10 +50,9 @@ struct Shared {
   FNCE_DEVICE_MEMBER uint16_t* keys(int stage, int plane) const {
     return anchors(C::kDividesFeatures ? 0 : C::kPlanes) + (stage * C::kPlanes + plane) * C::kKeyElements;
   }
-  // A float32 tile as it comes: halves of pieces of 8 elements, which belong to one thread each, the first halves first, so that
-  // neighbouring threads read neighbouring 16 bytes.
+  // A float32 tile as it comes: halves of pieces of 8 elements, the first halves first (raw_place of index_maps.h).
   FNCE_DEVICE_MEMBER float4* raw(int piece, int half) const {
-    return reinterpret_cast<float4*>(keys(C::kStages, 0)) + half * (C::kKeyElements / kChunk) + piece;
+    return reinterpret_cast<float4*>(keys(C::kStages, 0)) + raw_place(piece, half, C::kKeyElements / kChunk);
   }
   // A feature warp's share of the scores, [row warp][feature warp][register / 4][lane].
   FNCE_DEVICE_MEMBER float4* partial_scores(int row_warp, int feature_warp) const {

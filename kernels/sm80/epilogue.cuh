@@ -1,5 +1,5 @@
 // The end of a block: its key warps' results are merged in their order through shared memory, and the first key warp of each row
-// warp writes the split's rows.
+// warp writes the split's rows; feature warps have nothing to merge, and each writes its features.
 #pragma once
 #include "sm80/statistics.cuh"
 

@@ -15,6 +15,18 @@ FNCE_HD constexpr int swizzled_chunk(int row, int chunk) { return (chunk & ~7) |
 // Element offset of a chunk in a tile of d features.
 FNCE_HD constexpr int tile_offset(int row, int chunk, int d) { return row * d + swizzled_chunk(row, chunk) * kChunk; }
 
+// Where half of a float32 piece of 8 elements lies among 16-byte places, of a tile of `pieces` pieces. Neither eight lanes that
+// read one half of neighbouring pieces nor eight that write both halves of four fall on the same banks.
+FNCE_HD constexpr int raw_place(int piece, int half, int pieces) { return half * pieces + (piece ^ (half << 2)); }
+// Which half piece a lane copies in turn `turn` of 2, when the warp's 32 pieces start at `first`: neighbouring lanes ask for
+// neighbouring 16 bytes of a row, so that whole sectors of 32 bytes are asked for once.
+struct HalfPiece {
+  int piece, half;
+};
+FNCE_HD constexpr HalfPiece copied_half(int first, int turn, int lane) {
+  return {first + 16 * turn + (lane >> 1), lane & 1};
+}
+
 // The row and chunk whose address a lane gives to ldmatrix.x4, inside a 16x16 piece (16 rows, 2 chunks).
 struct RowChunk {
   int row, chunk;

@@ -5,7 +5,7 @@
 
 namespace fnce::cuda::sm80 {
 
-// The key tiles of this block's split: step s of the walk is tile first + s. (At most 2 * 2^31 / 32 tiles.)
+// The key tiles of this block's split: step s of the walk is tile first + s. (At most 2 * 2^31 / 16 tiles.)
 struct Walk {
   int32_t first, steps;
 };
@@ -94,41 +94,56 @@ FNCE_DEVICE int thread_in_loop() {
   return C::kDividesFeatures ? thread_read_again() : static_cast<int>(threadIdx.x);
 }
 
-// Asks for a tile: 16-bit elements to their place in a stage, float32 ones to this thread's raw pieces.
+// A half piece of a float32 tile.
+template <class C>
+FNCE_DEVICE void load_half(const MainParams& p, const Segment& segment, const Shared<C>& shared, const int32_t* rows,
+                           const HalfPiece& at) {
+  constexpr int kChunks = C::kD / kChunk;
+  const int row = rows[at.piece / kChunks], feature = at.piece % kChunks * kChunk + 4 * at.half;
+  const int d = static_cast<int>(p.d);
+  const float* from = static_cast<const float*>(segment.rows) + (row >= 0 ? int64_t{row} * segment.stride : 0);
+  const bool inside = row >= 0 && feature < d;
+  if (p.wide)
+    cp_async_16(shared.raw(at.piece, at.half), inside ? from + feature : from, inside);
+  else
+    copy_elements<float, 4>(reinterpret_cast<float*>(shared.raw(at.piece, at.half)), from, feature, d, row >= 0);
+}
+
+// A chunk of a 16-bit tile.
+template <class C>
+FNCE_DEVICE void load_chunk(const MainParams& p, const Segment& segment, const int32_t* rows, int piece,
+                            uint16_t* tile) {
+  constexpr int kChunks = C::kD / kChunk;
+  const int chunk = piece % kChunks, key = piece / kChunks, feature = chunk * kChunk, row = rows[key];
+  const int d = static_cast<int>(p.d);
+  uint16_t* to = tile + tile_offset(key, chunk, C::kD);
+  const uint16_t* from = static_cast<const uint16_t*>(segment.rows) + (row >= 0 ? int64_t{row} * segment.stride : 0);
+  const bool inside = row >= 0 && feature < d;
+  if (p.wide)
+    cp_async_16(to, inside ? from + feature : from, inside);
+  else
+    copy_elements<uint16_t, kChunk>(to, from, feature, d, row >= 0);
+}
+
+// Asks for a tile: 16-bit elements to their place in a stage, float32 ones to the raw pieces of this warp.
 template <class C>
 FNCE_DEVICE void load_keys(const MainParams& p, const Walk& walk, const Shared<C>& shared, int step) {
   if (step >= walk.steps) return;
-  constexpr int kChunks = C::kD / kChunk, kPieces = C::kKeys * kChunks;
+  constexpr int kPieces = C::kKeys * (C::kD / kChunk);
   const Segment& segment = p.segments[range_of<C>(p, walk, step).segment];
   const int32_t* rows = shared.rows(step);
-  const int d = static_cast<int>(p.d);
-  for (int piece = thread_in_loop<C>(); piece < kPieces; piece += C::kThreads) {
-    const int chunk = piece % kChunks, key = piece / kChunks, feature = chunk * kChunk;
-    const bool valid = rows[key] >= 0;
-    const int64_t start = valid ? int64_t{rows[key]} * segment.stride : 0;
+  const int thread = thread_in_loop<C>(), lane = thread % 32;
+  for (int piece = thread; piece < kPieces; piece += C::kThreads) {
     if constexpr (C::kConverts) {
-      const float* from = static_cast<const float*>(segment.rows) + start;
-      FNCE_UNROLL for (int half = 0; half < 2; ++half) {
-        const int first = feature + 4 * half;
-        const bool inside = valid && first < d;
-        if (p.wide)
-          cp_async_16(shared.raw(piece, half), inside ? from + first : from, inside);
-        else
-          copy_elements<float, 4>(reinterpret_cast<float*>(shared.raw(piece, half)), from, first, d, valid);
-      }
+      FNCE_UNROLL for (int turn = 0; turn < 2; ++turn)
+          load_half<C>(p, segment, shared, rows, copied_half(piece - lane, turn, lane));
     } else {
-      uint16_t* to = shared.keys(step % C::kStages, 0) + tile_offset(key, chunk, C::kD);
-      const uint16_t* from = static_cast<const uint16_t*>(segment.rows) + start;
-      const bool inside = valid && feature < d;
-      if (p.wide)
-        cp_async_16(to, inside ? from + feature : from, inside);
-      else
-        copy_elements<uint16_t, kChunk>(to, from, feature, d, valid);
+      load_chunk<C>(p, segment, rows, piece, shared.keys(step % C::kStages, 0));
     }
   }
 }
 
-// This thread's raw pieces become float16, once (kHalfFast) or as h + l (kHalfSplit). Returns the largest magnitude seen.
+// This thread's raw pieces, which its warp has copied, become float16, once (kHalfFast) or as h + l (kHalfSplit). Returns the largest magnitude seen.
 template <class C>
 FNCE_DEVICE float convert_keys(const Shared<C>& shared, float extent) {
   constexpr int kChunks = C::kD / kChunk, kPieces = C::kKeys * kChunks;

@@ -67,7 +67,10 @@ FNCE_DEVICE void advance(const MainParams& p, const Walk& walk, const Shared<C>&
                          float& extent) {
   cp_async_wait<C::kAhead - 1>();
   __syncthreads();
-  if constexpr (C::kConverts) extent = convert_keys<C>(shared, extent);
+  if constexpr (C::kConverts) {
+    extent = convert_keys<C>(shared, extent);
+    __syncwarp();  // the warp's raw pieces have been read, and are filled again
+  }
   const int thread = thread_in_loop<C>();
   if (thread < C::kKeys) {
     store_info<C>(shared, step + C::kAhead + 1, thread, next);

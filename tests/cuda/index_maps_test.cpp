@@ -131,6 +131,37 @@ TEST_CASE("sm80 copies: the pieces that a warp writes into a tile have no bank c
   }
 }
 
+TEST_CASE("sm80 raw pieces: places of their own, no bank conflict, whole sectors") {
+  for (const NamedTile& t : all_tiles()) {
+    if (!converts(t.operand)) continue;
+    const int pieces = t.tile.keys * t.tile.d / kChunk;
+    std::set<int> places, copied;
+    for (int first = 0; first < pieces; first += kLanes) {
+      for (int half = 0; half < 2; ++half) {
+        // In elements of 2 bytes, as worst_conflict counts.
+        const auto reading = [&](int lane) { return raw_place(first + lane, half, pieces) * kChunk; };
+        REQUIRE(worst_conflict(reading) == 1);
+        for (int lane = 0; lane < kLanes; ++lane) places.insert(raw_place(first + lane, half, pieces));
+      }
+      for (int turn = 0; turn < 2; ++turn) {
+        const auto at = [&](int lane) { return copied_half(first, turn, lane); };
+        const auto writing = [&](int lane) { return raw_place(at(lane).piece, at(lane).half, pieces) * kChunk; };
+        REQUIRE(worst_conflict(writing) == 1);
+        for (int lane = 0; lane < kLanes; ++lane) {
+          const int half_piece = 2 * at(lane).piece + at(lane).half;
+          // Pieces of this warp; neighbours of a row.
+          REQUIRE((at(lane).piece >= first && at(lane).piece < first + kLanes));
+          REQUIRE((lane % 2 == 0 || half_piece == 2 * at(lane - 1).piece + at(lane - 1).half + 1));
+          copied.insert(half_piece);
+        }
+      }
+    }
+    REQUIRE(
+        (static_cast<int>(places.size()) == 2 * pieces && *places.begin() == 0 && *places.rbegin() == 2 * pieces - 1));
+    REQUIRE(static_cast<int>(copied.size()) == 2 * pieces);
+  }
+}
+
 TEST_CASE("sm80 fragments: what ldmatrix loads is what mma takes") {
   for (int lane = 0; lane < kLanes; ++lane)
     for (int reg = 0; reg < 4; ++reg)

@@ -108,6 +108,9 @@ def test_the_budget_ends_before_a_stage_not_in_it(context, tmp_path, capsys):
     # What does not fit is passed over, what does is run.
     assert not run_stages([fake("one", ran), fake("two", ran, least=5)], context, state_of(context), budget=10)
     assert ran == ["two"] and "not started" in capsys.readouterr().out
+    # Behind a gate that has not been passed nothing is.
+    assert not run_stages([fake("gate", ran, gate=True), fake("three", ran, least=5)], context, state_of(context), budget=10)
+    assert ran == ["two"]
     # Cut off by the budget and not by its own time, a stage has no result, and starts anew next time.
     sleeper = program(tmp_path / "sleeper", "sleep 30\n")
     state = state_of(context)

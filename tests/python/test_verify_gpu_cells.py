@@ -68,12 +68,12 @@ def test_a_carried_build(context, tmp_path, monkeypatch):
     source.mkdir()
     names = [build.LIBRARY, *build.PROGRAMS.values()]
     for name in names:
-        program(source / name, f"echo {name} GLIBC_2.34\n")
+        program(source / name, f"echo usage: {name} GLIBC_2.34 GLIBCXX_3.4.9 GLIBCXX_3.4.29\n")
     carried = tmp_path / "carry"
     facts = {"architectures": "80;90", "sources": machine.sources_hash(ROOT), "commit": {"id": None, "dirty": None}}
     manifest = build.pack(build.Programs.below(source), carried, facts, strip=False)
     assert set(manifest["files"]) == set(names)
-    assert manifest["files"]["gpu_calls"]["glibc"] == "2.34"
+    assert (manifest["files"]["gpu_calls"]["glibc"], manifest["files"]["gpu_calls"]["glibcxx"]) == ("2.34", "3.4.29")
     context.carried = carried
     assert build.check_carried(context).status == runner.PASSED
     assert build.programs_of(context).api == (carried / "api_tests").resolve()
@@ -82,6 +82,10 @@ def test_a_carried_build(context, tmp_path, monkeypatch):
     assert environment["FLASHNCE_LIBRARY"] == str(carried / build.LIBRARY)
     assert str(carried / "python") in environment["PYTHONPATH"].split(":")
 
+    with monkeypatch.context() as other:
+        # Where a library of this machine is too old.
+        other.setattr(context, "run", lambda *_, **__: runner.Done(1, "version `GLIBCXX_3.4.29' not found\n"))
+        assert "do not start here: version `GLIBCXX_3.4.29' not found" in build.check_carried(context).detail
     context.device = {**DEVICE, "capability": "7.5"}
     assert "not for this device" in build.check_carried(context).detail
     context.device = DEVICE

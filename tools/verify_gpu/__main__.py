@@ -27,7 +27,7 @@ def options_of(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the stages")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "verify-gpu", help="state and logs")
     parser.add_argument("--records", type=Path, default=RECORDS, help="where the record goes")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="start nothing that may take longer")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="pass over stages for which too little is left")
     parser.add_argument("--again", action="store_true", help="also what has a result")
     parser.add_argument("--failed", action="store_true", help="also what failed")
     parser.add_argument("--carried", type=Path, default=os.environ.get("FLASHNCE_CARRIED") or None,

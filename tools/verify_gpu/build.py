@@ -150,6 +150,11 @@ def check_carried(context: Context) -> Result:
         return Result(FAILED, "the carried build is of other sources than this tree: run --prepare again")
     if not covers(manifest["architectures"], machine.architecture(context.device)):
         return Result(FAILED, f"the carried build is for {manifest['architectures']}, not for this device")
+    # One that loads the library, and says nothing of a device.
+    environment = environment_of(Programs.below(context.carried), context.root)
+    done = context.run(context.carried / PROGRAMS["calls"], "--help", env=environment)
+    if done.code is None or "usage" not in done.output:
+        return Result(FAILED, f"the carried programs do not start here: {done.tail()}")
     data = {"built": "carried", "architectures": manifest["architectures"], "commit": manifest["commit"]}
     return Result(PASSED, "", data)
 
@@ -158,10 +163,10 @@ def hash_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def newest_glibc(path: Path) -> str:
-    """The newest version of the C library that a file asks for."""
-    versions = {tuple(map(int, found.split(b"."))) for found in re.findall(rb"GLIBC_(\d+\.\d+)", path.read_bytes())}
-    return ".".join(map(str, max(versions, default=(0,))))
+def newest(library: str, path: Path) -> str:
+    """The newest version of a library, GLIBC or GLIBCXX, that a file asks for."""
+    names = re.findall(rf"{library}_(\d+(?:\.\d+)+)".encode(), path.read_bytes())
+    return ".".join(map(str, max((tuple(map(int, name.split(b"."))) for name in names), default=(0,))))
 
 
 def pack(programs: Programs, target: Path, facts: dict, strip: bool = True) -> dict:
@@ -179,7 +184,8 @@ def pack(programs: Programs, target: Path, facts: dict, strip: bool = True) -> d
         file.chmod(0o755)
         if strip and shutil.which("strip"):
             subprocess.run(["strip", str(file)], check=True)
-        files[file.name] = {"bytes": file.stat().st_size, "sha256": hash_of(file), "glibc": newest_glibc(file)}
+        versions = {"glibc": newest("GLIBC", file), "glibcxx": newest("GLIBCXX", file)}
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": hash_of(file), **versions}
     copy_pytest(target / "python")
     manifest = {**facts, "files": files}
     (target / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
@@ -210,7 +216,8 @@ def prepare(root: Path, architectures: str = CARRIED_ARCHITECTURES, jobs: int | 
     if missing:
         raise SystemExit(f"verify-gpu: --prepare needs {', '.join(missing)}")
     folder = root / "build" / "carry-build"
-    # The programs use the C++ run-time library of the other machine: this one's inside them would ask for this one's glibc.
+    # Programs use the C++ library of the machine that they run on: the one of this machine, linked into them, would need this
+    # machine's glibc.
     for command in (
         configure(root, folder, architectures, True),
         compile_command(folder, True, jobs or os.cpu_count() or 1),
@@ -224,7 +231,7 @@ def prepare(root: Path, architectures: str = CARRIED_ARCHITECTURES, jobs: int | 
     }
     manifest = pack(Programs.below(folder), root / "build" / "carry", facts)
     for name, values in manifest["files"].items():
-        print(f"{values['bytes'] / 2**20:8.1f} MiB  {name} (glibc {values['glibc']} or newer)")
+        print(f"{values['bytes'] / 2**20:8.1f} MiB  {name} (glibc {values['glibc']}, glibcxx {values['glibcxx']} or newer)")
     total = size_of(root / "build" / "carry")
     print(f"{total / 2**20:8.1f} MiB  in build/carry")
     if total > LARGEST:

@@ -177,6 +177,8 @@ def run_stages(
             left = end - time.monotonic()
             if left < min(stage.least, limit):
                 say(f"{head:<28} not started: {max(left, 0):.0f} s of the budget are left")
+                if stage.gate:
+                    return False
                 finished = False
                 continue
             limit = min(limit, left)

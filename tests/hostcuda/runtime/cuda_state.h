@@ -73,9 +73,9 @@ cudaError_t call(const char* name, const Body& body) {
 // The allocation that holds the address; its type is cudaMemoryTypeUnregistered where there is none.
 Allocation allocation_of(const void* pointer);
 
-// Refuses what may not be called while a stream is being captured, and spoils the capture, as CUDA does.
 // How the calling thread wants its unsafe calls taken during captures (cudaThreadExchangeStreamCaptureMode).
 cudaStreamCaptureMode& capture_mode_of_thread();
+// Refuses what may not be called while a stream is being captured, and spoils the capture, as CUDA does.
 cudaError_t refuse_in_capture();
 // Executes `work` on the stream, or records it.
 cudaError_t enqueue(cudaStream_t stream, bool needs_current_device, std::function<cudaError_t()> work);

@@ -39,13 +39,14 @@ typedef float Row __attribute__((vector_size(kN * sizeof(float))));
 typedef double WideRow __attribute__((vector_size(kN * sizeof(double))));
 typedef int32_t IntRow __attribute__((vector_size(kN * sizeof(int32_t))));
 
-// 2^floor(log2 |x|), 0 for 0.
-double binade(double x) {
+// 2^floor(log2 |x|), but `least` of what is smaller, a denormal of its type; 0 for 0.
+double binade(double x, double least) {
+  if (x == 0) return 0;
   uint64_t bits;
   std::memcpy(&bits, &x, sizeof bits);
   bits &= 0x7ff0000000000000u;
   std::memcpy(&x, &bits, sizeof bits);
-  return x;
+  return std::fmax(x, least);
 }
 
 float towards_zero(double x) {
@@ -63,8 +64,7 @@ struct Factors {
 void add_products(const Factors& in, const MatrixUnits& units, Row& row) {
   for (int first = 0; first < kK; first += units.products) {
     WideRow c = __builtin_convertvector(row, WideRow), largest;
-    // The least exponent of float32: what lies below has the same spacing.
-    for (int n = 0; n < kN; ++n) largest[n] = std::fmax(binade(c[n]), 0x1p-126);
+    for (int n = 0; n < kN; ++n) largest[n] = std::fmax(binade(c[n], 0x1p-126), 0x1p-126);
     for (int k = first; k < first + units.products; ++k) {
       const WideRow product = in.a_binade[k] * in.b_binade[k];
       largest = largest > product ? largest : product;
@@ -88,6 +88,7 @@ void multiply(MmaOperands& operands) {
   alignas(64) uint16_t halves[kM * kK];
   alignas(64) float a[kM * kK], b_lanes[kK * kN];
   WideRow b[kK], b_binade[kK];
+  constexpr double kLeast = to_float == fnce::half_to_float ? 0x1p-14 : 0x1p-126;
   const MatrixUnits units = matrix_units();
   std::memcpy(halves, operands.a, sizeof operands.a);
   for (int i = 0; i < kM * kK; ++i) a[i] = to_float(halves[i]);
@@ -96,7 +97,7 @@ void multiply(MmaOperands& operands) {
   for (int k = 0; k < kK; ++k)
     for (int n = 0; n < kN; ++n) {
       b[k][n] = static_cast<double>(b_lanes[b_index(k, n)]);
-      b_binade[k][n] = binade(b[k][n]);
+      b_binade[k][n] = binade(b[k][n], kLeast);
     }
   Factors factors = {{}, {}, b, b_binade};
   for (int m = 0; m < kM; ++m) {
@@ -108,7 +109,7 @@ void multiply(MmaOperands& operands) {
     WideRow whole = __builtin_convertvector(before, WideRow);
     for (int k = 0; k < kK; ++k) {
       factors.a[k] = static_cast<double>(a[a_index(m, k)]);
-      factors.a_binade[k] = binade(factors.a[k]);
+      factors.a_binade[k] = binade(factors.a[k], kLeast);
       whole += factors.a[k] * b[k];
     }
     Row row = before;
