@@ -53,7 +53,7 @@ test_quick() {
   stage "format" format_check
   build_preset release ""
   ctest_stage "tests release" release -L quick
-  pytest_stage "tests python" tests/python
+  pytest_stage "tests python" -m "not full" tests/python
   stage "wheel" install_wheel
   pytest_stage "tests wheel" tests/package/test_wheel.py
 }
@@ -73,6 +73,7 @@ test_full() {
   FNCE_TEST_CASES=${FNCE_TEST_CASES:-$1} FNCE_TEST_SEED=${FNCE_TEST_SEED:-100001} \
     ctest_stage "tests long grid" release -R "randomised grid"
   ctest_stage "tests instruction sets" release -L full
+  pytest_stage "tests python full" -m full tests/python
   FNCE_SOAK_STEPS=$3 ctest_stage "soak" release -L long
   pytest_stage "tests sdist" tests/package/test_sdist.py
   test_arm64

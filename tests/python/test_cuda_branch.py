@@ -40,11 +40,12 @@ def run_on_harness(*arguments: str, **environment: str) -> None:
 
 
 @needs_harness
-@pytest.mark.parametrize("family", ["sm80", "plain"])
+@pytest.mark.parametrize("family", ["sm80", pytest.param("plain", marks=pytest.mark.full)])
 def test_the_cuda_branch_on_the_harness(family):
     run_on_harness(str(HERE / "cuda_cases.py"), FNCE_BACKEND=family)
 
 
+@pytest.mark.full
 @needs_harness
 def test_the_suite_on_the_harness():
     run_on_harness("-k", "not inductor", *(str(HERE / f"test_{name}.py") for name in SUITE))

@@ -126,6 +126,7 @@ def test_end_to_end(folder, tmp_path):
     assert "12/12" in lines[-1] and all(word in lines[-1] for word in ("loss ", "pos ", "neg ", "(var ", "acc@1 "))
 
 
+@pytest.mark.full
 def test_resume_in_another_process_is_bit_for_bit(folder, tmp_path):
     common = ["--data", folder, "--no-compare", *SMALL]
     assert process("--out", tmp_path / "whole", *common).returncode == 0

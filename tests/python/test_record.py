@@ -30,6 +30,8 @@ import table  # noqa: E402
 from peers import errors, ours  # noqa: E402
 from peers.steps import Inputs, Shape  # noqa: E402
 
+pytestmark = pytest.mark.full  # the benchmark program runs
+
 
 def bench(*arguments: str) -> subprocess.CompletedProcess:
     program = [sys.executable, str(BENCH / "run.py"), "--threads", "1", *arguments]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import flashnce
+import pytest
 from test_examples import EXAMPLE, differences, folder  # noqa: F401  (folder is a fixture)
 
 sys.path.insert(0, str(EXAMPLE))
@@ -77,6 +78,7 @@ def kill(process: subprocess.Popen) -> None:
     assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
 
 
+@pytest.mark.full
 def test_killed_and_resumed_is_bit_for_bit(folder, tmp_path):  # noqa: F811
     seed = int.from_bytes(os.urandom(4), "little")
     print(f"moments of the kills: seed {seed}")
