@@ -40,12 +40,11 @@ Operand operand_of(const fnce_problem& p) {
 // as its key tiles and kTilesOfASplit more. Not fewer than `least` where that can be, and not too many sums to merge.
 int32_t splits_for(const Problem& problem, int64_t at_once, int64_t row_blocks, int64_t key_tiles, int64_t least) {
   const int64_t bytes = problem.n() * problem.d() * int64_t{sizeof(float)};
-  const int64_t most = std::min({key_tiles / kLeastTiles, kMaxSplitBytes / bytes, kMaxSplits});
-  int64_t best = 1, least_time = std::numeric_limits<int64_t>::max();
-  for (int64_t splits = std::clamp<int64_t>(least, 1, std::max<int64_t>(most, 1)); splits <= std::max<int64_t>(most, 1);
-       ++splits) {
+  const int64_t most = std::max<int64_t>(1, std::min({key_tiles / kLeastTiles, kMaxSplitBytes / bytes, kMaxSplits}));
+  int64_t best = 0, least_time = std::numeric_limits<int64_t>::max();
+  for (int64_t splits = std::clamp<int64_t>(least, 1, most); splits <= most; ++splits) {
     const int64_t waves = divide_up(row_blocks * splits, at_once);
-    if (waves > kMostWaves && least_time != std::numeric_limits<int64_t>::max()) break;
+    if (waves > kMostWaves && best > 0) break;
     const int64_t time = waves * (divide_up(key_tiles, splits) + kTilesOfASplit);
     if (time < least_time) best = splits, least_time = time;
   }

@@ -134,17 +134,16 @@ void measure_rates(const std::function<void(const std::string&, double, const st
       "float32 fused multiply-adds/s");
   // 8 warps a block, each 8 products an iteration of 2 * 16 * 8 * 16 operations.
   const double operations = 8.0 * 8 * 4096 * blocks * kIterations;
-  const bool has_products = attribute(cudaDevAttrComputeCapabilityMajor) >= 8;
-  if (has_products)
+  if (attribute(cudaDevAttrComputeCapabilityMajor) >= 8) {
     put("mma_f16", operations / time([&] {
                      products<false><<<blocks, 256, 0, timer.stream()>>>(sink.as<float>(), kIterations);
                    }) * 1e6,
         "operations/s, mma.sync m16n8k16");
-  if (has_products)
     put("mma_bf16", operations / time([&] {
                       products<true><<<blocks, 256, 0, timer.stream()>>>(sink.as<float>(), kIterations);
                     }) * 1e6,
         "operations/s, mma.sync m16n8k16");
+  }
 
   const auto launch = [&] { nothing<<<static_cast<unsigned>(processors), 128, 0, timer.stream()>>>(); };
   const auto launches = [&] {

@@ -22,8 +22,8 @@ struct Tile {
   constexpr int threads() const { return 32 * row_warps * key_warps * feature_warps; }
   constexpr int keys_per_warp() const { return keys / key_warps; }
   constexpr int features_per_warp() const { return d / feature_warps; }
-  // Warps that divide the features keep their share of the anchors in registers, each its features of the scores' sums and of
-  // O; what they have of the scores is added up through shared memory, in order, for each of them.
+  // Each warp then keeps the anchors of its features, and O of them, in registers, and has a part of every score: parts are
+  // added up through shared memory, in order, by each warp for itself.
   constexpr bool divides_features() const { return feature_warps > 1; }
 };
 
