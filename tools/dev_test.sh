@@ -85,7 +85,8 @@ test_full() {
   build_preset fuzz "fuzz_one_call fuzz_sequence"
   stage "fuzzing" python3 tests/fuzz/run.py --build build/fuzz --runs "$2"
   stage "demo in short" demo_smoke --steps 40 --limit 2000 --queue-size 1024 --no-progress
-  build_bench
+  build_preset release "" -DFLASHNCE_BENCH=ON
+  ctest_stage "tests bench" release -L bench
   stage "bench in short" bench_program --rounds 1 --shapes 32x4096x64 --threads 1 --no-memory
   stage "bench compare in short" bench_program --compare build/release --rounds 6 --shapes 32x4096x64 --threads 1
 }

@@ -1,15 +1,11 @@
-// Device memory and times of what is put on a stream, for the benchmarks on a GPU: CUDA events, medians, with a CUDA graph and
-// without.
+// Device memory, a stream with the time of what is put on it, and graphs, for the benchmarks on a GPU.
 #pragma once
 #include <cuda_runtime_api.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <stdexcept>
 #include <string>
 #include <utility>
-#include <vector>
 
 namespace fnce::bench::gpu {
 
@@ -47,73 +43,65 @@ inline int attribute(cudaDeviceAttr which) {
   return value;
 }
 
-struct Spread {
-  double median = 0, least = 0, most = 0;  // microseconds
-};
-
-// Times what `enqueue` puts on the stream.
-class Timer {
+class Stopwatch {
  public:
-  Timer() {
+  Stopwatch() {
     FNCE_BENCH_CHECK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     FNCE_BENCH_CHECK(cudaEventCreate(&begin_));
     FNCE_BENCH_CHECK(cudaEventCreate(&end_));
   }
-  ~Timer() {
+  ~Stopwatch() {
     cudaEventDestroy(begin_);
     cudaEventDestroy(end_);
     cudaStreamDestroy(stream_);
   }
-  Timer(const Timer&) = delete;
-  Timer& operator=(const Timer&) = delete;
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
   cudaStream_t stream() const { return stream_; }
 
-  // Of `enqueue` as it is, divided by the `steps` that it holds: 3 times to warm up, then up to 15 times or `seconds`.
+  // Between two events around what `enqueue` puts on the stream.
   template <class Enqueue>
-  Spread stream_us(int steps, double seconds, const Enqueue& enqueue) const {
-    constexpr int kWarm = 3, kMost = 15, kFewest = 3;
-    std::vector<double> times;
-    const auto start = std::chrono::steady_clock::now();
-    for (int i = -kWarm; i < kMost; ++i) {
-      FNCE_BENCH_CHECK(cudaEventRecord(begin_, stream_));
-      enqueue();
-      FNCE_BENCH_CHECK(cudaEventRecord(end_, stream_));
-      FNCE_BENCH_CHECK(cudaEventSynchronize(end_));
-      float ms = 0;
-      FNCE_BENCH_CHECK(cudaEventElapsedTime(&ms, begin_, end_));
-      if (i >= 0) times.push_back(ms * 1e3 / steps);
-      const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      if (elapsed > seconds && times.size() >= kFewest) break;
-    }
-    std::sort(times.begin(), times.end());
-    return {times[times.size() / 2], times.front(), times.back()};
-  }
-
-  // The same captured in a graph.
-  template <class Enqueue>
-  Spread graph_us(int steps, double seconds, const Enqueue& enqueue) const {
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    FNCE_BENCH_CHECK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-    try {
-      enqueue();
-    } catch (...) {
-      cudaStreamEndCapture(stream_, &graph);
-      if (graph != nullptr) cudaGraphDestroy(graph);
-      throw;
-    }
-    FNCE_BENCH_CHECK(cudaStreamEndCapture(stream_, &graph));
-    const cudaError_t code = cudaGraphInstantiate(&executable, graph, 0);
-    cudaGraphDestroy(graph);
-    check(code, "cudaGraphInstantiate");
-    const Spread spread = stream_us(steps, seconds, [&] { FNCE_BENCH_CHECK(cudaGraphLaunch(executable, stream_)); });
-    cudaGraphExecDestroy(executable);
-    return spread;
+  double seconds(const Enqueue& enqueue) const {
+    FNCE_BENCH_CHECK(cudaEventRecord(begin_, stream_));
+    enqueue();
+    FNCE_BENCH_CHECK(cudaEventRecord(end_, stream_));
+    FNCE_BENCH_CHECK(cudaEventSynchronize(end_));
+    float milliseconds = 0;
+    FNCE_BENCH_CHECK(cudaEventElapsedTime(&milliseconds, begin_, end_));
+    return milliseconds * 1e-3;
   }
 
  private:
   cudaStream_t stream_ = nullptr;
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
+// What `enqueue` puts on a stream, captured.
+class Graph {
+ public:
+  template <class Enqueue>
+  Graph(cudaStream_t stream, const Enqueue& enqueue) {
+    cudaGraph_t graph = nullptr;
+    FNCE_BENCH_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    try {
+      enqueue();
+    } catch (...) {
+      cudaStreamEndCapture(stream, &graph);
+      if (graph != nullptr) cudaGraphDestroy(graph);
+      throw;
+    }
+    FNCE_BENCH_CHECK(cudaStreamEndCapture(stream, &graph));
+    const cudaError_t code = cudaGraphInstantiate(&executable_, graph, 0);
+    cudaGraphDestroy(graph);
+    check(code, "cudaGraphInstantiate");
+  }
+  ~Graph() { cudaGraphExecDestroy(executable_); }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  void launch(cudaStream_t stream) const { FNCE_BENCH_CHECK(cudaGraphLaunch(executable_, stream)); }
+
+ private:
+  cudaGraphExec_t executable_ = nullptr;
 };
 
 }  // namespace fnce::bench::gpu

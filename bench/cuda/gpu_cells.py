@@ -1,7 +1,7 @@
 """Which cells the benchmark on a GPU times where nothing else is asked for, and the full product.
 
 usage: gpu_cells.py [--full] [--shapes NxKxD,...] [--types NAME,...] [--presets NAME,...]
-Prints a cell a line, for `gpu_bench cells`.
+Prints a cell a line, for `gpu_bench --cells=-`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
                 where a float32 queue is split in two float16
   exponentials  N K of them
 
-Nothing else is counted: no launch, no random draw, no merging. Rates are those of `gpu_bench rates`.
+Nothing else is counted: no launch, no random draw, no merging. Rates are those of `gpu_bench`.
 """
 
 from __future__ import annotations
@@ -49,18 +49,21 @@ def floor_us(cell: Cell, rates: dict[str, float], cold: bool) -> tuple[float, st
 
 
 def with_floors(measured: dict, rates: dict[str, float]) -> dict:
-    """A line of `gpu_bench cells` with its floors, and the step's and the pass's multiple of them."""
-    if "us" not in measured or any(name not in rates for name in NEEDED):
+    """A cell as gpu_results gives it with its floors, and the step's and the pass's multiple of them, for what was measured."""
+    if "error" in measured or any(name not in rates for name in NEEDED):
         return measured
     cell = Cell(*measured["shape"], measured["type"], measured["preset"])
     floors = {}
     for state in ("cold", "hot"):
+        times = [measured["us"].get(f"{part}_graph_{state}") for part in ("step", "partial")]
+        if None in times:
+            continue
+        step, partial = (time["median"] for time in times)
         us, limit = floor_us(cell, rates, state == "cold")
-        step, partial = (measured["us"][f"{part}_graph_{state}"]["median"] for part in ("step", "partial"))
         floors[state] = {
             "us": round(us, 3),
             "limit": limit,
             "step_over_floor": round(step / us, 3),
             "partial_over_floor": round(partial / us, 3),
         }
-    return {**measured, "floors": floors}
+    return {**measured, "floors": floors} if floors else measured

@@ -217,7 +217,8 @@ def results_of(status: str = runner.PASSED) -> dict[str, Result]:
     cell = {"shape": [256, 65536, 128], "type": "float16", "preset": "ft", "us": us, "plan": "cuda"}
     found["rates"].data = {"rates": {name: {"value": value, "unit": "1/s"} for name, value in RATES.items()}}
     found["cells-1"].data = {"cells": [gpu_floors.with_floors(cell, RATES)]}
-    found["cells-2"].data = {"cells": [{**cell, "shape": [32, 4096, 64], "error": "a | b"}]}
+    cut_off = gpu_floors.with_floors({**cell, "shape": [1024, 4096, 64], "us": {"step_graph_cold": spread}}, RATES)
+    found["cells-2"].data = {"cells": [{**cell, "shape": [32, 4096, 64], "error": "a | b"}, cut_off]}
     found["conformance"].data = {"counts": {"PASS": 3}, "failed": [], "numbers": {"ex2, largest error": 1.25}}
     found["gemms"].data = {
         "gemms": [{"shape": [256, 65536, 128], "type": "float16", "us": {"graph_cold": {**spread, "median": 77.0}}}]
@@ -249,7 +250,7 @@ def test_a_made_up_record_and_its_page(tmp_path):
     render.write(written, path)
     assert record.load(path) == written
     page = path.with_suffix(".md").read_text()
-    for words in ("NVIDIA Example 100", "| conformance | passed", "256×65536×128", "77", "ex2, largest error",
+    for words in ("NVIDIA Example 100", "| conformance | passed", "256×65536×128", "1024×4096×64", "77", "ex2, largest error",
                   "a \\| b", "FT, eager", "Not run: cudnn-ft (no)", "`main`"):  # fmt: skip
         assert words in page, words
     done = subprocess.run(

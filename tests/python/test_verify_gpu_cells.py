@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from verify_gpu_cases import (  # noqa: F401
-    DEVICE, RATES, ROOT, benches, build, context, gpu_cells, gpu_floors, machine, program, runner,
+    DEVICE, RATES, ROOT, benches, build, context, gpu_cells, gpu_floors, gpu_results, machine, program, runner,
 )  # fmt: skip
 
 
@@ -106,8 +109,102 @@ def test_which_devices_a_build_covers(architectures, device, runs):
     assert build.covers(architectures, device) == runs
 
 
-def test_lines_of_a_program_that_found_no_device(context, monkeypatch, tmp_path):
-    none = program(tmp_path / "none", 'echo \'{"device": null}\'\necho \'{"shape": [1\'\nexit 77\n')
+def test_a_build_without_what_is_missing(context, monkeypatch, tmp_path):
+    """Programs whose packages CMake does not find are left out; the others are built."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    said = tmp_path / "said"
+    missing = "".join(
+        f"""case "$*" in *{option}=ON*) echo 'By not providing "Find{package}.cmake" in CMAKE_MODULE_PATH'; exit 1;; esac\n"""
+        for option, package in (("FLASHNCE_TESTS", "Catch2"), ("FLASHNCE_BENCH", "benchmark"))
+    )
+    program(tools / "cmake", f'echo "$*" >>{said}\n{missing}')
+    for name in ("nvcc", "g++"):
+        program(tools / name, "")
+    monkeypatch.setenv("PATH", f"{tools}:/bin:/usr/bin")
+    result = build.build_here(context)
+    assert result.status == runner.PASSED and result.detail == "without api_tests, gpu_bench: Catch2, benchmark not found here"
+    built = said.read_text().splitlines()[-1]
+    assert "gpu_conformance" in built and "api_tests" not in built and "gpu_bench" not in built
+    # Any other failure is one.
+    program(tools / "cmake", "echo no compiler; exit 1\n")
+    assert build.build_here(context).status == runner.FAILED
+
+
+def test_libraries_that_travel(monkeypatch, tmp_path):
+    library = tmp_path / "elsewhere.so"
+    program(tmp_path / "ldd", f"echo ' libbenchmark.so.1 => {library} (0x1)'; echo ' libc.so.6 => /lib/libc.so.6 (0x2)'\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert build.libraries_of(tmp_path / "any") == [("libbenchmark.so.1", library)]
+
+
+def entry(name: str, aggregate: str, us: float, **more) -> dict:
+    return {"run_name": name, "aggregate_name": aggregate, "real_time": us, "time_unit": "us", **more}
+
+
+def bench_program(path: Path, report: dict, code: int = 0):
+    """A gpu_bench that writes a report."""
+    return program(path, f"cat >\"${{1#--benchmark_out=}}\" <<'END'\n{json.dumps(report, indent=2)}\nEND\nexit {code}\n")
+
+
+def test_rates_and_cells_of_a_report(context, monkeypatch, tmp_path):
+    wanted = benches.cells_of_part(0, benches.cells_for(DEVICE))
+    counters = {"cold_queues": 3.0, "workspace": 4096.0}
+    names = [f"{part}/graph/{state}" for part in ("step", "partial") for state in ("cold", "hot")]
+    cells = [
+        entry(f"{name}/{c.preset}/{c.type}/n:{c.n}/k:{c.k}/d:{c.d}/manual_time", kind, us, **counters)
+        for c in wanted for name in names for kind, us in (("mean", 9.0), ("median", 5.0), ("min", 4.0), ("max", 7.0))
+    ]  # fmt: skip
+    rates = [
+        entry("rate/hbm_read/manual_time", "median", 300.0, bytes_per_second=3e12, label="bytes/s, 1 GiB"),
+        entry("rate/ex2/manual_time", "median", 100.0, items_per_second=4e12, label="ex2.approx/s"),
+        entry("rate/launch_graph/manual_time", "median", 1.5, label="us"),
+        entry("rate/launch_graph/manual_time", "max", 2.5, label="us"),
+    ]
+    file = bench_program(tmp_path / "bench", {"context": {"l2_bytes": "52428800"}, "benchmarks": rates + cells})
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(*[file] * 6))
+    result = benches.rates(context)
+    assert result.status == runner.PASSED
+    assert {name: rate["value"] for name, rate in result.data["rates"].items()} == {
+        "l2_bytes": 52428800, "hbm_read": 3e12, "ex2": 4e12, "launch_graph": 1.5,
+    }  # fmt: skip
+    assert result.data["rates"]["ex2"]["unit"] == "ex2.approx/s"
+    known = {name: {"value": value} for name, value in RATES.items()}
+    monkeypatch.setattr(context, "data_of", lambda _: {"rates": known}, raising=False)
+    result = benches.cells(0, context)
+    assert result.status == runner.PASSED and len(result.data["cells"]) == len(wanted)
+    first = result.data["cells"][0]
+    assert first["us"]["partial_graph_hot"] == {"median": 5.0, "min": 4.0, "max": 7.0} and first["workspace"] == 4096
+    assert first["floors"]["cold"]["step_over_floor"] > 0
+
+    # A cell that fails, and one that is missing.
+    broken = {"run_name": cells[0]["run_name"], "error_occurred": True, "error_message": "no memory"}
+    bench_program(file, {"context": {}, "benchmarks": [broken, *cells[16:]]})
+    result = benches.cells(0, context)
+    assert result.status == runner.FAILED and "1 cells failed, 0 are missing" in result.detail
+    assert result.data["cells"][0]["error"] == "step_graph_cold: no memory"
+    bench_program(file, {"context": {}, "benchmarks": cells[16:]})
+    assert "0 cells failed, 1 are missing" in benches.cells(0, context).detail
+    # A rate that fails.
+    wrong = {"run_name": "rate/ex2/manual_time", "error_occurred": True, "error_message": "gone"}
+    bench_program(file, {"context": {}, "benchmarks": [wrong]})
+    result = benches.rates(context)
+    assert result.status == runner.FAILED and result.detail == "rate/ex2/manual_time: gone"
+
+
+def test_a_report_that_was_cut_off():
+    entries = [entry(f"rate/{name}/manual_time", "median", 1.0) for name in ("a", "b", "c")]
+    # As Google Benchmark writes it: the closing brace of an entry has four spaces in front.
+    fields = (",\n".join(f'      "{k}": {json.dumps(v)}' for k, v in e.items()) for e in entries)
+    listed = ",\n".join(f"    {{\n{text}\n    }}" for text in fields)
+    text = '{\n  "context": {\n    "sm_count": "8"\n  },\n  "benchmarks": [\n' + listed
+    for cut, left in ((text, 3), (text[: text.index("rate/c") + 3], 2), (text[: text.index("rate/a") + 3], 0), ("", 0)):
+        report = gpu_results.report_of(cut)
+        assert len(gpu_results.rates_of(report)) - ("sm_count" in report["context"]) == left
+
+
+def test_a_program_that_found_no_device(context, monkeypatch, tmp_path):
+    none = program(tmp_path / "none", "echo 'SKIP: there is no CUDA device'\nexit 77\n")
     monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(*[none] * 6))
     for run in (benches.rates, lambda c: benches.cells(0, c)):
         result = run(context)

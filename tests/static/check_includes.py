@@ -34,6 +34,7 @@ RULES = [
     ("tests/hostcuda/", ["tests/hostcuda/", "tests/support/", "kernels/", "src/core/", "src/math/", PUBLIC]),
     ("tests/gpu/", ["tests/gpu/", "tests/support/", "tests/oracle/", "tests/hostcuda/", "kernels/", "src/core/", "src/math/",
                     PUBLIC]),
+    ("tests/bench/", ["tests/bench/", "tests/hostcuda/", "bench/"]),
     ("tests/abi/", ["tests/abi/", PUBLIC]),
     ("tests/fuzz/", ["tests/fuzz/", PUBLIC]),
     ("tests/soak/", ["tests/soak/", PUBLIC]),

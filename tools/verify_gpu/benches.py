@@ -15,10 +15,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "cuda"))
 
 import gpu_cells  # noqa: E402
 import gpu_floors  # noqa: E402
+import gpu_results  # noqa: E402
 
 PEER_SHAPES = ("32x65536x128", "256x65536x128", "1024x65536x128", "256x65536x256", "256x65536x512")
 CELL_PARTS = 4  # stages that the cells are spread over
 PLAIN_MOST = 2**31  # N K D of a cell for the plain family
+NO_BENCH = "there is no gpu_bench: it was not built (it needs Google Benchmark)"
 NO_PROFILER = 9  # exit code of peers.gpu_kernels
 
 
@@ -34,13 +36,26 @@ def json_lines(done: Done, field: str = "shape") -> list[dict]:
     return [line for line in found if field in line]
 
 
-def rates(context: Context) -> Result:
+def bench(context: Context, *arguments: str | Path) -> tuple[Done | None, dict]:
+    """gpu_bench on the device and its report, what there is of it if it was cut off; None where there is no gpu_bench."""
     program = build.programs_of(context).bench
     if program is None:
-        return Result(SKIPPED, "there is no gpu_bench: it was not built")
-    done = context.run(program, "rates")
-    measured = {line["rate"]: {"value": line["value"], "unit": line["unit"]} for line in json_lines(done, "rate")}
-    return judged(done, {"rates": measured})
+        return None, {}
+    report = context.out / f"{context.log.stem}.json"
+    report.unlink(missing_ok=True)
+    done = context.run(program, f"--benchmark_out={report}", *arguments)
+    return done, gpu_results.report_of(report.read_text() if report.exists() else "")
+
+
+def rates(context: Context) -> Result:
+    done, report = bench(context)
+    if done is None:
+        return Result(SKIPPED, NO_BENCH)
+    result = judged(done, {"rates": gpu_results.rates_of(report)})
+    for name, error in gpu_results.errors_of(report).items():
+        if result.status == PASSED:
+            result.status, result.detail = FAILED, f"{name}: {error}"
+    return result
 
 
 def cells_for(device: dict) -> list[gpu_cells.Cell]:
@@ -56,15 +71,14 @@ def cells_of_part(part: int, cells: list[gpu_cells.Cell]) -> list[gpu_cells.Cell
 
 
 def cells(part: int, context: Context) -> Result:
-    program = build.programs_of(context).bench
-    if program is None:
-        return Result(SKIPPED, "there is no gpu_bench: it was not built")
     wanted = cells_of_part(part, cells_for(context.device))
-    given = context.out / f"cells-{part}.txt"
+    given = context.out / f"cells-{part + 1}.txt"
     given.write_text("".join(cell.line() + "\n" for cell in wanted))
-    done = context.run("sh", "-c", '"$0" cells <"$1"', program, given)
+    done, report = bench(context, f"--cells={given}")
+    if done is None:
+        return Result(SKIPPED, NO_BENCH)
     known = {name: rate["value"] for name, rate in context.data_of("rates").get("rates", {}).items()}
-    measured = [gpu_floors.with_floors(line, known) for line in json_lines(done)]
+    measured = [gpu_floors.with_floors(line, known) for line in gpu_results.cells_of(report)]
     result = judged(done, {"cells": measured})
     wrong = [cell for cell in measured if "error" in cell]
     if result.status == PASSED and (wrong or len(measured) != len(wanted)):

@@ -1,7 +1,7 @@
 """The programs that the stages run: built here for the device, or brought along.
 
-A carried build is a folder that `./dev verify-gpu --prepare` makes on a machine with nvcc, Catch2 and Highway, for one
-that has none of them: the library, the programs and a manifest that says of which sources they are.
+A carried build is a folder that `./dev verify-gpu --prepare` makes on a machine with nvcc, Catch2, Google Benchmark and
+Highway, for one that has none of them: the library, the programs and a manifest that says of which sources they are.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ PROGRAMS = {
     "calls": "gpu_calls",
     "bench": "gpu_bench",
 }
+# What some programs are built with and others not, by the package that CMake looks for.
+NEEDS = {"Catch2": "api", "benchmark": "bench"}
+# Shared libraries of packages, which travel with what needs them.
+CARRIED_LIBRARIES = ("libbenchmark",)
 IMITATIONS = ("hostcuda", "amx_model")  # folders of libraries whose CUDA, or AMX, is a model on the CPU
 # What pytest consists of: pure Python, so that the tests of the binding run on a machine that has only PyTorch.
 PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
@@ -79,21 +83,27 @@ def environment_of(programs: Programs, root: Path) -> dict[str, str]:
     }
 
 
-def configure(root: Path, folder: Path, architectures: str, tests: bool) -> list[str]:
-    """The command."""
+def configure(root: Path, folder: Path, architectures: str, without: set[str] = frozenset()) -> list[str]:
+    """The command; `without`: packages of NEEDS that are not there."""
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     return [
         "cmake", "-S", str(root), "-B", str(folder), *generator, "-DCMAKE_BUILD_TYPE=Release", "-DFLASHNCE_CUDA=ON",
         f"-DFLASHNCE_CUDA_ARCHS={architectures}", "-DFLASHNCE_GPU_PROGRAMS=ON",
-        f"-DFLASHNCE_TESTS={'ON' if tests else 'OFF'}",
+        f"-DFLASHNCE_TESTS={'OFF' if 'Catch2' in without else 'ON'}",
+        f"-DFLASHNCE_BENCH={'OFF' if 'benchmark' in without else 'ON'}",
     ]  # fmt: skip
 
 
-def compile_command(folder: Path, tests: bool, jobs: int) -> list[str]:
+def compile_command(folder: Path, jobs: int, without: set[str] = frozenset()) -> list[str]:
     # The models are built with the program that loads them.
-    left_out = {"models"} if tests else {"models", "api"}
+    left_out = {"models", *(NEEDS[package] for package in without)}
     targets = ["flashnce", *(target for name, target in PROGRAMS.items() if name not in left_out)]
     return ["cmake", "--build", str(folder), "-j", str(jobs), "--target", *targets]
+
+
+def not_found(output: str) -> set[str]:
+    """The packages of NEEDS that CMake says it did not find."""
+    return {name for name in NEEDS if re.search(rf"\b(Find{name}|{name}Config)\.cmake\b", output)}
 
 
 def architectures_of(device: dict) -> str:
@@ -116,16 +126,17 @@ def build_here(context: Context) -> Result:
     if missing:
         return Result(SKIPPED, f"there is no {' and no '.join(missing)} here: carry a build (--carried)")
     folder, architecture = folder_of(context), architectures_of(context.device)
-    tests = True
-    done = context.run(*configure(context.root, folder, architecture, tests))
-    if done.code != 0 and "Catch2" in done.output:
-        tests = False
-        done = context.run(*configure(context.root, folder, architecture, tests))
+    without: set[str] = set()
+    done = context.run(*configure(context.root, folder, architecture))
+    while done.code != 0 and (more := not_found(done.output) - without):
+        without |= more
+        done = context.run(*configure(context.root, folder, architecture, without))
     if done.code == 0:
-        done = context.run(*compile_command(folder, tests, os.cpu_count() or 1))
+        done = context.run(*compile_command(folder, os.cpu_count() or 1, without))
     result = judged(done, {"built": "here", "architectures": architecture})
-    if result.status == PASSED and not tests:
-        result.detail = "without the tests of the C interface: there is no Catch2"
+    if result.status == PASSED and without:
+        programs = ", ".join(PROGRAMS[NEEDS[package]] for package in sorted(without))
+        result.detail = f"without {programs}: {', '.join(sorted(without))} not found here"
     return result
 
 
@@ -169,17 +180,28 @@ def newest(library: str, path: Path) -> str:
     return ".".join(map(str, max((tuple(map(int, name.split(b"."))) for name in names), default=(0,))))
 
 
+def libraries_of(file: Path) -> list[tuple[str, Path]]:
+    """Of CARRIED_LIBRARIES, those that a program asks for: name and where it is on this machine."""
+    found = subprocess.run(["ldd", str(file)], capture_output=True, text=True).stdout
+    lines = re.findall(r"^\s*(\S+)\.so(\S*) => (/\S+)", found, re.MULTILINE)
+    return [(f"{name}.so{version}", Path(path)) for name, version, path in lines if name in CARRIED_LIBRARIES]
+
+
 def pack(programs: Programs, target: Path, facts: dict, strip: bool = True) -> dict:
     """Copies the programs and writes the manifest, which it returns."""
     if target.exists():
         shutil.rmtree(target)
     target.mkdir(parents=True)
-    files = {}
+    sources = {}
     for name, source in vars(programs).items():
         if source is None:
             raise SystemExit(f"verify-gpu: the build has no {PROGRAMS.get(name, LIBRARY)}")
-        # The library under the name that programs ask for, not under its full version.
-        file = target / (LIBRARY if name == "library" else source.name)
+        # Libraries under the names that programs ask for, not under their full versions.
+        sources[LIBRARY if name == "library" else source.name] = source
+        sources |= libraries_of(source)
+    files = {}
+    for name, source in sources.items():
+        file = target / name
         shutil.copyfile(source, file)
         file.chmod(0o755)
         if strip and shutil.which("strip"):
@@ -219,8 +241,8 @@ def prepare(root: Path, architectures: str = CARRIED_ARCHITECTURES, jobs: int | 
     # Programs use the C++ library of the machine that they run on: the one of this machine, linked into them, would need this
     # machine's glibc.
     for command in (
-        configure(root, folder, architectures, True),
-        compile_command(folder, True, jobs or os.cpu_count() or 1),
+        configure(root, folder, architectures),
+        compile_command(folder, jobs or os.cpu_count() or 1),
     ):
         if subprocess.run(command, cwd=root).returncode != 0:
             return 1

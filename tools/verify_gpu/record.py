@@ -10,8 +10,8 @@
   "stages": [{"name", "what", "required", "status": one of runner.STATUSES or "not run", "detail", "seconds", "data"}]
 }
 
-Data of the stages that prove: counts, what failed, numbers. Of those that measure: "rates", "cells" (a line of
-gpu_bench with its floors), "gemms", "kernels", "peers". Times are microseconds; a spread is {"median", "min", "max"}.
+Data of the stages that prove: counts, what failed, numbers. Of those that measure: "rates", "cells" (as
+bench/cuda/gpu_results.py gives them, with their floors), "gemms", "kernels", "peers". Times are microseconds; a spread is {"median", "min", "max"}.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def cells(record: dict) -> list[str]:
         for state in ("cold", "hot"):
             floor = floors.get(state)
             line += [
-                figure(us[f"step_graph_{state}"]["median"]), figure(us[f"partial_graph_{state}"]["median"]),
+                *(figure(us.get(f"{part}_graph_{state}", {}).get("median")) for part in ("step", "partial")),
                 f"{figure(floor['us'])} ({floor['limit']})" if floor else "–",
                 f"{floor['step_over_floor']:.2f}×" if floor else "–",
             ]  # fmt: skip

@@ -2,6 +2,7 @@
 #pragma once
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -17,6 +18,10 @@ struct CUstream_st {
   cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
   std::vector<std::function<cudaError_t()>> recorded;
+};
+struct CUevent_st {
+  bool recorded = false;
+  std::chrono::steady_clock::time_point time;
 };
 struct CUgraph_st {
   std::vector<std::function<cudaError_t()>> nodes;

@@ -220,3 +220,23 @@ TEST_CASE("hostcuda: a captured stream records, its graph replays") {
   CHECK(cudaStreamDestroy(stream) == cudaSuccess);
   cudaGetLastError();
 }
+
+TEST_CASE("hostcuda: events") {
+  cudaStream_t stream = nullptr;
+  cudaEvent_t begin = nullptr, end = nullptr;
+  float milliseconds = -1;
+  REQUIRE(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess);
+  REQUIRE(cudaEventCreate(&begin) == cudaSuccess);
+  REQUIRE(cudaEventCreate(&end) == cudaSuccess);
+  CHECK(cudaEventRecord(begin, stream) == cudaSuccess);
+  CHECK(cudaEventElapsedTime(&milliseconds, begin, end) == cudaErrorInvalidResourceHandle);  // not recorded
+  CHECK(launch(stream) == cudaSuccess);
+  CHECK(cudaEventRecord(end, stream) == cudaSuccess);
+  CHECK(cudaEventSynchronize(end) == cudaSuccess);
+  CHECK(cudaEventElapsedTime(&milliseconds, begin, end) == cudaSuccess);
+  CHECK(milliseconds > 0);
+  CHECK(cudaEventRecord(nullptr, stream) == cudaErrorInvalidResourceHandle);
+  CHECK(cudaEventDestroy(begin) == cudaSuccess);
+  CHECK(cudaEventDestroy(end) == cudaSuccess);
+  CHECK(cudaStreamDestroy(stream) == cudaSuccess);
+}
