@@ -158,31 +158,14 @@ FNCE_DEVICE StatsSum merge_statistics(const Parts& parts, int set, int begin, in
   return s;
 }
 
-FNCE_DEVICE StatsSum shuffle_xor(const StatsSum& s, int mask) {
-  StatsSum other;
-  other.moments.count = __shfl_xor_sync(kFullWarp, s.moments.count, mask);
-  other.moments.mean = __shfl_xor_sync(kFullWarp, s.moments.mean, mask);
-  other.moments.m2 = __shfl_xor_sync(kFullWarp, s.moments.m2, mask);
-  other.low = __shfl_xor_sync(kFullWarp, s.low, mask);
-  other.high = __shfl_xor_sync(kFullWarp, s.high, mask);
-  other.greater = __shfl_xor_sync(kFullWarp, s.greater, mask);
-  other.greater_equal = __shfl_xor_sync(kFullWarp, s.greater_equal, mask);
-  other.sum.m = __shfl_xor_sync(kFullWarp, s.sum.m, mask);
-  other.sum.l = __shfl_xor_sync(kFullWarp, s.sum.l, mask);
-  return other;
-}
-
-// Of one row, by one warp: each lane merges a stretch of the parts, then neighbouring stretches are merged, in order.
+// Of one row, by one warp: each lane merges a stretch of the parts, then neighbouring stretches are merged, in order. Lane 0 gets
+// the result.
 FNCE_DEVICE StatsSum merge_statistics_by_warp(const Parts& parts, int set) {
   const int count = count_of(parts), lane = static_cast<int>(threadIdx.x % 32), stretch = (count + 31) / 32;
   const int begin = lane * stretch < count ? lane * stretch : count;
   const int end = begin + stretch < count ? begin + stretch : count;
-  StatsSum s = merge_statistics(parts, set, begin, end);
-  for (int mask = 1; mask < 32; mask *= 2) {
-    const StatsSum other = shuffle_xor(s, mask);
-    s = lane & mask ? merge(other, s) : merge(s, other);
-  }
-  return s;
+  const auto in_order = [](const StatsSum& x, const StatsSum& y) { return merge(x, y); };
+  return reduce_to_lane_0(merge_statistics(parts, set, begin, end), in_order);
 }
 
 // The statistics of a row as a partial holds them.

@@ -1,7 +1,7 @@
-// Sums and maxima over the threads of a block of kRowThreads: a butterfly inside each warp, then the warps in order. The tree is
-// fixed, so the bits are the same in every run.
+// Sums and maxima over the threads of a block of kRowThreads: each warp by CUB, then the warps in order. The tree is fixed, so the
+// bits are the same in every run.
 #pragma once
-#include "common/platform.cuh"
+#include "common/warp.cuh"
 
 namespace fnce::cuda {
 
@@ -18,33 +18,12 @@ struct BlockReduce {
   int turn;
 };
 
-struct Add {
-  template <class T>
-  FNCE_DEVICE_MEMBER T operator()(T x, T y) const {
-    return x + y;
-  }
-};
-
-// The larger, or NaN if either is.
-struct MaxOrNan {
-  template <class T>
-  FNCE_DEVICE_MEMBER T operator()(T x, T y) const {
-    return x > y || x != x ? x : y;
-  }
-};
-
-template <class T, class Combine>
-FNCE_DEVICE T reduce_warp(T value, Combine combine) {
-  FNCE_UNROLL for (int offset = 16; offset > 0; offset /= 2) value =
-      combine(value, __shfl_xor_sync(kFullWarp, value, offset));
-  return value;
-}
-
-// Every thread gets the result. All threads of the block arrive.
+// Every thread gets the result. All threads of the block arrive. (cub::BlockReduce gives one thread the result: to hand it to all
+// would take a second barrier, in each of the reductions that a row's launches wait for.)
 template <class T, int kCount, class Combine>
 FNCE_DEVICE void reduce_block(BlockReduce& reduce, T (&values)[kCount], Combine combine) {
   static_assert(kCount <= kMostSums && sizeof(T) <= 8);
-  FNCE_UNROLL for (int v = 0; v < kCount; ++v) values[v] = reduce_warp(values[v], combine);
+  FNCE_UNROLL for (int v = 0; v < kCount; ++v) values[v] = reduce_to_lane_0(values[v], combine);
   T* slots = reinterpret_cast<T*>(reduce.memory + reduce.turn * kReduceHalf);
   reduce.turn ^= 1;
   if (threadIdx.x % 32 == 0)

@@ -11,7 +11,7 @@ FNCE_DEVICE bool fits_float16(const MainParams& p, Shared& shared) {
   float most = 0.0f;
   for (int i = static_cast<int>(threadIdx.x); i < p.queue_extent_count; i += kThreads)
     most = p.queue_extent[i] > most ? p.queue_extent[i] : most;
-  most = warp_max(most);
+  most = reduce_to_lane_0(most, Max());
   if (threadIdx.x % 32 == 0) shared.factor[threadIdx.x / 32] = most;
   __syncthreads();
   for (int w = 0; w < kThreads / 32; ++w) most = shared.factor[w] > most ? shared.factor[w] : most;

@@ -1,5 +1,6 @@
 // The softmax and the statistics of one row of scores, done by one warp: lane i has the keys i and i + 32 of the tile.
 #pragma once
+#include "common/warp.cuh"
 #include "math/mixing.h"
 #include "math/permutation.h"
 #include "plain/tile.cuh"
@@ -7,23 +8,6 @@
 namespace fnce::cuda::plain {
 
 constexpr int kHalves = kKeys / 32;  // keys of a lane
-
-FNCE_DEVICE float warp_sum(float x) {
-  for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(kFullWarp, x, step);
-  return x;
-}
-FNCE_DEVICE int warp_sum(int x) {
-  for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(kFullWarp, x, step);
-  return x;
-}
-// A NaN loses against a number; exponentials and means carry it on.
-FNCE_DEVICE float warp_max(float x) {
-  for (int step = 16; step > 0; step /= 2) {
-    const float other = __shfl_xor_sync(kFullWarp, x, step);
-    x = other > x ? other : x;
-  }
-  return x;
-}
 
 // 2^(scale * score - m). The product is rounded as the maximum was: fused, a score of 1e8 would miss its own maximum by more
 // than an exponential can hold.
@@ -49,15 +33,15 @@ FNCE_DEVICE void add_statistics(const MainParams& p, const Scores& s, int keys, 
     greater += x > upper;
     greater_equal += !(x < lower);  // a NaN must not count as a hit of the positive
   }
-  const float mean = warp_sum(sum) / static_cast<float>(keys);
+  const float mean = reduce_warp(sum, Add()) / static_cast<float>(keys);
   float m2 = 0.0f;
   for (int h = 0; h < kHalves; ++h)
     if (s.valid[h]) m2 = fma_rn(s.value[h] - mean, s.value[h] - mean, m2);
-  m2 = warp_sum(m2);
-  low = -warp_max(-low);
-  high = warp_max(high);
-  greater = warp_sum(greater);
-  greater_equal = warp_sum(greater_equal);
+  m2 = reduce_to_lane_0(m2, Add());
+  low = -reduce_to_lane_0(-low, Max());
+  high = reduce_to_lane_0(high, Max());
+  greater = reduce_to_lane_0(greater, Add());
+  greater_equal = reduce_to_lane_0(greater_equal, Add());
   __syncwarp();
   if (threadIdx.x % 32 == 0) {
     state.moments[set] = merge(state.moments[set], Moments<float>{keys, mean, m2});
@@ -76,14 +60,14 @@ FNCE_DEVICE float raised_maximum(float m, const Scores& s, float scale) {
     const float x = mul_rn(s.value[h], scale);
     top = s.valid[h] && x > top ? x : top;
   }
-  return warp_max(top);
+  return reduce_warp(top, Max());
 }
 
 FNCE_DEVICE void add_unmixed_log_sum(const Scores& raw, float scale, RowState& state) {
   const float m = raised_maximum(state.unmixed_m, raw, scale);
   float sum = 0.0f;
   for (int h = 0; h < kHalves; ++h) sum += raw.valid[h] ? weight_of(raw.value[h], scale, m) : 0.0f;
-  sum = warp_sum(sum);
+  sum = reduce_warp(sum, Add());
   __syncwarp();
   if (threadIdx.x % 32 == 0) {
     state.unmixed_l = fma_rn(state.unmixed_l, exp2f(state.unmixed_m - m), sum);
@@ -128,7 +112,7 @@ FNCE_DEVICE void weigh(const MainParams& p, const KeyTile& tile, const Scores& r
       weight[h] += mix_transposed(shared.lambda[j], weights[j], shared.lambda[before], weights[before]);
     }
   }
-  sum = warp_sum(sum);
+  sum = reduce_warp(sum, Add());
   __syncwarp();
   for (int h = 0; h < kHalves; ++h) shared.scores[r * kScoreStride + lane + 32 * h] = weight[h];
   if (lane == 0) {

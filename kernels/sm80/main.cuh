@@ -90,8 +90,8 @@ FNCE_DEVICE void compute(const MainParams& p, const TileRange& range, const Shar
   const int stage = C::kConverts ? 0 : step % C::kStages;
   const Place<C> place = Place<C>::of(thread_in_loop<C>());
   Scores<C> s;
-  // Statistics promise how exact ranks are (math/stats.h).
-  constexpr bool kRounds = kVariant == Variant::kStatistics;
+  // Split operands promise float32, statistics how exact ranks are (math/stats.h).
+  constexpr bool kRounds = C::kPlanes > 1 || kVariant == Variant::kStatistics;
   if constexpr (C::kDividesFeatures)
     multiply_scores<C, kRounds>(shared, place, stage, anchors, s);
   else

@@ -37,13 +37,14 @@ FNCE_DEVICE constexpr bool is_multiplied(int plane_a, int plane_b) {
 }
 
 // d += A B of 16x8x16, all planes. The matrix units cut off, towards zero, what does not fit into a sum: over many steps that takes
-// the last digits of float32. kRounds: the products of a step are summed from zero and added with rounding.
+// the last digits of float32. kRounds: the products of a step are summed from zero and added with rounding. Low planes come first:
+// each product costs a digit of what is there before it.
 template <class C, bool kRounds>
 FNCE_DEVICE void add_products(const uint32_t (&a)[C::kPlanes][C::kMi][4], int mi, const uint32_t (&b)[C::kPlanes][4],
                               int half, float (&d)[4]) {
   float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-  FNCE_UNROLL for (int plane = 0; plane < C::kPlanes; ++plane)
-      FNCE_UNROLL for (int of_a = 0; of_a < C::kPlanes; ++of_a) if (is_multiplied<C>(of_a, plane))
+  FNCE_UNROLL for (int plane = C::kPlanes - 1; plane >= 0; --plane)
+      FNCE_UNROLL for (int of_a = C::kPlanes - 1; of_a >= 0; --of_a) if (is_multiplied<C>(of_a, plane))
           multiply<C>(kRounds ? sum : d, a[of_a][mi], b[plane][2 * half], b[plane][2 * half + 1]);
   if constexpr (kRounds) FNCE_UNROLL for (int r = 0; r < 4; ++r) d[r] += sum[r];
 }

@@ -2,6 +2,7 @@
 // of its own, so that both live in one program. Every instruction is reached through kernels/sm80/atoms.cuh.
 #pragma once
 #include "common/platform.cuh"
+#include "common/warp.cuh"
 #include "gpu/draws.h"
 #include "gpu/jobs.h"
 #include "math/half.h"
@@ -87,15 +88,16 @@ __global__ void __launch_bounds__(32) products(const __grid_constant__ Params p)
   for (uint32_t k = 0; k < depth; k += 16) {
     uint32_t a[4], b[2];
     load_fragments(a, b, x, y, lane, depth, k);
+    if (mode == ProductMode::kHalfSplit) {
+      uint32_t a_low[4], b_low[2];
+      load_fragments(a_low, b_low, x + 8 * depth, y + 4 * depth, lane, depth, k);
+      mma_f16(d, a, b_low[0], b_low[1]);
+      mma_f16(d, a_low, b[0], b[1]);
+    }
     if (mode == ProductMode::kBfloat)
       mma_bf16(d, a, b[0], b[1]);
     else
       mma_f16(d, a, b[0], b[1]);
-    if (mode != ProductMode::kHalfSplit) continue;
-    uint32_t a_low[4], b_low[2];
-    load_fragments(a_low, b_low, x + 8 * depth, y + 4 * depth, lane, depth, k);
-    mma_f16(d, a, b_low[0], b_low[1]);
-    mma_f16(d, a_low, b[0], b[1]);
   }
   for (int i = 0; i < 4; ++i) p.out[blockIdx.x * 128 + lane * 4 + i] = float_bits(d[i]);
 }
@@ -130,6 +132,17 @@ __global__ void __launch_bounds__(128) draws(const __grid_constant__ Params p) {
     p.out[t] = draw_checksum(p, t);
 }
 
+// A warp's 32 words of x, as floats and as spans.
+__global__ void __launch_bounds__(32) reductions(const __grid_constant__ Params p) {
+  const uint32_t word = p.x[blockIdx.x * 32 + threadIdx.x];
+  const float sum = cuda::reduce_to_lane_0(bits_float(word), cuda::Add());
+  const Span span = cuda::reduce_to_lane_0(span_of(word), [](const Span& x, const Span& y) { return joined(x, y); });
+  if (threadIdx.x != 0) return;
+  const uint32_t results[kReduceWords] = {float_bits(sum), span.first,  span.last, span.count,
+                                          span.twice,      span.thrice, span.hash};
+  for (uint32_t i = 0; i < kReduceWords; ++i) p.out[blockIdx.x * kReduceWords + i] = results[i];
+}
+
 // A thread's share of all 2^32 floats: how many of them the header rounds to something else than the instruction.
 __global__ void __launch_bounds__(128) sweep(const __grid_constant__ Params p) {
   if constexpr (!kHasSm80) return;
@@ -160,6 +173,7 @@ void dispatch(const Job& job, Go&& go) {
     case Check::kProducts: return go(products, "products", p.count, 32u, 0);
     case Check::kMap: return go(map_words, "map_words", blocks, 128u, 0);
     case Check::kDraws: return go(draws, "draws", blocks, 128u, 0);
+    case Check::kReduce: return go(reductions, "reductions", p.count, 32u, 0);
     case Check::kSweep: return go(sweep, "sweep", blocks, 128u, 0);
   }
 }

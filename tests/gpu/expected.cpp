@@ -306,10 +306,40 @@ void add_products(std::vector<Job>& jobs) {
   }
 }
 
+// A balanced tree over the lanes in their order.
+template <class T, class Combine>
+T tree(const std::vector<T>& values, size_t first, size_t count, const Combine& combine) {
+  if (count == 1) return values[first];
+  const T left = tree(values, first, count / 2, combine);
+  return combine(left, tree(values, first + count / 2, count / 2, combine));
+}
+
+Job reductions_job() {
+  Job job{"cub::WarpReduce, whole warps", Check::kReduce};
+  constexpr uint32_t kWarps = 50;
+  job.params.count = kWarps;
+  job.results = kWarps * kReduceWords;
+  std::mt19937 random(13);
+  std::normal_distribution<float> normal;
+  for (uint32_t warp = 0; warp < kWarps; ++warp) {
+    std::vector<float> floats;
+    std::vector<Span> spans;
+    for (int lane = 0; lane < 32; ++lane) {
+      floats.push_back(std::ldexp(normal(random), static_cast<int>(random() % 20)));
+      job.x.push_back(float_bits(floats.back()));
+      spans.push_back(span_of(job.x.back()));
+    }
+    const Span span = tree(spans, 0, 32, joined);
+    job.want.push_back(float_bits(tree(floats, 0, 32, std::plus<float>())));
+    job.want.insert(job.want.end(), {span.first, span.last, span.count, span.twice, span.thrice, span.hash});
+  }
+  return job;
+}
+
 }  // namespace
 
 std::vector<Job> all_jobs(bool large) {
-  std::vector<Job> jobs{copies_job(), matrices_job(false), matrices_job(true)};
+  std::vector<Job> jobs{copies_job(), matrices_job(false), matrices_job(true), reductions_job()};
   add_products(jobs);
   jobs.push_back(exp2_job());
   add_conversions(jobs);

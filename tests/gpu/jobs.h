@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "math/hd.h"
+
 namespace fnce::conformance {
 
 using Words = std::vector<uint32_t>;
@@ -18,6 +20,7 @@ enum class Check {
   kProducts,       // fragments of mma.m16n8k16, chains of it
   kMap,            // one function over many words: MapMode
   kDraws,          // checksums of random draws: DrawMode
+  kReduce,         // cub::WarpReduce, as kernels/common/warp.cuh calls it
   kSweep,          // all 2^32 floats, conversion of src/math/half.h against the instruction's: SweepMode
 };
 
@@ -40,13 +43,26 @@ struct Params {
   const uint32_t *x, *y;
   uint32_t* out;
   uint32_t mode;   // one of the enums above
-  uint32_t count;  // kMap: words of x; kDraws: threads; kSweep: threads; kProducts: tiles of 16 x 8
+  uint32_t count;  // kMap: words of x; kDraws: threads; kSweep: threads; kProducts: tiles of 16 x 8; kReduce: warps
   uint32_t each;   // kDraws: samples a thread; kProducts: the depth, a multiple of 16
   uint64_t seed, offset;
   uint32_t stream;  // kDraws: fnce::Stream
   uint32_t size;    // kDraws: of the permutation, or D of lambda per element
   float alpha, shift;
 };
+
+// What kReduce combines beside floats: of more words than one exchange has, and neither commutative nor associative, so that every
+// step of the tree shows.
+struct Span {
+  uint32_t first, last, count, twice, thrice, hash;
+};
+constexpr uint32_t kReduceWords =
+    1 + sizeof(Span) / 4;  // results of a warp: the sum of its words as floats, and their span
+FNCE_HD Span joined(const Span& x, const Span& y) {
+  const uint32_t count = x.count + y.count;
+  return {x.first, y.last, count, 2 * count, 3 * count, x.hash * 0x01000193u + (y.hash ^ y.hash >> 7)};
+}
+FNCE_HD Span span_of(uint32_t word) { return {word, word, 1, 2, 3, word}; }
 
 // How result words are compared: NaNs are equal to each other whatever their payload.
 enum class Format { kWords, kHalves, kBfloats };
@@ -70,7 +86,7 @@ struct Job {
 inline bool needs_sm80(const Job& job) {
   const auto mode = static_cast<MapMode>(job.params.mode);
   const bool packs = job.check == Check::kMap && (mode == MapMode::kPackHalf || mode == MapMode::kPackBfloat);
-  return packs || (job.check != Check::kMap && job.check != Check::kDraws);
+  return packs || (job.check != Check::kMap && job.check != Check::kDraws && job.check != Check::kReduce);
 }
 
 // expected.cpp: all jobs, with what must come out. `large`: those that only a device can run in reasonable time as well.
