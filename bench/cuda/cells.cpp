@@ -15,7 +15,9 @@ namespace fnce::bench::gpu {
 namespace {
 
 constexpr double kColdFactor = 2.5;  // size of all queues of a cold measurement over L2
-constexpr int kFewestColdQueues = 2, kMostColdQueues = 512, kHotSteps = 20;
+constexpr int kFewestColdQueues = 2, kMostColdQueues = 512;
+constexpr double kHotSeconds = 0.01;  // of the steps between two events, where that is between so many of them
+constexpr int kFewestHotSteps = 4, kMostHotSteps = 20;
 
 void check(fnce_status status, const char* what) {
   if (status != FNCE_OK)
@@ -81,6 +83,7 @@ void fill_rows(const Memory& memory, int64_t d, const Element& element, uint64_t
   for (size_t at = 0; at < memory.bytes(); at += bytes.size())
     FNCE_BENCH_CHECK(cudaMemcpy(memory.as<char>() + at, bytes.data(), std::min(bytes.size(), memory.bytes() - at),
                                 cudaMemcpyHostToDevice));
+  FNCE_BENCH_CHECK(cudaDeviceSynchronize());  // streams of their own do not wait for these copies
 }
 
 // A plan of a cell with everything that a step needs, and queues side by side in one array.
@@ -171,24 +174,39 @@ using Part = void (Step::*)(int, cudaStream_t);
 // The step of the cell that was asked for last: benchmarks run cell by cell, and a cell's queues take up to gigabytes.
 class Steps {
  public:
+  // Throws std::runtime_error; again, without another try, for a cell that failed.
   Step& of(const Cell& cell, const Session& session) {
     if (cell_ != cell) {
       step_.reset();
-      cell_.reset();
-      auto step = std::make_unique<Step>(cell, attribute(cudaDevAttrL2CacheSize));
-      // Once outside of any capture, so that all code is loaded and the anchors and the partial are there.
-      for (const Part part : {&Step::loss, &Step::prep, &Step::partial, &Step::finish})
-        ((*step).*part)(0, session.watch.stream());
-      FNCE_BENCH_CHECK(cudaStreamSynchronize(session.watch.stream()));
-      step_ = std::move(step);
+      error_.clear();
       cell_ = cell;
+      try {
+        prepare(session);
+      } catch (const std::exception& error) {
+        error_ = error.what();
+      }
     }
+    if (!error_.empty()) throw std::runtime_error(error_);
     return *step_;
   }
+  int hot_steps() const { return hot_steps_; }
 
  private:
+  void prepare(const Session& session) {
+    auto step = std::make_unique<Step>(*cell_, attribute(cudaDevAttrL2CacheSize));
+    const cudaStream_t stream = session.watch.stream();
+    // Once outside of any capture, so that all code is loaded and the anchors and the partial are there.
+    for (const Part part : {&Step::loss, &Step::prep, &Step::partial, &Step::finish}) ((*step).*part)(0, stream);
+    FNCE_BENCH_CHECK(cudaStreamSynchronize(stream));
+    const double seconds = session.watch.seconds([&] { step->loss(0, stream); });
+    hot_steps_ = static_cast<int>(std::clamp<double>(kHotSeconds / seconds, kFewestHotSteps, kMostHotSteps));
+    step_ = std::move(step);
+  }
+
   std::optional<Cell> cell_;
+  std::string error_;
   std::unique_ptr<Step> step_;
+  int hot_steps_ = kFewestHotSteps;
 };
 
 struct Measurement {
@@ -208,8 +226,8 @@ constexpr Measurement kMeasurements[] = {
     {"finish/graph/hot", &Step::finish, Way::kGraph, false},
 };
 
-void run(benchmark::State& state, const Session& session, const Measurement& m, Step& step) {
-  const int steps = m.cold ? step.cold_queues() : kHotSteps;
+void run(benchmark::State& state, const Session& session, const Measurement& m, Step& step, int hot_steps) {
+  const int steps = m.cold ? step.cold_queues() : hot_steps;
   measure(state, session, m.way, steps, [&] {
     for (int i = 0; i < steps; ++i) (step.*m.part)(m.cold ? i : 0, session.watch.stream());
   });
@@ -232,7 +250,8 @@ void register_cells(Session& session, std::istream& lines) {
     const Cell cell = parse(line);
     for (const Measurement& m : kMeasurements)
       register_benchmark(session, name_of(m, cell), [&session, &m, cell, steps](benchmark::State& state) {
-        run(state, session, m, steps->of(cell, session));
+        Step& step = steps->of(cell, session);
+        run(state, session, m, step, steps->hot_steps());
       });
   }
 }

@@ -23,6 +23,9 @@ namespace {
 constexpr const char* kDefaults[] = {"--benchmark_repetitions=7", "--benchmark_min_time=0.01",
                                      "--benchmark_report_aggregates_only=true"};
 constexpr const char* kCellsOption = "--cells=";
+constexpr const char* kUsage =
+    "usage: gpu_bench [--cells=FILE] [options of Google Benchmark]\n\n"
+    "Without --cells: rates of the device. FILE, or - for the input, has a cell a line: N K D TYPE PRESET.\n\n";
 
 int no_device_code() {
   const char* required = std::getenv("FLASHNCE_REQUIRE_GPU");
@@ -45,6 +48,11 @@ void register_cells_of(Session& session, const std::string& path) {
   register_cells(session, file);
 }
 
+// Benchmarks hold memory of the device: it goes before what the session holds.
+struct ClearBenchmarks {
+  ~ClearBenchmarks() { benchmark::ClearRegisteredBenchmarks(); }
+};
+
 int run(std::vector<char*> arguments, const std::string& cells) {
   int count = static_cast<int>(arguments.size());
   benchmark::Initialize(&count, arguments.data());
@@ -54,12 +62,12 @@ int run(std::vector<char*> arguments, const std::string& cells) {
     return std::puts("SKIP: there is no CUDA device"), no_device_code();
   describe_device();
   Session session;
+  const ClearBenchmarks clear;
   if (cells.empty())
     register_rates(session);
   else
     register_cells_of(session, cells);
   if (benchmark::RunSpecifiedBenchmarks() == 0) return std::fputs("no benchmark matches the filter\n", stderr), 1;
-  benchmark::ClearRegisteredBenchmarks();  // they hold memory of the device
   benchmark::Shutdown();
   return session.device_failed ? 1 : 0;
 }
@@ -77,6 +85,7 @@ int main(int argc, char** argv) {
       cells = argv[i] + std::strlen(kCellsOption);
     else
       arguments.push_back(argv[i]);
+    if (std::strcmp(argv[i], "--help") == 0) std::fputs(kUsage, stdout);
   }
   try {
     return run(std::move(arguments), cells);

@@ -3,6 +3,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -30,17 +31,26 @@ void measure(benchmark::State& state, const Session& session, Way way, int steps
   repeat([&] { graph.launch(session.watch.stream()); });
 }
 
-// Registers `body`, a function of a benchmark::State that may throw: the benchmark then ends with the sentence.
+// Registers `body`, a function of a benchmark::State that may throw: the benchmark then ends with the sentence, in all its
+// repetitions. One that fails after it has succeeded ends the program: Google Benchmark knows no half of an error.
 template <class Body>
 void register_benchmark(Session& session, const std::string& name, Body body) {
-  const auto guarded = [&session, body](benchmark::State& state) {
-    if (session.device_failed) return state.SkipWithError("the device failed before");
+  struct Outcome {
+    bool succeeded = false;
+    std::string error;
+  };
+  const auto guarded = [&session, body, outcome = std::make_shared<Outcome>()](benchmark::State& state) {
+    if (session.device_failed) outcome->error = "the device failed before";
+    if (!outcome->error.empty()) return state.SkipWithError(outcome->error.c_str());
     try {
       body(state);
+      outcome->succeeded = true;
     } catch (const std::exception& error) {
-      state.SkipWithError(error.what());
       session.device_failed = cudaDeviceSynchronize() != cudaSuccess;
       cudaGetLastError();
+      if (outcome->succeeded) throw;
+      outcome->error = error.what();
+      state.SkipWithError(error.what());
     }
   };
   const auto least = [](const std::vector<double>& v) { return *std::min_element(v.begin(), v.end()); };

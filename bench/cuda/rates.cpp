@@ -14,7 +14,7 @@ void check_launches() { FNCE_BENCH_CHECK(cudaGetLastError()); }
 
 void read(benchmark::State& state, const Session& session, unsigned row_count, unsigned passes) {
   const Memory rows(size_t{row_count} * rate::kRowBytes), sink(4096);
-  FNCE_BENCH_CHECK(cudaMemset(rows.get(), 0x5A, rows.bytes()));
+  FNCE_BENCH_CHECK(cudaMemsetAsync(rows.get(), 0x5A, rows.bytes(), session.watch.stream()));
   measure(state, session, Way::kStream, 1, [&] {
     rate::read_rows(rows.get(), sink.get(), row_count, passes, session.watch.stream());
     check_launches();

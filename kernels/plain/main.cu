@@ -14,7 +14,8 @@ FNCE_DEVICE bool fits_float16(const MainParams& p, Shared& shared) {
   most = reduce_to_lane_0(most, Max());
   if (threadIdx.x % 32 == 0) shared.factor[threadIdx.x / 32] = most;
   __syncthreads();
-  for (int w = 0; w < kThreads / 32; ++w) most = shared.factor[w] > most ? shared.factor[w] : most;
+  most = shared.factor[0];
+  for (int w = 1; w < kThreads / 32; ++w) most = shared.factor[w] > most ? shared.factor[w] : most;
   __syncthreads();
   return most == 0.0f || (most >= kQueueLeast && most <= kQueueMost);
 }

@@ -59,6 +59,9 @@ def check_rates(program: str, folder: Path) -> None:
     operations = rates["sm_count"]["value"] * 8 * 256 * 8 * 4096
     assert abs(rates["ex2"]["value"] * median["real_time"] * 1e-6 / operations - 1) < 0.01, (rates, median)
     assert rates["ex2"]["unit"] == "ex2.approx/s"
+    # Times are those of one launch, whether 200 lie between two events or one.
+    for name in ("launch_stream", "launch_graph"):
+        assert 0.05 < rates[name]["value"] / rates["launch_one"]["value"] < 20, rates
 
 
 def check_wrong_use(program: str, folder: Path) -> None:
@@ -71,6 +74,8 @@ def check_wrong_use(program: str, folder: Path) -> None:
     ):
         _, said = run(program, folder, *arguments, text=text, code=1)
         assert word in said, (arguments, said)
+    done = subprocess.run([program, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--cells=FILE" in done.stdout and "--benchmark_filter" in done.stdout, done
 
 
 def main() -> None:

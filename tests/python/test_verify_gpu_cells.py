@@ -144,7 +144,8 @@ def entry(name: str, aggregate: str, us: float, **more) -> dict:
 
 def bench_program(path: Path, report: dict, code: int = 0):
     """A gpu_bench that writes a report."""
-    return program(path, f"cat >\"${{1#--benchmark_out=}}\" <<'END'\n{json.dumps(report, indent=2)}\nEND\nexit {code}\n")
+    usage = 'if [ "$1" = --help ]; then echo usage; exit 0; fi'
+    return program(path, f"{usage}\ncat >\"${{1#--benchmark_out=}}\" <<'END'\n{json.dumps(report, indent=2)}\nEND\nexit {code}\n")
 
 
 def test_rates_and_cells_of_a_report(context, monkeypatch, tmp_path):
@@ -204,8 +205,10 @@ def test_a_report_that_was_cut_off():
 
 
 def test_a_program_that_found_no_device(context, monkeypatch, tmp_path):
-    none = program(tmp_path / "none", "echo 'SKIP: there is no CUDA device'\nexit 77\n")
+    none = program(tmp_path / "none", "[ $1 = --help ] && echo usage || echo 'SKIP: there is no CUDA device'\nexit 77\n")
     monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(*[none] * 6))
-    for run in (benches.rates, lambda c: benches.cells(0, c)):
-        result = run(context)
-        assert result.status == runner.SKIPPED and not any(result.data.values())
+    for said in ("no CUDA device", "does not start here: no libbenchmark"):
+        for run in (benches.rates, lambda c: benches.cells(0, c)):
+            result = run(context)
+            assert result.status == runner.SKIPPED and not any(result.data.values()) and said in result.detail
+        program(none, "echo no libbenchmark; exit 127\n")

@@ -20,7 +20,6 @@ import gpu_results  # noqa: E402
 PEER_SHAPES = ("32x65536x128", "256x65536x128", "1024x65536x128", "256x65536x256", "256x65536x512")
 CELL_PARTS = 4  # stages that the cells are spread over
 PLAIN_MOST = 2**31  # N K D of a cell for the plain family
-NO_BENCH = "there is no gpu_bench: it was not built (it needs Google Benchmark)"
 NO_PROFILER = 9  # exit code of peers.gpu_kernels
 
 
@@ -36,11 +35,14 @@ def json_lines(done: Done, field: str = "shape") -> list[dict]:
     return [line for line in found if field in line]
 
 
-def bench(context: Context, *arguments: str | Path) -> tuple[Done | None, dict]:
-    """gpu_bench on the device and its report, what there is of it if it was cut off; None where there is no gpu_bench."""
+def bench(context: Context, *arguments: str | Path) -> tuple[Done, dict] | Result:
+    """gpu_bench on the device and its report, what there is of it if it was cut off; a result where it cannot start."""
     program = build.programs_of(context).bench
     if program is None:
-        return None, {}
+        return Result(SKIPPED, "there is no gpu_bench: it was not built (it needs Google Benchmark)")
+    probe = context.run(program, "--help")
+    if "usage" not in probe.output:
+        return Result(SKIPPED, f"gpu_bench does not start here: {probe.tail()}")
     report = context.out / f"{context.log.stem}.json"
     report.unlink(missing_ok=True)
     done = context.run(program, f"--benchmark_out={report}", *arguments)
@@ -48,9 +50,10 @@ def bench(context: Context, *arguments: str | Path) -> tuple[Done | None, dict]:
 
 
 def rates(context: Context) -> Result:
-    done, report = bench(context)
-    if done is None:
-        return Result(SKIPPED, NO_BENCH)
+    ran = bench(context)
+    if isinstance(ran, Result):
+        return ran
+    done, report = ran
     result = judged(done, {"rates": gpu_results.rates_of(report)})
     for name, error in gpu_results.errors_of(report).items():
         if result.status == PASSED:
@@ -74,9 +77,10 @@ def cells(part: int, context: Context) -> Result:
     wanted = cells_of_part(part, cells_for(context.device))
     given = context.out / f"cells-{part + 1}.txt"
     given.write_text("".join(cell.line() + "\n" for cell in wanted))
-    done, report = bench(context, f"--cells={given}")
-    if done is None:
-        return Result(SKIPPED, NO_BENCH)
+    ran = bench(context, f"--cells={given}")
+    if isinstance(ran, Result):
+        return ran
+    done, report = ran
     known = {name: rate["value"] for name, rate in context.data_of("rates").get("rates", {}).items()}
     measured = [gpu_floors.with_floors(line, known) for line in gpu_results.cells_of(report)]
     result = judged(done, {"cells": measured})
@@ -144,7 +148,7 @@ BENCH_STAGES = [
     *(
         Stage(
             f"cells-{part + 1}", f"times, part {part + 1} of {CELL_PARTS}", partial(cells, part), required=False,
-            limit=180, least=45,
+            limit=180, least=60,
         )
         for part in range(CELL_PARTS)
     ),

@@ -11,7 +11,8 @@
 }
 
 Data of the stages that prove: counts, what failed, numbers. Of those that measure: "rates", "cells" (as
-bench/cuda/gpu_results.py gives them, with their floors), "gemms", "kernels", "peers". Times are microseconds; a spread is {"median", "min", "max"}.
+bench/cuda/gpu_results.py gives them, with their floors), "gemms", "kernels", "peers". Times are microseconds; a spread is {"median", "min", "max"}: of cells, over
+repetitions, each the mean of at least 10 ms.
 """
 
 from __future__ import annotations
