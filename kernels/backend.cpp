@@ -261,6 +261,7 @@ class CudaBackend : public Backend {
       invalid("push.position_out", "push.position_in", "memory of its own on a GPU");
     const DeviceGuard guard(push.device_index);
     check_stream(stream, push.device_index);
+    if (push.checks & FNCE_CHECK_POINTERS) check_pointers(pointers_of(push), push.device_index);
     load_planless_kernels(push.device_index);
     const PushParams params = {push.keys, push.queue,    push.position_in, push.position_out, push.n,      push.k,
                                push.d,    push.key_type, push.queue_type,  push.normalize,    push.epsilon};

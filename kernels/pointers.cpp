@@ -66,6 +66,13 @@ std::vector<GivenPointer> pointers_of(const Args& args, const GivenBeside& besid
   return list;
 }
 
+std::vector<GivenPointer> pointers_of(const fnce_push& push) {
+  return {{"push.keys", push.keys},
+          {"push.queue", push.queue},
+          {"push.position_in", push.position_in},
+          {"push.position_out", push.position_out}};
+}
+
 void check_pointers(const std::vector<GivenPointer>& pointers, int32_t device) {
   const bool pageable = reads_pageable_memory(device);
   const std::string allowed = "memory of device " + to_text(int64_t{device}) + ", or host memory that it can read";

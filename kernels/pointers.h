@@ -26,6 +26,8 @@ struct GivenBeside {
 // All pointers of a call with their fields' names.
 std::vector<GivenPointer> pointers_of(const Args& args, const GivenBeside& beside);
 
+std::vector<GivenPointer> pointers_of(const fnce_push& push);
+
 // Throws FNCE_INVALID_ARGUMENT for memory of the host that `device`, the present one, cannot read, and FNCE_DEVICE_MISMATCH for
 // memory of another device.
 void check_pointers(const std::vector<GivenPointer>& pointers, int32_t device);

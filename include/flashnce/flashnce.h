@@ -82,7 +82,7 @@ enum {
   FNCE_DEVICE_MISMATCH = 31,     /* the call runs on another device than the plan's                                      */
   FNCE_WORKSPACE_TOO_SMALL = 40, /* fewer bytes than fnce_plan_workspace / fnce_partial_layout ask for                   */
   FNCE_OUT_OF_MEMORY = 50,       /* host memory: a plan, or a sentence, could not be allocated                           */
-  FNCE_DEVICE_ERROR = 60,        /* the device reported a fault; the sentence names the kernel                           */
+  FNCE_DEVICE_ERROR = 60,        /* the device reported a fault; the sentence names the kernel whose launch reported it  */
   FNCE_INTERNAL_ERROR = 90       /* a defect of the library: please report it                                            */
 };
 
@@ -227,7 +227,8 @@ typedef struct fnce_score_buffers {
   void* reserved[5];        /* NULL, or FNCE_UNSUPPORTED: for further statistics                                      */
 } fnce_score_buffers;
 
-/* fnce_args.checks, bits: what is checked by reading the data or asking the driver, at a cost. */
+/* fnce_args.checks and fnce_push.checks, bits: what is checked by reading the data or asking the driver, at a cost.
+ * Calls with neither (fnce_scale, fnce_merge, fnce_partial_rows) ask nothing. */
 enum {
   FNCE_CHECK_PERMUTATION = 1, /* a given permutation is a bijection of 0..K-1. On a GPU this cannot be reported: NaN    */
   FNCE_CHECK_POINTERS = 2     /* every pointer of the call is memory that the problem's device can read: host memory
@@ -351,13 +352,16 @@ typedef struct fnce_push {
   void* queue;                  /* [k,d] device memory, updated                                                       */
   const int64_t* position_in;   /* [1] device memory: the row the first key goes to, 0 .. k-1                         */
   int64_t* position_out;        /* [1] device memory: the row after the last key; must not be position_in on a GPU    */
+  int32_t checks;               /* FNCE_CHECK_POINTERS or 0                                                           */
+  int32_t reserved;             /* 0                                                                                  */
 } fnce_push;
 
 /* CPU, float32, normalise, epsilon 1e-12; `size` is the caller's sizeof(fnce_push). */
 FNCE_API fnce_status fnce_push_init(fnce_push* push, size_t size);
 /* Key i goes to row (position + i) mod k, for any n; a key that is not finite, or whose norm overflows, makes its row NaN. On
  * the CPU position_in and position_out may be the same.
- * Errors: FNCE_INVALID_ARGUMENT (on the CPU also a position outside 0 .. k-1), FNCE_UNSUPPORTED, FNCE_NO_DEVICE. */
+ * Errors: FNCE_INVALID_ARGUMENT (on the CPU also a position outside 0 .. k-1), FNCE_UNSUPPORTED, FNCE_NO_DEVICE,
+ * FNCE_DEVICE_MISMATCH, FNCE_DEVICE_ERROR. */
 FNCE_API fnce_status fnce_queue_push(const fnce_push* push, fnce_stream stream);
 
 /* ---- 7. Score statistics alone ----------------------------------------------------------------------------------- */

@@ -174,6 +174,8 @@ class Push(ctypes.Structure):
         ("queue", c_void_p),
         ("position_in", c_void_p),
         ("position_out", c_void_p),
+        ("checks", c_int32),
+        ("reserved", c_int32),
     ]
 
 

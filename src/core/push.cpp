@@ -44,6 +44,9 @@ fnce_push check_push(const fnce_push* push) {
   check_type("push.queue_type", p.queue_type);
   check_range("push.normalize", p.normalize, 0, 1);
   check_epsilon(p.epsilon, "push.epsilon");
+  if (p.checks & ~FNCE_CHECK_POINTERS)
+    invalid("push.checks", to_text(int64_t{p.checks}), "FNCE_CHECK_POINTERS (2) or 0");
+  check_range("push.reserved", p.reserved, 0, 0);
   if (p.n > 0) require_pointer(p.keys, alignment_of(p.key_type), "push.keys", "device memory of [n,d] keys");
   require_pointer(p.queue, alignment_of(p.queue_type), "push.queue", "device memory of [k,d] rows");
   require_pointer(p.position_in, 8, "push.position_in", "device memory of one int64");

@@ -227,7 +227,47 @@ TEST_CASE("cuda backend: pointers are asked about on request") {
   char* const aligned =
       workspace.data() + FNCE_ALIGNMENT - reinterpret_cast<uintptr_t>(workspace.data()) % FNCE_ALIGNMENT;
   CHECK(fnce_loss(c.plan, &c.args, aligned, c.bytes, nullptr) == FNCE_INVALID_ARGUMENT);
-  CHECK(says("workspace is host memory"));
+  CHECK((says("workspace is host memory") && c.untouched()));
+  const DeviceArray<char> workspace_elsewhere(c.bytes, 0);
+  CHECK(fnce_loss(c.plan, &c.args, workspace_elsewhere.get(), c.bytes, nullptr) == FNCE_DEVICE_MISMATCH);
+  CHECK((says("workspace is memory of device 0") && c.untouched()));
+  // What the calls in steps, fnce_scores and fnce_queue_push are given beside their arguments.
+  fnce_layout layout;
+  REQUIRE(fnce_partial_layout(c.plan, &layout, sizeof layout) == FNCE_OK);
+  const DeviceArray<float> anchor(kN * kD, 1);
+  fnce_anchors anchors = {host.data(), nullptr, nullptr, {}};
+  void* const good = c.workspace->get();
+  CHECK(fnce_prep(c.plan, &c.args, &anchors, good, c.bytes, nullptr) == FNCE_INVALID_ARGUMENT);
+  CHECK(says("anchors.anchor is host memory"));
+  anchors.anchor = anchor.get();
+  const DeviceArray<char> partial_elsewhere(layout.bytes, 0);
+  CHECK(fnce_partial(c.plan, &c.args, &anchors, partial_elsewhere.get(), layout.bytes, good, c.bytes, nullptr) ==
+        FNCE_DEVICE_MISMATCH);
+  CHECK(says("partial is memory of device 0"));
+  fnce_score_buffers out = {};
+  out.neg_mean = host.data();
+  CHECK(fnce_scores(c.plan, &c.args, &out, good, c.bytes, nullptr) == FNCE_INVALID_ARGUMENT);
+  CHECK(says("out.neg_mean is host memory"));
+  const DeviceArray<int64_t> positions(2, 1);
+  fnce_push push;
+  fnce_push_init(&push, sizeof push);
+  push.n = kN;
+  push.k = kK;
+  push.d = kD;
+  push.device = FNCE_CUDA;
+  push.device_index = 1;
+  push.checks = FNCE_CHECK_POINTERS;
+  push.keys = c.x.get();
+  push.queue = host.data();
+  push.position_in = positions.get();
+  push.position_out = positions.get() + 1;
+  CHECK(fnce_queue_push(&push, nullptr) == FNCE_INVALID_ARGUMENT);
+  CHECK((says("push.queue is host memory") && host == std::vector<float>(kK * kD)));
+  push.queue = elsewhere.get();
+  CHECK(fnce_queue_push(&push, nullptr) == FNCE_DEVICE_MISMATCH);
+  CHECK(says("push.queue is memory of device 0"));
+  push.queue = c.queue.get();
+  CHECK(fnce_queue_push(&push, nullptr) == FNCE_OK);
   // Memory that the driver has pinned can be read by the device.
   void* pinned = nullptr;
   REQUIRE(cudaMallocHost(&pinned, sizeof(float)) == cudaSuccess);
@@ -242,11 +282,11 @@ TEST_CASE("cuda backend: failures name the kernel, and the caller's next questio
   const Case c;
   hostcuda::fail_next_call(hostcuda::kLaunch, cudaErrorLaunchOutOfResources);
   CHECK(c.run() == FNCE_DEVICE_ERROR);
-  CHECK(says("kernel fnce_prep: too many resources requested for launch"));
+  CHECK((says("kernel fnce_prep: too many resources requested for launch") && c.untouched()));
   CHECK(cudaGetLastError() == cudaSuccess);
   hostcuda::fail_next_call(hostcuda::kLaunch, cudaErrorNoKernelImageForDevice);
   CHECK(c.run() == FNCE_UNSUPPORTED);
-  CHECK(says("this library has code for the architectures"));
+  CHECK((says("this library has code for the architectures") && c.untouched()));
   hostcuda::fail_next_call("cudaSetDevice", cudaErrorMemoryAllocation);
   fnce_plan* plan = nullptr;
   CHECK(fnce_plan_create(&c.problem, &plan) == FNCE_DEVICE_ERROR);
