@@ -5,14 +5,20 @@
 # and nothing at all where they are linked.
 #
 # FLASHNCE_CUDA_ARCHS is a list such as "75;80;90;120": machine code for each, and PTX of the last one for what comes later;
-# of 90 as well, for compute capability 10.x and 11.x, which do not run what is made for 12.0.
+# of 90 as well, for compute capability 10.x and 11.x, which do not run what is made for 12.0. "release" stands for all that a
+# release has, as Python wheels do; while developing, one is enough.
 # kernels/common and kernels/plain are compiled for all of them, kernels/sm80 for those from 80 on.
+set(FLASHNCE_CUDA_RELEASE_ARCHS 75 80 90 120)
 if(FLASHNCE_PYTHON)
-  set(default_archs 80 90 120)
+  set(default_archs release)
 else()
   set(default_archs 80)
 endif()
-set(FLASHNCE_CUDA_ARCHS "${default_archs}" CACHE STRING "Architectures of the CUDA kernels; the last one and 90 also as PTX")
+set(FLASHNCE_CUDA_ARCHS "${default_archs}"
+    CACHE STRING "Architectures of the CUDA kernels, or release; the last one and 90 also as PTX")
+if(FLASHNCE_CUDA_ARCHS STREQUAL "release")
+  set(FLASHNCE_CUDA_ARCHS ${FLASHNCE_CUDA_RELEASE_ARCHS})
+endif()
 
 # flashnce_cuda_host_sources(<variable>): what launches the kernels: C++, for CUDA's headers or those of tests/hostcuda.
 function(flashnce_cuda_host_sources variable)

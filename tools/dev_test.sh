@@ -38,7 +38,7 @@ print_results() { "$VENV/bin/python" tools/sum_results.py "$RESULTS"; }
 
 # The wheel goes into an environment that has nothing else; PyTorch and NumPy are lent to single tests only.
 install_wheel() {
-  build_wheel OFF
+  build_wheel OFF dist
   rm -rf build/wheel-venv
   "$VENV/bin/python" -m venv --without-pip build/wheel-venv
   "$VENV/bin/python" -m pip --python build/wheel-venv/bin/python install -q --no-deps --no-index dist/*.whl
@@ -68,6 +68,16 @@ test_arm64() {
   FNCE_TEST_CASES=50 ctest_stage "tests arm64 emulated" arm64 -L '^quick$' -E fork
 }
 
+# What a release holds, where nvcc is there to build it.
+test_cuda_wheel() {
+  if ! grep -q '^CMAKE_CUDA_COMPILER:' build/release/CMakeCache.txt; then
+    echo "wheel with CUDA: not built here (needs nvcc)"
+    return 0
+  fi
+  stage "wheel with CUDA" build_wheel ON build/dist-cuda
+  FLASHNCE_WHEELS=build/dist-cuda pytest_stage "tests wheel with CUDA" tests/package/test_wheel.py -k "not known_loss"
+}
+
 # test_full CASES FUZZ_RUNS SOAK_STEPS
 test_full() {
   FNCE_TEST_CASES=${FNCE_TEST_CASES:-$1} FNCE_TEST_SEED=${FNCE_TEST_SEED:-100001} \
@@ -76,6 +86,7 @@ test_full() {
   pytest_stage "tests python full" -m full tests/python
   FNCE_SOAK_STEPS=$3 ctest_stage "soak" release -L long
   pytest_stage "tests sdist" tests/package/test_sdist.py
+  test_cuda_wheel
   test_arm64
   build_preset asan ""
   ctest_stage "tests asan ubsan" asan -L quick

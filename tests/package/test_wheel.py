@@ -1,6 +1,7 @@
 """The wheel as a stranger installs it: alone in an environment of its own, PyTorch and NumPy lent where needed.
 
-`./dev test` builds the wheel into dist/ and installs it into build/wheel-venv before this runs.
+`./dev test` builds the wheel into dist/ and installs it into build/wheel-venv before this runs. FLASHNCE_WHEELS names another
+folder, with a wheel that was built with CUDA.
 """
 import json
 import os
@@ -15,6 +16,9 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PYTHON = ROOT / "build" / "wheel-venv" / "bin" / "python"
+
+FOLDER = os.environ.get("FLASHNCE_WHEELS", "dist")
+WITH_CUDA = "FLASHNCE_WHEELS" in os.environ
 
 # glibc 2.34 is Red Hat 9's; Ubuntu 22.04 and Debian 12 have newer ones.
 NEWEST_GLIBC_MINOR = 34
@@ -39,8 +43,8 @@ print(float(loss.detach()))
 
 @pytest.fixture(scope="module")
 def wheel():
-    found = list((ROOT / "dist").glob("flashnce-*.whl"))
-    assert len(found) == 1, f"dist/ holds {len(found)} wheels; ./dev wheel builds one"
+    found = list((ROOT / FOLDER).glob("flashnce-*.whl"))
+    assert len(found) == 1, f"{FOLDER}/ holds {len(found)} wheels; ./dev wheel builds one"
     return found[0]
 
 
@@ -104,6 +108,22 @@ def test_pip_installs_it_where_there_is_nothing_else(wheel, tmp_path):
     information = json.loads(fresh.run(python, tmp_path, "-m", "flashnce", "info", "256", "65536", "128", "--json"))
     assert pathlib.Path(information["library"]).is_relative_to(tmp_path)
     assert information["plan"]["workspace_bytes"] > 0
+
+
+def test_what_it_needs_and_has_code_for(wheel, tmp_path):
+    """Nothing of NVIDIA's, also with CUDA: its runtime is inside, and the driver is asked for when it is needed."""
+    with zipfile.ZipFile(wheel) as archive:
+        library = archive.extract("flashnce/lib/libflashnce.so", tmp_path)
+    dynamic = subprocess.run(["readelf", "-d", library], check=True, capture_output=True, text=True).stdout
+    needed = {name.split(".so")[0] for name in re.findall(r"\(NEEDED\).*\[(.+)\]", dynamic)}
+    assert needed <= {"libc", "libm", "libstdc++", "libgcc_s", "ld-linux-x86-64", "ld-linux-aarch64"}, needed
+    information = json.loads(fresh.run(fresh.environment_with(wheel, tmp_path), tmp_path, "-m", "flashnce", "info", "--json"))
+    cuda = re.search(r"cuda \(runtime [\d.]+, architectures ([\d, ]+), (\d+) devices?\)", information["build"])
+    if WITH_CUDA:
+        archs = re.search(r"FLASHNCE_CUDA_RELEASE_ARCHS ([\d ]+)\)", (ROOT / "cmake/cuda_arch.cmake").read_text()).group(1)
+        assert cuda and re.split(", ?", cuda[1]) == archs.split(), information["build"]
+    else:
+        assert cuda is None, information["build"]
 
 
 @pytest.mark.parametrize("code", [LOSS, TORCH_LOSS], ids=["numpy", "torch"])

@@ -126,13 +126,13 @@ def main():
     if version is None:
         print("nvcc is not installed")
         sys.exit(kernel_code.SKIPPED)
-    archs = options.archs.split(";")
+    archs, released = kernel_code.archs_of(options), kernel_code.release_archs(options.source)
     table = kernel_code.kernel_table(options)
     found, problems = measure(kernel_code.compiled_units(options, version), table)
     problems += [*limits(found), *missing_kernels(found, table, archs)]
     if options.update:
-        if set(archs) != set(kernel_code.RELEASE_ARCHS):
-            sys.exit(f"--update needs all architectures: {';'.join(kernel_code.RELEASE_ARCHS)}")
+        if set(archs) != set(released):
+            sys.exit(f"--update needs all architectures: {';'.join(released)}")
         write_budget(options.budget, version, found)
     budget = json.loads(options.budget.read_text())
     same = budget["nvcc"] == version

@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 
-RELEASE_ARCHS = ["75", "80", "90", "120"]
 FIRST_SM80 = 80  # kernels/sm80 is compiled from here on
 FLAGS = ["-std=c++20", "-cubin", "-Xptxas", "-v"]
 SKIPPED = 77
@@ -36,8 +35,18 @@ def add_arguments(parser):
     parser.add_argument("--cache", required=True, type=pathlib.Path, help="folder for what is compiled")
     parser.add_argument("--table", required=True, help="the program kernel_table")
     parser.add_argument("--nvcc", default="nvcc")
-    parser.add_argument("--archs", default=";".join(RELEASE_ARCHS))
+    parser.add_argument("--archs", help="such as 80;90; where it is left out, those of a release")
     parser.add_argument("--jobs", type=int, default=2)
+
+
+def release_archs(root):
+    """Those of cmake/cuda_arch.cmake."""
+    text = (root / "cmake/cuda_arch.cmake").read_text()
+    return re.search(r"set\(FLASHNCE_CUDA_RELEASE_ARCHS ([\d ]+)\)", text).group(1).split()
+
+
+def archs_of(options):
+    return options.archs.split(";") if options.archs else release_archs(options.source)
 
 
 def nvcc_version(nvcc):
@@ -64,7 +73,7 @@ def units_of(options, version):
     shared = digest_of(sorted(headers), version, *FLAGS)
     common = sorted([*(root / "kernels/common").glob("*.cu"), *(root / "kernels/plain").glob("*.cu")])
     sm80 = sorted((root / "kernels/sm80/inst").glob("*.cu"))
-    for arch in options.archs.split(";"):
+    for arch in archs_of(options):
         for source in common + (sm80 if int(arch) >= FIRST_SM80 else []):
             stem = f"{source.parent.name}_{source.stem}_{digest_of([source], shared, arch)}"
             folder = options.cache / f"sm_{arch}"
@@ -95,7 +104,7 @@ def compiled_units(options, version):
         for path in folder.iterdir():
             if path not in kept:
                 path.unlink()
-    print(f"{len(units)} files for {options.archs}, {len(missing)} of them compiled now")
+    print(f"{len(units)} files for {';'.join(archs_of(options))}, {len(missing)} of them compiled now")
     return units
 
 
