@@ -62,6 +62,18 @@ std::vector<Case> small_cases() {
       {"ft-elementwise f32", element, 17, 130, 64, f32, f32},
       {"ft-elementwise bf16", element, 17, 130, 128, b16, b16},
       {"moco without negatives", moco, 7, 0, 32, f32, f32},
+      // float32 beyond what float16 holds is computed again by the plain kernel; rows beyond shared memory; divided features.
+      {.name = "moco f32 large values", .preset = moco, .n = 9, .k = 130, .d = 64, .queue_norm = 100},
+      {.name = "moco f32 d1100", .preset = moco, .n = 5, .k = 75, .d = 1100},
+      {.name = "ft f32 d256", .preset = ft, .n = 40, .k = 130, .d = 256},
+      {.name = "ft f32 d512 scores", .preset = ft, .n = 20, .k = 130, .d = 512, .scores = both},
+      {.name = "ft f32 fast d512", .preset = ft, .n = 20, .k = 130, .d = 512, .precision = fast},
+      {"ft f16 d256 scores", ft, 37, 299, 256, f16, f16, exact, -1, -1, both},
+      {"ft bf16 d512 scores", ft, 20, 130, 512, b16, b16, exact, -1, -1, both},
+      {"ft f16 per row, union, scores", ft, 37, 299, 128, f16, f16, exact, FNCE_LAMBDA_ROW, FNCE_COLUMNS_UNION, both},
+      {"ft-elementwise f16 union", element, 17, 130, 128, f16, f16, exact, -1, FNCE_COLUMNS_UNION},
+      {.name = "ft f32 renormalised", .preset = ft, .n = 17, .k = 130, .d = 64, .renormalizes = true},
+      {.name = "ft f32 given permutation", .preset = ft, .n = 17, .k = 130, .d = 64, .gives_permutation = true},
   };
 }
 
@@ -84,7 +96,12 @@ std::shared_ptr<const Inputs> inputs_of(const Case& c, uint64_t seed) {
   auto inputs = std::make_shared<Inputs>();
   inputs->x_q = in_type(x_q, c.feature_type);
   inputs->x_k = in_type(x_k, c.feature_type);
-  inputs->queue = in_type(random_rows(c.k, c.d, 3 * seed + 2, true), c.queue_type);
+  std::vector<float> queue = random_rows(c.k, c.d, 3 * seed + 2, true);
+  for (float& value : queue) value *= c.queue_norm;
+  inputs->queue = in_type(queue, c.queue_type);
+  std::vector<int32_t> permutation(static_cast<size_t>(c.k));
+  for (int64_t i = 0; i < c.k; ++i) permutation[static_cast<size_t>(i)] = static_cast<int32_t>((i * 7 + 3) % c.k);
+  inputs->permutation = Memory(permutation);
   return inputs;
 }
 
@@ -100,6 +117,8 @@ Plan::Plan(const Case& c) {
   if (c.lambda_neg >= 0) problem_.lambda_neg = c.lambda_neg;
   if (c.columns >= 0) problem_.columns = c.columns;
   problem_.scores = c.scores;
+  problem_.renormalize_pos = problem_.renormalize_neg = c.renormalizes;
+  if (c.gives_permutation) problem_.permutation_source = FNCE_GIVEN;
   FNCE_GPU_CHECK(fnce_plan_create(&problem_, &plan_));
 }
 
@@ -132,6 +151,10 @@ Call::Call(std::shared_ptr<const Plan> plan, std::shared_ptr<const Inputs> input
   args_.x_q = inputs_->x_q.get();
   args_.x_k = inputs_->x_k.get();
   args_.queue = p.k > 0 ? inputs_->queue.get() : nullptr;
+  if (p.permutation_source == FNCE_GIVEN) {
+    args_.permutation = inputs_->permutation.as<int32_t>();
+    args_.checks = FNCE_CHECK_PERMUTATION;
+  }
   args_.loss = loss_.as<float>();
   args_.dq = dq_.get();
   args_.dk = dk_.get();

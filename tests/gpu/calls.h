@@ -13,11 +13,14 @@ struct Case {
   const char* name;
   int32_t preset;
   int64_t n, k, d;
-  int32_t feature_type, queue_type;
+  int32_t feature_type = FNCE_FLOAT32, queue_type = FNCE_FLOAT32;
   int32_t precision = FNCE_PRECISION_EXACT;
   int32_t lambda_neg = -1;  // FNCE_LAMBDA_*; -1: the preset's
   int32_t columns = -1;
   int32_t scores = FNCE_SCORES_NONE;
+  bool gives_permutation = false;  // and has it checked, rather than drawn
+  bool renormalizes = false;
+  float queue_norm = 1;
 };
 
 // One case for each way through the kernels: small ones, and some of the sizes of training.
@@ -26,7 +29,7 @@ std::vector<Case> training_cases();
 
 // Random features, keys near them, unit rows as negatives; rounded to the case's types.
 struct Inputs {
-  Memory x_q, x_k, queue;
+  Memory x_q, x_k, queue, permutation;
 };
 std::shared_ptr<const Inputs> inputs_of(const Case& c, uint64_t seed = 1);
 

@@ -143,6 +143,14 @@ __global__ void __launch_bounds__(32) reductions(const __grid_constant__ Params 
   for (uint32_t i = 0; i < kReduceWords; ++i) p.out[blockIdx.x * kReduceWords + i] = results[i];
 }
 
+// Where each thread of a grid of kPlaceBlocks x kPlaceBlocks blocks is.
+__global__ void __launch_bounds__(kPlaceThreads) places(const __grid_constant__ Params p) {
+  const uint2 block = block_read_again();
+  const uint32_t thread = static_cast<uint32_t>(thread_read_again());
+  const uint32_t at = (blockIdx.y * kPlaceBlocks + blockIdx.x) * kPlaceThreads + threadIdx.x;
+  p.out[at] = block.x << 24 | block.y << 16 | thread;
+}
+
 // A thread's share of all 2^32 floats: how many of them the header rounds to something else than the instruction.
 __global__ void __launch_bounds__(128) sweep(const __grid_constant__ Params p) {
   if constexpr (!kHasSm80) return;
@@ -161,19 +169,24 @@ __global__ void __launch_bounds__(128) sweep(const __grid_constant__ Params p) {
   }
 }
 
+struct Blocks {
+  unsigned x, y = 1;
+};
+
 // The same launches on both sides: go(kernel, name, blocks, threads, bytes of shared memory).
 template <class Go>
 void dispatch(const Job& job, Go&& go) {
   const Params& p = job.params;
-  const unsigned blocks = p.count < 128 * 1024 ? (p.count + 127) / 128 : 1024;
+  const Blocks blocks = {p.count < 128 * 1024 ? (p.count + 127) / 128 : 1024}, one = {1}, counted = {p.count};
   switch (job.check) {
-    case Check::kCpAsync: return go(copies, "copies", 1u, 32u, kCopyBytes);
-    case Check::kLdmatrix: return go(matrices<false>, "matrices", 1u, 32u, kMatrixBytes);
-    case Check::kLdmatrixTrans: return go(matrices<true>, "matrices", 1u, 32u, kMatrixBytes);
-    case Check::kProducts: return go(products, "products", p.count, 32u, 0);
+    case Check::kCpAsync: return go(copies, "copies", one, 32u, kCopyBytes);
+    case Check::kLdmatrix: return go(matrices<false>, "matrices", one, 32u, kMatrixBytes);
+    case Check::kLdmatrixTrans: return go(matrices<true>, "matrices", one, 32u, kMatrixBytes);
+    case Check::kProducts: return go(products, "products", counted, 32u, 0);
     case Check::kMap: return go(map_words, "map_words", blocks, 128u, 0);
     case Check::kDraws: return go(draws, "draws", blocks, 128u, 0);
-    case Check::kReduce: return go(reductions, "reductions", p.count, 32u, 0);
+    case Check::kReduce: return go(reductions, "reductions", counted, 32u, 0);
+    case Check::kPlaces: return go(places, "places", Blocks{kPlaceBlocks, kPlaceBlocks}, kPlaceThreads, 0);
     case Check::kSweep: return go(sweep, "sweep", blocks, 128u, 0);
   }
 }

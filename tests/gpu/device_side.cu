@@ -46,10 +46,11 @@ Words run_on_device(const Job& job) {
   bound.params.x = x.words();
   bound.params.y = y.words();
   bound.params.out = out.words();
-  on_device::dispatch(bound, [&](auto kernel, const char* name, unsigned blocks, unsigned threads, int shared) {
-    kernel<<<blocks, threads, static_cast<size_t>(shared)>>>(bound.params);
-    check(cudaGetLastError(), name);
-  });
+  on_device::dispatch(bound,
+                      [&](auto kernel, const char* name, on_device::Blocks blocks, unsigned threads, int shared) {
+                        kernel<<<dim3(blocks.x, blocks.y), threads, static_cast<size_t>(shared)>>>(bound.params);
+                        check(cudaGetLastError(), name);
+                      });
   check(cudaDeviceSynchronize(), "the kernel");
   Words results(job.results);
   check(cudaMemcpy(results.data(), out.words(), job.results * 4, cudaMemcpyDeviceToHost), "cudaMemcpy");

@@ -336,10 +336,19 @@ Job reductions_job() {
   return job;
 }
 
+Job places_job() {
+  Job job{"threadIdx.x and blockIdx, read again", Check::kPlaces};
+  for (uint32_t y = 0; y < kPlaceBlocks; ++y)
+    for (uint32_t x = 0; x < kPlaceBlocks; ++x)
+      for (uint32_t thread = 0; thread < kPlaceThreads; ++thread) job.want.push_back(x << 24 | y << 16 | thread);
+  job.results = job.want.size();
+  return job;
+}
+
 }  // namespace
 
 std::vector<Job> all_jobs(bool large) {
-  std::vector<Job> jobs{copies_job(), matrices_job(false), matrices_job(true), reductions_job()};
+  std::vector<Job> jobs{copies_job(), matrices_job(false), matrices_job(true), reductions_job(), places_job()};
   add_products(jobs);
   jobs.push_back(exp2_job());
   add_conversions(jobs);

@@ -21,6 +21,7 @@ enum class Check {
   kMap,            // one function over many words: MapMode
   kDraws,          // checksums of random draws: DrawMode
   kReduce,         // cub::WarpReduce, as kernels/common/warp.cuh calls it
+  kPlaces,         // threadIdx.x and blockIdx.xy, read again
   kSweep,          // all 2^32 floats, conversion of src/math/half.h against the instruction's: SweepMode
 };
 
@@ -37,6 +38,8 @@ enum class MapMode : uint32_t {
 };
 enum class DrawMode : uint32_t { kPhilox, kLambdaRow, kLambdaElement, kSigma, kSigmaInverse, kPermute };
 enum class SweepMode : uint32_t { kHalf, kBfloat };
+
+constexpr unsigned kPlaceBlocks = 3, kPlaceThreads = 96;  // of kPlaces, in x and y
 
 // What a check kernel is told.
 struct Params {
@@ -86,7 +89,8 @@ struct Job {
 inline bool needs_sm80(const Job& job) {
   const auto mode = static_cast<MapMode>(job.params.mode);
   const bool packs = job.check == Check::kMap && (mode == MapMode::kPackHalf || mode == MapMode::kPackBfloat);
-  return packs || (job.check != Check::kMap && job.check != Check::kDraws && job.check != Check::kReduce);
+  return packs || (job.check != Check::kMap && job.check != Check::kDraws && job.check != Check::kReduce &&
+                   job.check != Check::kPlaces);
 }
 
 // expected.cpp: all jobs, with what must come out. `large`: those that only a device can run in reasonable time as well.

@@ -29,7 +29,7 @@ needs_harness = pytest.mark.skipif(LIBRARY is None, reason=REASON)
 pytestmark = pytest.mark.skipif(not torch_device.is_cpu(), reason="names its devices itself")
 
 # Inductor compiles what surrounds the operators, on the CPU here as elsewhere: aot_eager will do.
-SUITE = ("loss", "autograd", "compile", "queue", "raw_scores", "scores", "seed", "types", "sharded")
+SUITE = ("loss", "autograd", "compile", "module", "queue", "raw_scores", "scores", "seed", "types", "sharded")
 
 
 def run_on_harness(*arguments: str, **environment: str) -> None:

@@ -161,7 +161,6 @@ class CudaDevice final : public Device {
   Handle context_ = nullptr;
 };
 
-// Its library brings a CUDA runtime along, which refuses copies between places that it has not handed out.
 // CUDA's runtime as the library under test has it inside, where kernels run on the CPU before a launch returns.
 struct Runtime {
   int (*allocate)(void**, size_t);
@@ -186,6 +185,7 @@ bool load(Runtime& r) {
          find(RTLD_DEFAULT, "cudaGraphExecDestroy", r.destroy_executable);
 }
 
+// Its library brings a CUDA runtime along, which refuses copies between places that it has not handed out.
 class EmulatedCudaDevice final : public Device {
  public:
   explicit EmulatedCudaDevice(const Runtime& runtime) : r_(runtime) {

@@ -15,7 +15,7 @@ class WarpReduce {
   struct TempStorage {};
   explicit WarpReduce(TempStorage&) {}
 
-  // The result is that of lane 0.
+  // The result is that of lane 0; the other lanes get what no sum is.
   template <class Combine>
   T Reduce(T value, Combine combine, int line = __builtin_LINE(), const char* file = __builtin_FILE()) {
     const unsigned lane = hostcuda::context().lane;
@@ -23,6 +23,7 @@ class WarpReduce {
       const T above = from(value, lane + offset < 32 ? lane + offset : lane, {file, line});
       if (lane + offset < 32) value = combine(value, above);
     }
+    if (lane != 0) std::memset(static_cast<void*>(&value), 0xFF, sizeof value);
     return value;
   }
 
