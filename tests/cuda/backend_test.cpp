@@ -79,6 +79,22 @@ struct Case {
   std::unique_ptr<DeviceArray<char>> workspace;
 };
 
+// The case's queries into its queue.
+fnce_push push_of(const Case& c, const int64_t* position_in, int64_t* position_out) {
+  fnce_push push;
+  fnce_push_init(&push, sizeof push);
+  push.n = kN;
+  push.k = kK;
+  push.d = kD;
+  push.device = FNCE_CUDA;
+  push.device_index = 1;
+  push.keys = c.x.get();
+  push.queue = c.queue.get();
+  push.position_in = position_in;
+  push.position_out = position_out;
+  return push;
+}
+
 bool says(const char* part) {
   INFO(fnce_last_error());
   CHECK(std::strstr(fnce_last_error(), part) != nullptr);
@@ -113,17 +129,7 @@ TEST_CASE("cuda backend: calls neither allocate nor wait, and give the caller's 
   const void* const partials[] = {first.get(), second.get()};
   fnce_score_buffers out = {};
   out.pos = pos.get();
-  fnce_push push;
-  fnce_push_init(&push, sizeof push);
-  push.n = kN;
-  push.k = kK;
-  push.d = kD;
-  push.device = FNCE_CUDA;
-  push.device_index = 1;
-  push.keys = c.x.get();
-  push.queue = c.queue.get();
-  push.position_in = position.get();
-  push.position_out = position_after.get();
+  const fnce_push push = push_of(c, position.get(), position_after.get());
   REQUIRE(cudaSetDevice(0) == cudaSuccess);
   hostcuda::reset_calls();
   CHECK(c.run() == FNCE_OK);
@@ -249,18 +255,9 @@ TEST_CASE("cuda backend: pointers are asked about on request") {
   CHECK(fnce_scores(c.plan, &c.args, &out, good, c.bytes, nullptr) == FNCE_INVALID_ARGUMENT);
   CHECK(says("out.neg_mean is host memory"));
   const DeviceArray<int64_t> positions(2, 1);
-  fnce_push push;
-  fnce_push_init(&push, sizeof push);
-  push.n = kN;
-  push.k = kK;
-  push.d = kD;
-  push.device = FNCE_CUDA;
-  push.device_index = 1;
+  fnce_push push = push_of(c, positions.get(), positions.get() + 1);
   push.checks = FNCE_CHECK_POINTERS;
-  push.keys = c.x.get();
   push.queue = host.data();
-  push.position_in = positions.get();
-  push.position_out = positions.get() + 1;
   CHECK(fnce_queue_push(&push, nullptr) == FNCE_INVALID_ARGUMENT);
   CHECK((says("push.queue is host memory") && host == std::vector<float>(kK * kD)));
   push.queue = elsewhere.get();
