@@ -1,4 +1,4 @@
-"""Plants known bugs in the main kernels and demands that the hostcuda harness catches every one of them.
+"""Plants known bugs in kernels and demands that the hostcuda harness catches every one of them.
 
 Each bug is one replacement in a copy of kernels/; its text must occur exactly once, whatever its line breaks, so that this
 list cannot fall behind the kernels. A planted kernel runs under several schedules as it is, then under AddressSanitizer, then
@@ -23,9 +23,17 @@ PLAIN, MIXED, STATISTICS = 0, 1, 2  # Variant of kernels/sm80/tile.h
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
+    """A main kernel of the sm80 family, run by itself."""
+
     operand: int
     tile: int
     variant: int
+    folder = "sm80"
+    driver = "main_driver"
+    environment = {}
+
+    def name(self):
+        return f"sm80 {self.operand}-{self.tile}-{self.variant}"
 
     def source(self):
         return f"""#include "sm80/instance.cuh"
@@ -40,6 +48,28 @@ Kernel<MainParams> main_kernel(Operand, int, Variant) {{
         return [str(self.operand), str(self.tile), str(self.variant)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Calls:
+    """The kernels of a file of another folder, run in whole calls of the library."""
+
+    folder: str
+    file: str
+    driver = "calls_driver"
+
+    @property
+    def environment(self):
+        return {"FNCE_BACKEND": "plain"} if self.folder == "plain" else {}
+
+    def name(self):
+        return f"{self.folder}/{self.file}"
+
+    def source(self):
+        return f'#include "{self.folder}/{self.file}"\n'
+
+    def arguments(self):
+        return []
+
+
 ASAN, TSAN = "AddressSanitizer", "ThreadSanitizer"
 
 # The smallest tiles: 64 features, 32 rows, 4 warps side by side along the keys.
@@ -49,12 +79,13 @@ HALF_STATISTICS = Kernel(HALF, 0, STATISTICS)
 SPLIT_PLAIN = Kernel(SPLIT, 0, PLAIN)
 # The narrowest whose warps divide the features: 256 features, 32 rows, 4 warps side by side along the features.
 SPLIT_DIVIDED = Kernel(SPLIT, 4, MIXED)
+FINISH, PREMIX, PLAIN_MAIN = Calls("common", "finish.cu"), Calls("common", "premix.cu"), Calls("plain", "main.cu")
 
 
 @dataclasses.dataclass(frozen=True)
 class Bug:
     name: str
-    kernel: Kernel
+    kernel: Kernel | Calls
     file: str
     text: str
     planted: str
@@ -120,6 +151,33 @@ BUGS = [
         "add_products<C, (C::kPlanes > 1)>(w.p", "add_products<C, false>(w.p"),
     Bug("O of a float32 queue keeps the queue's scale", SPLIT_MIXED, "epilogue.cuh",
         "o[mi][c][2 * h + r] * kUnit;", "o[mi][c][2 * h + r];"),
+    Bug("sums of warps are read before they are written", FINISH, "reduce.cuh",
+        "slots[threadIdx.x / 32 * kCount + v] = values[v];\n  __syncthreads();\n",
+        "slots[threadIdx.x / 32 * kCount + v] = values[v];\n", TSAN),
+    Bug("reductions use one place again and again", FINISH, "reduce.cuh", "reduce.turn ^= 1;", "", TSAN),
+    Bug("factors of splits are read before they are written", FINISH, "merge.cuh",
+        "static_cast<float>(factor_of(maximum, part_of(parts, mine)));\n    __syncthreads();\n",
+        "static_cast<float>(factor_of(maximum, part_of(parts, mine)));\n", TSAN),
+    Bug("a row's numbers are read before they are written", FINISH, "finish.cu",
+        "write_row(p, i, s, shared, maximum.m, l, weight, scale);\n  }\n  __syncthreads();\n",
+        "write_row(p, i, s, shared, maximum.m, l, weight, scale);\n  }\n", TSAN),
+    Bug("the last block adds up rows that others have not published", FINISH, "finish.cu",
+        "    __threadfence();\n    shared.is_last = atomicAdd", "    shared.is_last = atomicAdd", TSAN),
+    Bug("a barrier that only one warp comes to", FINISH, "finish.cu",
+        "  if (p.needs_gradient) finish_gradients(",
+        "  if (threadIdx.x < 32) __syncthreads();\n  if (p.needs_gradient) finish_gradients("),
+    Bug("one column of dq too many", FINISH, "finish.cu",
+        "for (int64_t c = threadIdx.x; c < rows.d; c += kRowThreads) {\n    float g_q",
+        "for (int64_t c = threadIdx.x; c <= rows.d; c += kRowThreads) {\n    float g_q", ASAN),
+    Bug("the last negative is not mixed", PREMIX, "premix.cu", "i < p.k; i += warps", "i + 1 < p.k; i += warps"),
+    Bug("scores of a tile that is not there yet", PLAIN_MAIN, "main.cu",
+        "finite = stage_keys(p, tile, first, shared) && finite;\n    __syncthreads();\n",
+        "finite = stage_keys(p, tile, first, shared) && finite;\n", TSAN),
+    Bug("a tile is filled again while it is read", PLAIN_MAIN, "main.cu",
+        "total[r] += sum[r];\n    __syncthreads();\n", "total[r] += sum[r];\n", TSAN),
+    Bug("lane 0 writes a row's maximum while others read it", PLAIN_MAIN, "softmax.cuh",
+        "sum = reduce_warp(sum, Add());\n  __syncwarp();\n  if (threadIdx.x % 32 == 0) {\n    state.unmixed_l",
+        "sum = reduce_warp(sum, Add());\n  if (threadIdx.x % 32 == 0) {\n    state.unmixed_l", TSAN),
 ]
 
 
@@ -137,7 +195,7 @@ class Job:
     def __init__(self, arguments):
         self.source = pathlib.Path(arguments.source)
         self.build = pathlib.Path(arguments.build)
-        self.libraries = arguments.libraries
+        self.libraries = {"main_driver": arguments.main_libraries, "calls_driver": arguments.calls_libraries}
         sanitize = ["-fno-omit-frame-pointer", "-g1", "-O1"]
         self.modes = [
             Mode("schedules", arguments.cxx, ("-O1",), 1000, 1, {}),
@@ -156,22 +214,22 @@ class Job:
         if result.returncode:
             raise SystemExit(f"{' '.join(command)}\n{result.stderr}")
 
-    def driver(self, mode):
+    def compile_driver(self, name, mode):
         """The program without its kernel: nothing of it has a sanitizer."""
-        output = self.build / f"driver_{mode.name}.o"
         plain = dataclasses.replace(mode, flags=("-O1",))
-        self.compile(plain, [self.source / "tests/hostcuda/planted/driver.cpp"], output, self.source / "kernels", "-c")
-        return output
+        source = self.source / f"tests/hostcuda/planted/{name}.cpp"
+        self.compile(plain, [source], self.build / f"{name}_{mode.name}.o", self.source / "kernels", "-c")
 
     def run(self, mode, kernel, kernels, folder):
         """What the program says, and whether it found something wrong."""
         unit = folder / "kernel.cpp"
         unit.write_text(kernel.source())
         program = folder / f"program_{mode.name}"
-        self.compile(mode, [unit, self.build / f"driver_{mode.name}.o", *self.libraries], program, kernels, "-lpthread")
+        parts = [unit, self.build / f"{kernel.driver}_{mode.name}.o", *self.libraries[kernel.driver]]
+        self.compile(mode, parts, program, kernels, "-lpthread", "-ldl")
         try:
             result = subprocess.run([program, *kernel.arguments(), str(mode.cases), str(mode.patience)], capture_output=True, text=True,
-                                    timeout=300, env={**os.environ, **mode.environment})
+                                    timeout=300, env={**os.environ, **mode.environment, **kernel.environment})
         except subprocess.TimeoutExpired:
             return "it does not end", True
         program.unlink()
@@ -181,22 +239,22 @@ class Job:
 
     def clean(self, kernel_and_mode):
         kernel, mode = kernel_and_mode
-        folder = self.build / f"clean_{'_'.join(kernel.arguments())}_{mode.name}"
+        folder = self.build / f"clean_{re.sub(r'[^a-z0-9]', '_', kernel.name())}_{mode.name}"
         folder.mkdir()
         what, failed = self.run(mode, kernel, self.source / "kernels", folder)
-        return f"without a bug, {'-'.join(kernel.arguments())}, {mode.name}: {what}", not failed
+        return f"without a bug, {kernel.name()}, {mode.name}: {what}", not failed
 
     def plant(self, bug):
         folder = self.build / f"bug_{BUGS.index(bug)}"
         kernels = folder / "kernels"
         shutil.copytree(self.source / "kernels", kernels)
-        path = kernels / "sm80" / bug.file
+        path = kernels / bug.kernel.folder / bug.file
         text = path.read_text()
         # Line breaks and indentation are the formatter's business.
         found = re.findall(r"\s+".join(map(re.escape, bug.text.split())), text)
         count = len(found)
         if count != 1:
-            return f"{bug.name}: its text occurs {count} times in kernels/sm80/{bug.file}; update planted.py", False
+            return f"{bug.name}: its text occurs {count} times in {path.relative_to(folder)}; update planted.py", False
         path.write_text(text.replace(found[0], bug.planted))
         caught = []
         for mode in self.modes:
@@ -216,7 +274,8 @@ def main():
     parser.add_argument("--build", required=True, help="folder of this job's own; emptied")
     parser.add_argument("--cxx", default="c++")
     parser.add_argument("--clang", default="clang++", help="for ThreadSanitizer")
-    parser.add_argument("--libraries", required=True, nargs="+", help="static libraries: cases, and the harness")
+    for name, what in (("main", "cases"), ("calls", "FlashNCE with kernels for the harness")):
+        parser.add_argument(f"--{name}-libraries", required=True, nargs="+", help=f"static libraries: {what}; the harness")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help="bugs whose name contains this")
     arguments = parser.parse_args()
@@ -227,9 +286,10 @@ def main():
     pathlib.Path(arguments.build).mkdir(parents=True)
     job = Job(arguments)
     for mode in job.modes:
-        job.driver(mode)
+        for name in job.libraries:
+            job.compile_driver(name, mode)
     bugs = [bug for bug in BUGS if arguments.only in bug.name]
-    kernels = sorted({bug.kernel for bug in bugs}, key=kernel_order)
+    kernels = sorted({bug.kernel for bug in bugs}, key=lambda kernel: kernel.name())
     start = time.monotonic()
     failures = 0
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
@@ -240,10 +300,6 @@ def main():
             print(("ok    " if good else "FAIL  ") + line)
     print(f"{len(bugs)} bugs, {failures} failures, {time.monotonic() - start:.0f} s")
     return 1 if failures else 0
-
-
-def kernel_order(kernel):
-    return (kernel.operand, kernel.tile, kernel.variant)
 
 
 if __name__ == "__main__":
