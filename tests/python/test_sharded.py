@@ -44,6 +44,7 @@ def run_world(world: int, folder: Path) -> list[dict]:
     return [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)]
 
 
+@pytest.mark.full
 def test_the_example(tmp_path):
     """The example says itself whether its two trainings agree; the numbers that it prints say so too."""
     program = HERE.parents[1] / "examples" / "sharded_queue" / "train.py"
