@@ -29,7 +29,7 @@ cpu_only = pytest.mark.skipif(not torch_device.is_cpu(), reason="what only the C
 BACKENDS = ["aot_eager"]
 if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
     if not torch_device.name().startswith("cuda") or importlib.util.find_spec("triton"):
-        BACKENDS.append("inductor")
+        BACKENDS.append(pytest.param("inductor", marks=pytest.mark.full))
 
 EPSILON = 2.0**-23
 UNITS = 8

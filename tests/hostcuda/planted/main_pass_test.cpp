@@ -41,7 +41,7 @@ constexpr Operand kOperands[] = {Operand::kHalf, Operand::kBfloat, Operand::kHal
 
 }  // namespace
 
-TEST_CASE("sm80 main kernels: columns as they are") {
+TEST_CASE("sm80 main kernels: columns as they are", "[long]") {
   for (const Operand operand : kOperands) check_kernels(operand, Variant::kPlain);
 }
 
@@ -53,7 +53,7 @@ TEST_CASE("sm80 main kernels: mixed scores, float32") {
   for (const Operand operand : {Operand::kHalfSplit, Operand::kHalfFast}) check_kernels(operand, Variant::kMixed);
 }
 
-TEST_CASE("sm80 main kernels: statistics") {
+TEST_CASE("sm80 main kernels: statistics", "[long]") {
   for (const Operand operand : kOperands) check_kernels(operand, Variant::kStatistics);
 }
 
