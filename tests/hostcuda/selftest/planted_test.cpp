@@ -109,7 +109,10 @@ TEST_CASE("hostcuda: races that only ThreadSanitizer sees") {
     INFO(name_of(schedule));
     CHECK(race(run("no_syncwarp", schedule)));
     CHECK(race(run("plain_across_blocks", schedule)));
-    CHECK(race(run("plain_across_blocks", schedule, 3)));
+    // Two accesses at the very same time can escape ThreadSanitizer, now and then, where threads really are parallel.
+    bool seen = false;
+    for (int attempt = 0; attempt < 3 && !seen; ++attempt) seen = race(run("plain_across_blocks", schedule, 3));
+    CHECK(seen);
     CHECK(race(run("no_fence", schedule)));
     CHECK(race(run("two_writers", schedule)));
   }
