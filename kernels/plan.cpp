@@ -19,8 +19,10 @@ constexpr int64_t kMaxBlocks = 2147483647;              // gridDim.x
 constexpr int64_t kLeastTiles = 4;                      // key tiles of a split
 constexpr int64_t kMaxSplitBytes = int64_t{256} << 20;  // of O over all splits: it is read again by the last kernel
 constexpr int kPlainBlocksPerSm = 4;
-// What starting and ending a split takes, in key tiles (intended; no device has told).
-constexpr int64_t kTilesOfASplit = 4;
+// The time of a block, in queries times keys: a split takes its keys and kElementsOfASplit / D more, to start and to end; a key
+// takes the rows of the block and kRowsOfAKey more, to be loaded (intended; no device has told).
+constexpr int64_t kElementsOfASplit = 1 << 15;
+constexpr int64_t kRowsOfAKey = 32;
 constexpr int64_t kMostWaves = 8;  // of blocks
 // Keys of a split whose sums the matrix units hold, which cut off digits (products.cuh).
 constexpr int64_t kMostKeys = 1 << 14;
@@ -36,51 +38,73 @@ Operand operand_of(const fnce_problem& p) {
   return p.precision == FNCE_PRECISION_FAST ? Operand::kHalfFast : Operand::kHalfSplit;
 }
 
-// The splits with which the last block ends first, when `at_once` blocks run at a time: blocks start in waves, each lasts as long
-// as its key tiles and kTilesOfASplit more. Not fewer than `least` where that can be, and not too many sums to merge.
-int32_t splits_for(const Problem& problem, int64_t at_once, int64_t row_blocks, int64_t key_tiles, int64_t least) {
+// How a launch is cut into blocks. `time`: when the last of them ends.
+struct Cut {
+  int32_t splits;
+  double time;
+};
+
+// The splits with which the last block ends first, when `at_once` blocks run at a time: blocks start in waves. Keys have
+// `features` in the pass. Not fewer splits than `least` where that can be, and not too many sums to merge.
+Cut cut_of(const Problem& problem, const MainLaunch& launch, int64_t features, int64_t at_once, int64_t least) {
   const int64_t bytes = problem.n() * problem.d() * int64_t{sizeof(float)};
-  const int64_t most = std::max<int64_t>(1, std::min({key_tiles / kLeastTiles, kMaxSplitBytes / bytes, kMaxSplits}));
-  int64_t best = 0, least_time = std::numeric_limits<int64_t>::max();
+  const int64_t most =
+      std::max<int64_t>(1, std::min({launch.key_tiles / kLeastTiles, kMaxSplitBytes / bytes, kMaxSplits}));
+  Cut best = {0, std::numeric_limits<double>::infinity()};
   for (int64_t splits = std::clamp<int64_t>(least, 1, most); splits <= most; ++splits) {
-    const int64_t waves = divide_up(row_blocks * splits, at_once);
-    if (waves > kMostWaves && best > 0) break;
-    const int64_t time = waves * (divide_up(key_tiles, splits) + kTilesOfASplit);
-    if (time < least_time) best = splits, least_time = time;
+    const int64_t waves = divide_up(launch.row_blocks * splits, at_once);
+    if (waves > kMostWaves && best.splits > 0) break;
+    const int64_t keys = divide_up(launch.key_tiles, splits) * launch.keys + kElementsOfASplit / features;
+    const double time = static_cast<double>(waves) * static_cast<double>(keys * (launch.rows + kRowsOfAKey));
+    if (time < best.time) best = {static_cast<int32_t>(splits), time};
   }
-  return static_cast<int32_t>(best);
+  return best;
 }
 
-// Key tiles of a pass over the queue alone, or over all segments.
-int64_t key_tiles_of(const Problem& problem, int keys, bool two_segments) {
-  return divide_up(problem.k(), keys) * (two_segments ? 2 : 1);
+MainLaunch launch_of(const Problem& problem, int rows, int keys, bool two_segments) {
+  MainLaunch launch = {};
+  launch.rows = rows;
+  launch.keys = keys;
+  launch.row_blocks = divide_up(problem.n(), rows);
+  launch.key_tiles = divide_up(problem.k(), keys) * (two_segments ? 2 : 1);
+  return launch;
 }
 
 MainLaunch plain_launch(const Problem& problem, const DeviceCaps& caps, bool two_segments) {
-  MainLaunch launch = {};
-  launch.rows = plain::kRows;
-  launch.keys = plain::kKeys;
-  launch.row_blocks = divide_up(problem.n(), launch.rows);
-  launch.key_tiles = key_tiles_of(problem, launch.keys, two_segments);
-  launch.splits =
-      splits_for(problem, int64_t{caps.sm_count} * kPlainBlocksPerSm, launch.row_blocks, launch.key_tiles, 1);
+  MainLaunch launch = launch_of(problem, plain::kRows, plain::kKeys, two_segments);
+  launch.splits = cut_of(problem, launch, problem.d(), int64_t{caps.sm_count} * kPlainBlocksPerSm, 1).splits;
   return launch;
 }
 
+// Of the tiles that fit into the device's shared memory, the one whose blocks end first on its multiprocessors, one block on each:
+// a large tile reads a key once for many rows, small ones make blocks enough for all. Largest rows first among equals.
 MainLaunch sm80_launch(const Problem& problem, const DeviceCaps& caps, Operand operand, sm80::Variant variant,
                        bool two_segments) {
-  MainLaunch launch = {};
-  launch.variant = variant;
-  launch.tile = sm80::choose_tile(operand, problem.n(), problem.d(), variant == sm80::Variant::kStatistics);
-  const sm80::Tile& tile = sm80::tiles_of(operand).first[launch.tile];
-  launch.rows = tile.rows();
-  launch.keys = tile.keys;
-  launch.row_blocks = divide_up(problem.n(), launch.rows);
-  launch.key_tiles = key_tiles_of(problem, launch.keys, two_segments);
   const int64_t most_keys = operand == Operand::kHalfSplit ? kMostCounted : kMostKeys;
-  const int64_t least = divide_up(launch.key_tiles * tile.keys, most_keys);
-  launch.splits = splits_for(problem, caps.sm_count, launch.row_blocks, launch.key_tiles, least);
-  return launch;
+  MainLaunch best = {};
+  double least_time = std::numeric_limits<double>::infinity();
+  for (int index = sm80::tiles_of(operand).count - 1; index >= 0; --index) {
+    if (!sm80::serves(operand, index, problem.d(), variant == sm80::Variant::kStatistics, caps.shared_bytes)) continue;
+    const sm80::Tile tile = sm80::tile_of(operand, index);
+    MainLaunch launch = launch_of(problem, tile.rows(), tile.keys, two_segments);
+    const Cut cut = cut_of(problem, launch, tile.d, caps.sm_count, divide_up(launch.key_tiles * tile.keys, most_keys));
+    if (cut.time >= least_time) continue;
+    least_time = cut.time;
+    launch.variant = variant;
+    launch.tile = index;
+    launch.splits = cut.splits;
+    best = launch;
+  }
+  return best;
+}
+
+// Shared memory of the smallest tile with statistics, which fnce_scores always asks for.
+int64_t least_shared_bytes(const Problem& problem, Operand operand) {
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (int index = 0; index < sm80::tiles_of(operand).count; ++index)
+    if (sm80::serves(operand, index, problem.d(), true, least))
+      least = sm80::shared_bytes(operand, sm80::tile_of(operand, index));
+  return least;
 }
 
 // Why the matrix units cannot serve, or "".
@@ -88,13 +112,10 @@ std::string obstacle(const Problem& problem, const DeviceCaps& caps, Operand ope
   if (caps.arch() < kOldestSm80) return "the sm80 family needs compute capability 8.0";
   if (problem.d() > sm80::kMaxFeatures)
     return "the sm80 family goes up to " + to_text(sm80::kMaxFeatures) + " features";
-  for (const bool statistics : {false, true}) {
-    const sm80::Tile& tile =
-        sm80::tiles_of(operand).first[sm80::choose_tile(operand, problem.n(), problem.d(), statistics)];
-    if (sm80::shared_bytes(operand, tile) > caps.shared_bytes)
-      return "a block of this device has " + to_text(caps.shared_bytes) +
-             " bytes of shared memory, the tile of the sm80 family needs " + to_text(sm80::shared_bytes(operand, tile));
-  }
+  const int64_t needed = least_shared_bytes(problem, operand);
+  if (needed > caps.shared_bytes)
+    return "a block of this device has " + to_text(caps.shared_bytes) +
+           " bytes of shared memory, the tiles of the sm80 family need " + to_text(needed);
   return "";
 }
 

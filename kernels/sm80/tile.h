@@ -1,4 +1,4 @@
-// Every tile size of the sm80 family, with its reason. A block works on `rows` queries and walks over key tiles of `keys`
+// Every tile size of the sm80 family, with its reason; the plan chooses among those that serve a problem. A block works on `rows` queries and walks over key tiles of `keys`
 // negatives. Its warps form a grid of row_warps x key_warps, each with 16*mi rows and keys/key_warps keys of every tile; or,
 // where D is too wide for that, of row_warps x feature_warps, each with 16*mi rows and d/feature_warps features.
 // Shared memory stays within 99 KB, what a block may have on compute capability 8.6, 8.9 and 12.0; registers: budget.json.
@@ -28,11 +28,12 @@ struct Tile {
 };
 
 // 16-bit queues.
-//   N <= 32   32 rows, 4 key warps: the queue is read at the speed of memory, the matrix units idle
-//   N <= 64   64 rows
-//   larger    128 rows at D <= 128, two row tiles a warp: each key fragment read from shared memory serves 32 rows, or
-//             shared memory limits. At D = 256 the O of one row tile takes 128 registers, so 64 rows, and warps that divide
-//             the features: anchors need no shared memory, statistics find registers.
+//   32 rows   4 key warps: for few queries, where the queue is read at the speed of memory and the matrix units idle, and for
+//             few keys, where larger tiles would leave multiprocessors without a block
+//   64 rows   between; from D = 256 on the largest
+//   128 rows  at D <= 128, two row tiles a warp: each key fragment read from shared memory serves 32 rows, or shared memory
+//             limits. At D = 256 the O of one row tile takes 128 registers, so 64 rows, and warps that divide the features:
+//             anchors need no shared memory, statistics find registers.
 //   D = 512   O of a row tile would take 256 registers, and 64 rows of anchors 64 KB: warps divide the features. With 64 rows
 //             anchors and O take 192 registers, which leaves room for 16 keys at a time.
 constexpr Tile kHalfTiles[] = {
@@ -118,23 +119,17 @@ constexpr int64_t kMaxFeatures = 512;
 
 constexpr bool has_statistics(Operand operand, int index) { return tile_of(operand, index).statistics; }
 
-// The tile of a problem: an index of tiles_of(operand). d <= kMaxFeatures.
-constexpr int choose_tile(Operand operand, int64_t n, int64_t d, bool statistics) {
-  const Tiles tiles = tiles_of(operand);
+// What D is padded to: 64, 128, 256 or 512. d <= kMaxFeatures.
+constexpr int width_of(int64_t d) {
   int width = 64;
   while (width < d) width *= 2;
-  int chosen = -1;
-  for (int i = 0; i < tiles.count; ++i) {
-    const Tile& t = tiles.first[i];
-    if (t.d != width) continue;
-    if (statistics) {
-      if (has_statistics(operand, i)) return i;
-      continue;
-    }
-    chosen = i;
-    if (n <= t.rows()) break;
-  }
-  return chosen;
+  return width;
+}
+
+// Whether a problem of d features can take this tile where a block has `memory` bytes of shared memory.
+constexpr bool serves(Operand operand, int index, int64_t d, bool statistics, int64_t memory) {
+  const Tile t = tile_of(operand, index);
+  return t.d == width_of(d) && (t.statistics || !statistics) && shared_bytes(operand, t) <= memory;
 }
 
 }  // namespace fnce::cuda::sm80

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "core/status.h"
 #include "kernels/workspace.h"
@@ -81,7 +83,7 @@ void check_launch(const Problem& problem, const CudaChoice& choice, const MainLa
     const sm80::Tile& tile = sm80::tiles_of(choice.operand).first[launch.tile];
     good = good && tile.d >= d && (tile.d == 64 || tile.d < 2 * d) && tile.d == choice.d_padded &&
            tile.rows() == launch.rows && tile.keys == launch.keys &&
-           sm80::shared_bytes(choice.operand, tile) <= (99 << 10) &&
+           sm80::shared_bytes(choice.operand, tile) <= caps.shared_bytes &&
            (launch.variant != sm80::Variant::kStatistics || sm80::has_statistics(choice.operand, launch.tile));
   }
   CAPTURE(n, problem.k(), d, launch.splits, launch.row_blocks, launch.key_tiles, caps.name);
@@ -135,11 +137,25 @@ TEST_CASE("cuda plan: tiles and splits of the usual shapes") {
     int32_t splits;
   };
   const Row rows[] = {
-      {kH200, {256, 65536, 128}, 128, 64},  {kH200, {32, 65536, 128}, 32, 128}, {kH200, {33, 65536, 128}, 64, 128},
-      {kH200, {1024, 65536, 128}, 128, 16}, {kH200, {256, 65536, 256}, 64, 33}, {kH200, {256, 65536, 512}, 64, 33},
-      {kH200, {256, 4096, 128}, 128, 16},   {kH200, {256, 64, 128}, 128, 1},    {kH200, {256, 0, 128}, 128, 1},
-      {kTiny, {256, 65536, 128}, 128, 4},   {kTiny, {64, 65536, 128}, 64, 4},   {kA100, {100000, 65536, 128}, 128, 4},
-      {kT4, {256, 65536, 128}, 16, 10},     {kT4, {1, 65536, 2048}, 16, 147},   {kH200, {1, 1 << 20, 128}, 32, 132},
+      {kH200, {256, 65536, 128}, 128, 64},
+      {kH200, {32, 65536, 128}, 32, 128},
+      {kH200, {33, 65536, 128}, 64, 128},
+      {kH200, {1024, 65536, 128}, 128, 16},
+      {kH200, {256, 65536, 256}, 64, 33},
+      {kH200, {256, 65536, 512}, 64, 33},
+      // Few keys: small tiles, so that there are blocks for more multiprocessors.
+      {kH200, {256, 4096, 128}, 32, 16},
+      {kH200, {256, 64, 128}, 32, 1},
+      {kH200, {256, 0, 128}, 32, 1},
+      {kTiny, {256, 4096, 128}, 128, 1},
+      {kH200, {4096, 4096, 128}, 128, 4},
+      {kH200, {64, 4096, 64}, 32, 16},
+      {kTiny, {256, 65536, 128}, 128, 4},
+      {kTiny, {64, 65536, 128}, 64, 4},
+      {kA100, {100000, 65536, 128}, 128, 4},
+      {kT4, {256, 65536, 128}, 16, 10},
+      {kT4, {1, 65536, 2048}, 16, 147},
+      {kH200, {1, 1 << 20, 128}, 32, 132},
   };
   for (const Row& row : rows) {
     const CudaChoice choice = choose(problem_of(row.shape, FNCE_FLOAT16), row.caps);
@@ -147,6 +163,48 @@ TEST_CASE("cuda plan: tiles and splits of the usual shapes") {
     CHECK(choice.loss.rows == row.rows);
     CHECK(choice.loss.splits == row.splits);
   }
+}
+
+TEST_CASE("cuda plan: a tile fits into the device's shared memory") {
+  // As large as each tile in turn: that one or a smaller one, and none is too small.
+  const fnce_problem p = problem_of({4096, 65536, 128}, FNCE_FLOAT16);
+  std::set<int> rows;
+  for (int index = 0; index < sm80::tiles_of(Operand::kHalf).count; ++index) {
+    const sm80::Tile tile = sm80::tile_of(Operand::kHalf, index);
+    if (tile.d != 128) continue;
+    const int64_t bytes = sm80::shared_bytes(Operand::kHalf, tile);
+    const CudaChoice choice = choose(p, {8, 0, 10, bytes, "as large as a tile"});
+    if (choice.packs()) {
+      CHECK(sm80::shared_bytes(Operand::kHalf, sm80::tile_of(Operand::kHalf, choice.loss.tile)) <= bytes);
+      CHECK(sm80::shared_bytes(Operand::kHalf, sm80::tile_of(Operand::kHalf, choice.scores.tile)) <= bytes);
+      rows.insert(choice.loss.rows);
+    } else {
+      CHECK(holds(choice.why_plain, "bytes of shared memory, the tiles of the sm80 family need"));
+    }
+  }
+  // The smallest has no statistics, which fnce_scores needs.
+  CHECK(rows == std::set<int>{64, 128});
+}
+
+// The harness's devices are such: the pairwise cases run on both.
+TEST_CASE("cuda plan: every tile is chosen, for a few queries, on devices of one and of eight multiprocessors") {
+  std::set<std::pair<Operand, int>> chosen;
+  for (const int32_t type : {FNCE_FLOAT32, FNCE_FLOAT16, FNCE_BFLOAT16})
+    for (const int32_t precision : {FNCE_PRECISION_EXACT, FNCE_PRECISION_FAST}) {
+      for (const int sms : {1, 8})
+        for (const int64_t n : {1, 33, 64, 65, 129})
+          for (const int64_t d : {64, 128, 256, 512}) {
+            fnce_problem p = problem_of({n, 130, d}, type);
+            p.precision = precision;
+            const CudaChoice choice = choose(p, {8, 0, sms, 99 << 10, "invented"});
+            chosen.emplace(choice.operand, choice.loss.tile);
+            chosen.emplace(choice.operand, choice.scores.tile);
+          }
+    }
+  size_t all = 0;
+  for (const Operand operand : {Operand::kHalf, Operand::kBfloat, Operand::kHalfSplit, Operand::kHalfFast})
+    all += static_cast<size_t>(sm80::tiles_of(operand).count);
+  CHECK(chosen.size() == all);
 }
 
 // How much of the device works while the last blocks do, were all of them equally long: at least 85 % as soon as there are rows

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "hostcuda/runtime/cuda_state.h"
+#include "hostcuda/runtime/environment.h"
 
 namespace hostcuda {
 namespace {
@@ -84,13 +85,19 @@ int attribute_of(const DeviceProperties& properties, cudaDeviceAttr attribute) {
   return -1;
 }
 
+DeviceProperties standard_device() {
+  DeviceProperties properties;
+  properties.sm_count = static_cast<int>(
+      number_from_environment("FNCE_HOSTCUDA_MULTIPROCESSORS", static_cast<uint64_t>(properties.sm_count)));
+  return properties;
+}
+
 using Lock = std::lock_guard<std::mutex>;
 
 }  // namespace
 
 CudaState::CudaState() {
-  const char* count = std::getenv("FNCE_HOSTCUDA_DEVICES");
-  devices.resize(count ? static_cast<size_t>(std::atoi(count)) : kDefaultDevices);
+  devices.resize(number_from_environment("FNCE_HOSTCUDA_DEVICES", kDefaultDevices), standard_device());
 }
 
 const DeviceProperties* CudaState::here() const {
@@ -132,7 +139,7 @@ cudaError_t enter(const char* name) {
 
 void set_device_count(int count) {
   const Lock lock(cuda_state().mutex);
-  cuda_state().devices.resize(static_cast<size_t>(count));
+  cuda_state().devices.resize(static_cast<size_t>(count), standard_device());
 }
 
 void set_device_properties(int device, const DeviceProperties& properties) {
