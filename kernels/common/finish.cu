@@ -24,7 +24,7 @@ FNCE_DEVICE RowResult row_result(const RowState& s, float m, float l, float scal
 
 // What the threads of a block share besides the arrays of the row.
 struct FinishShared {
-  unsigned char reduce[kReduceBytes];
+  alignas(16) unsigned char reduce[kReduceBytes];
   float factors[kFactors];
   RowResult row;
   RowStats statistics[2];
@@ -49,7 +49,7 @@ struct GradientResult {
 
 // g_q^ and g_k^ without renormalisation, into arrays.g_q and g_k. Returns a . O-bar, and in `dots` g_q^.q^ and g_k^.k^.
 FNCE_DEVICE float start_gradients(const RowsIn& rows, const RowState& s, const GradientJob& g, float (&dots)[2],
-                                  BlockReduce& reduce) {
+                                  BlockReduce reduce) {
   const RowArrays& a = s.arrays;
   float sums[3] = {0, 0, 0};
   sum_columns(rows.d, sums, [&](int64_t c, float(&piece)[3]) {
@@ -70,7 +70,7 @@ FNCE_DEVICE float start_gradients(const RowsIn& rows, const RowState& s, const G
 
 // Back through renormalisation and mixing: g_q and g_k of equation (8). `dots`: as start_gradients left them; then g_q.q, g_k.k.
 FNCE_DEVICE void unmix_gradients(const RowsIn& rows, const RowState& s, const GradientJob& g, float (&dots)[2],
-                                 BlockReduce& reduce) {
+                                 BlockReduce reduce) {
   const RowArrays& a = s.arrays;
   const bool renormalizes = s.mixes && rows.renormalize;
   const NormBackward<float> rule_q = norm_backward(s.norm_q_mixed, rows.epsilon, dots[0]);
@@ -95,7 +95,7 @@ FNCE_DEVICE void unmix_gradients(const RowsIn& rows, const RowState& s, const Gr
 }
 
 FNCE_DEVICE GradientResult write_gradients(const RowsIn& rows, int64_t i, int32_t type, const RowState& s,
-                                           const GradientJob& g, BlockReduce& reduce) {
+                                           const GradientJob& g, BlockReduce reduce) {
   float dots[2];
   GradientResult result = {start_gradients(rows, s, g, dots, reduce), 0};
   if (!g.dq && !g.dk && !g.wants_norm) return result;
@@ -127,7 +127,7 @@ FNCE_DEVICE void fill_gradients(const FinishParams& p, int64_t i, float value) {
 
 // Gradients of row i, and its statistics that follow from them. All threads arrive.
 FNCE_DEVICE void finish_gradients(const FinishParams& p, int64_t i, const RowState& s, const RowResult& row, float l,
-                                  float weight, BlockReduce& reduce) {
+                                  float weight, BlockReduce reduce) {
   const float temperature = value_of(p.temperature);
   const bool weighs = weight != 0 && is_finite(weight);
   float norm = 0, dtemperature = 0, entropy = nan_float();
@@ -159,7 +159,7 @@ FNCE_DEVICE void finish_gradients(const FinishParams& p, int64_t i, const RowSta
 }
 
 // Losses and gradients of the temperature, over all rows, by the last block.
-FNCE_DEVICE void write_reductions(const FinishParams& p, BlockReduce& reduce) {
+FNCE_DEVICE void write_reductions(const FinishParams& p, BlockReduce reduce) {
   // Other blocks wrote these.
   const volatile float *loss_rows = p.loss_rows, *dtemperature_rows = p.dtemperature_row_sums;
   const bool sums_loss = p.loss && p.reduction != FNCE_REDUCTION_NONE;
@@ -200,7 +200,7 @@ FNCE_DEVICE void write_row(const FinishParams& p, int64_t i, const RowState& s, 
 __global__ void __launch_bounds__(kRowThreads, 4) finish_rows(const __grid_constant__ FinishParams p) {
   FNCE_DYNAMIC_SHARED(memory);
   FinishShared& shared = *reinterpret_cast<FinishShared*>(memory);
-  BlockReduce reduce = {shared.reduce, 0};
+  BlockReduce reduce = {shared.reduce};
   const int64_t i = blockIdx.x;
   const RowArrays arrays = row_arrays(p.rows, i, memory + kFinishBytes);
   const Parts parts = {p.from, nullptr, i};

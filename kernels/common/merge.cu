@@ -21,7 +21,7 @@ FNCE_DEVICE void store_statistics(const PartialView& out, int set, int64_t i, co
 
 __global__ void __launch_bounds__(kRowThreads, 4) merge_rows(const __grid_constant__ MergeParams p) {
   FNCE_DYNAMIC_SHARED(shared);
-  BlockReduce reduce = {shared, 0};
+  BlockReduce reduce = {shared};
   float* factors = reinterpret_cast<float*>(shared + kReduceBytes);
   const int64_t i = blockIdx.x;
   const Parts parts = {p.from, p.keep ? &p.out : nullptr, i};

@@ -59,7 +59,7 @@ FNCE_DEVICE double factor_of(const Maximum& top, const Part& part) {
 }
 
 // m and l of the row, by the whole block: every thread gets them.
-FNCE_DEVICE Maximum merge_maxima(const Parts& parts, float& l, BlockReduce& reduce) {
+FNCE_DEVICE Maximum merge_maxima(const Parts& parts, float& l, BlockReduce reduce) {
   const int count = count_of(parts);
   double top = static_cast<double>(kMinusInfinity);
   for (int p = static_cast<int>(threadIdx.x); p < count; p += kRowThreads) {
@@ -79,7 +79,7 @@ FNCE_DEVICE Maximum merge_maxima(const Parts& parts, float& l, BlockReduce& redu
 // O of the row, [D]; `out` may be the kept part's. `factors`: kFactorBytes of shared memory. Returns, to every thread, 0 or NaN: a
 // negative that is not finite may have had the weight 0 in l, and is not finite in O.
 FNCE_DEVICE float merge_sums(const Parts& parts, const Maximum& maximum, float* factors, float* out,
-                             BlockReduce& reduce) {
+                             BlockReduce reduce) {
   constexpr int kPiece = 16;  // sums of so many are added up on their own: errors hardly grow with the number of splits
   const int count = count_of(parts);
   const int64_t d = parts.from.d;

@@ -6,7 +6,7 @@
 namespace fnce::cuda {
 namespace {
 
-FNCE_DEVICE void pack_row(const PackParams& p, int64_t i, BlockReduce& reduce) {
+FNCE_DEVICE void pack_row(const PackParams& p, int64_t i, BlockReduce reduce) {
   const float* anchor = p.anchor + i * p.d;
   float largest = 0;
   for (int64_t c = threadIdx.x; c < p.d; c += kRowThreads) largest = MaxOrNan()(largest, abs_of(anchor[c]));
@@ -26,7 +26,7 @@ FNCE_DEVICE void pack_row(const PackParams& p, int64_t i, BlockReduce& reduce) {
 
 __global__ void __launch_bounds__(kRowThreads) pack_rows(const __grid_constant__ PackParams p) {
   FNCE_DYNAMIC_SHARED(shared);
-  BlockReduce reduce = {shared, 0};
+  BlockReduce reduce = {shared};
   const int64_t block = blockIdx.x;
   if (block < p.n)
     pack_row(p, block, reduce);

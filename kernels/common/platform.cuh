@@ -3,7 +3,7 @@
 //   threadIdx blockIdx blockDim gridDim __global__ __device__ __launch_bounds__ __grid_constant__
 //   __syncthreads __syncthreads_or __syncwarp __shfl_xor_sync __shfl_sync __any_sync (whole warps only)
 //   atomicAdd(unsigned*) atomicOr(unsigned*) __threadfence
-//   cub::WarpReduce, by common/warp.cuh
+//   cub::WarpReduce and cub::BlockReduce, by common/warp.cuh and common/reduce.cuh
 //   FNCE_DYNAMIC_SHARED(name): the block's dynamic shared memory, 128-byte aligned (no static __shared__)
 #pragma once
 #include <cstdint>

@@ -14,7 +14,7 @@ struct RankScales {
 
 FNCE_DEVICE void prep_row(const PrepParams& p, int64_t i, unsigned char* shared) {
   const RowsIn& rows = p.rows;
-  BlockReduce reduce = {shared, 0};
+  BlockReduce reduce = {shared};
   const RowState s = prepare_row(rows, i, row_arrays(rows, i, shared + kReduceBytes), reduce);
   const Operand operand = rows.operand;
   const bool anchor_mixed = s.mixes && rows.anchor_mixed;
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kRowThreads, 4) prep_rows(const __grid_constan
     prep_row(p, block, shared);
     return;
   }
-  BlockReduce reduce = {shared, 0};
+  BlockReduce reduce = {shared};
   fill_tables(table_job(p, p.rows.draws), block - p.rows.n, reduce);
 }
 

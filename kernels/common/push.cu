@@ -15,7 +15,7 @@ FNCE_DEVICE int64_t position_of(const PushParams& p) {
 
 __global__ void __launch_bounds__(kRowThreads) push_rows(const __grid_constant__ PushParams p) {
   FNCE_DYNAMIC_SHARED(shared);
-  BlockReduce reduce = {shared, 0};
+  BlockReduce reduce = {shared};
   const int64_t position = position_of(p);
   // Of more keys than rows the last K stay, where they would have come to lie.
   const int64_t skipped = p.n > p.k ? p.n - p.k : 0;

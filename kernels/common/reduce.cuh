@@ -1,47 +1,61 @@
-// Sums and maxima over the threads of a block of kRowThreads: each warp by CUB, then the warps in order. The tree is fixed, so the
-// bits are the same in every run.
+// Sums and maxima over the threads of a block of kRowThreads, by CUB: each warp, then the warps in order. The tree is fixed, so the
+// bits are the same in every run. Under the harness of tests/hostcuda its model of CUB takes CUB's place.
 #pragma once
 #include "common/warp.cuh"
+// CUB needs what platform.cuh says of CUDA.
+#include <cub/block/block_reduce.cuh>
 
 namespace fnce::cuda {
 
 constexpr int kRowThreads = 128;
 constexpr int kRowWarps = kRowThreads / 32;
-constexpr int kMostSums = 4;  // values reduced at once
-constexpr int64_t kReduceHalf = kRowWarps * kMostSums * 8;
-constexpr int64_t kReduceBytes = 2 * kReduceHalf;  // shared memory of a BlockReduce
+constexpr int kMostSums = 4;                     // values reduced at once
+constexpr int64_t kResultBytes = kMostSums * 8;  // the result, where every thread finds it
+constexpr int64_t kReduceBytes = 256;            // of shared memory: that, and what CUB needs
 
-// Two places that reductions use in turn. A place is written again only after the barrier of the reduction in between, which no
-// thread passes before it has read its results: one barrier per reduction is enough.
-struct BlockReduce {
-  unsigned char* memory;
-  int turn;
+// Values that are reduced at once, each by itself.
+template <class T, int kCount>
+struct Values {
+  T value[kCount];
 };
 
-// Every thread gets the result. All threads of the block arrive. (cub::BlockReduce gives one thread the result: to hand it to all
-// would take a second barrier, in each of the reductions that a row's launches wait for.)
+// The shared memory of a block's reductions: kReduceBytes, aligned to 16.
+struct BlockReduce {
+  unsigned char* memory;
+};
+
+// Every thread gets the result. All threads of the block arrive, twice: at CUB's barrier, and once thread 0, to which CUB gives the
+// result, has written it for all. The next reduction may follow at once: it writes to CUB's memory what nobody reads behind the
+// second barrier, and its result behind a first one, which all pass who have read this.
 template <class T, int kCount, class Combine>
-FNCE_DEVICE void reduce_block(BlockReduce& reduce, T (&values)[kCount], Combine combine) {
-  static_assert(kCount <= kMostSums && sizeof(T) <= 8);
-  FNCE_UNROLL for (int v = 0; v < kCount; ++v) values[v] = reduce_to_lane_0(values[v], combine);
-  T* slots = reinterpret_cast<T*>(reduce.memory + reduce.turn * kReduceHalf);
-  reduce.turn ^= 1;
-  if (threadIdx.x % 32 == 0)
-    FNCE_UNROLL for (int v = 0; v < kCount; ++v) slots[threadIdx.x / 32 * kCount + v] = values[v];
+FNCE_DEVICE void reduce_block(BlockReduce reduce, T (&values)[kCount], Combine combine) {
+  using All = Values<T, kCount>;
+  using Reduce = cub::BlockReduce<All, kRowThreads>;
+  using Storage = typename Reduce::TempStorage;
+  static_assert(sizeof(All) <= kResultBytes && sizeof(Storage) <= kReduceBytes - kResultBytes &&
+                alignof(Storage) <= 16);
+  All all;
+  FNCE_UNROLL for (int v = 0; v < kCount; ++v) all.value[v] = values[v];
+  all = Reduce(*reinterpret_cast<Storage*>(reduce.memory + kResultBytes)).Reduce(all, [&](const All& x, const All& y) {
+    All both;
+    FNCE_UNROLL for (int v = 0; v < kCount; ++v) both.value[v] = combine(x.value[v], y.value[v]);
+    return both;
+  });
+  All* result = reinterpret_cast<All*>(reduce.memory);
+  if (threadIdx.x == 0) *result = all;
   __syncthreads();
-  FNCE_UNROLL for (int v = 0; v < kCount; ++v) values[v] =
-      combine(combine(slots[v], slots[kCount + v]), combine(slots[2 * kCount + v], slots[3 * kCount + v]));
+  FNCE_UNROLL for (int v = 0; v < kCount; ++v) values[v] = result->value[v];
 }
 
 template <class T>
-FNCE_DEVICE T block_sum(BlockReduce& reduce, T value) {
+FNCE_DEVICE T block_sum(BlockReduce reduce, T value) {
   T values[1] = {value};
   reduce_block(reduce, values, Add());
   return values[0];
 }
 
 template <class T>
-FNCE_DEVICE T block_max(BlockReduce& reduce, T value) {
+FNCE_DEVICE T block_max(BlockReduce reduce, T value) {
   T values[1] = {value};
   reduce_block(reduce, values, MaxOrNan());
   return values[0];

@@ -69,7 +69,7 @@ FNCE_DEVICE void fill_lambda(const RowsIn& rows, int64_t i, RowState& s) {
 }
 
 // Equation (1). Returns 0, or NaN if an input is not finite or a norm overflows.
-FNCE_DEVICE float normalize_row(const RowsIn& rows, int64_t i, RowState& s, BlockReduce& reduce) {
+FNCE_DEVICE float normalize_row(const RowsIn& rows, int64_t i, RowState& s, BlockReduce reduce) {
   float *q = s.arrays.q, *k = s.arrays.k;
   float sums[3] = {0, 0, 0};  // |x_q|^2, |x_k|^2, 0 or NaN
   sum_columns(rows.d, sums, [&](int64_t c, float(&piece)[3]) {
@@ -96,7 +96,7 @@ FNCE_DEVICE float normalize_row(const RowsIn& rows, int64_t i, RowState& s, Bloc
 }
 
 // Row i of the call.
-FNCE_DEVICE RowState prepare_row(const RowsIn& rows, int64_t i, const RowArrays& arrays, BlockReduce& reduce) {
+FNCE_DEVICE RowState prepare_row(const RowsIn& rows, int64_t i, const RowArrays& arrays, BlockReduce reduce) {
   RowState s = {};
   s.arrays = arrays;
   s.mixes = rows.mixes && rows.lambda.granularity != FNCE_LAMBDA_NONE;

@@ -40,7 +40,7 @@ FNCE_DEVICE int64_t row_at(const TableJob& job, Order& order, int64_t position) 
 FNCE_DEVICE float extent_of(float lambda) { return abs_of(lambda) + abs_of(1.0f - lambda); }
 
 // Table block `block` of job.blocks: a stretch of the positions.
-FNCE_DEVICE void fill_tables(const TableJob& job, int64_t block, BlockReduce& reduce) {
+FNCE_DEVICE void fill_tables(const TableJob& job, int64_t block, BlockReduce reduce) {
   const Tables& t = job.tables;
   const LambdaDraw draw = lambda_draw(job.lambda, job.draws, Stream::kLambdaNeg);
   const float check = t.order && is_wrong_offset(job.draws) ? nan_float() : 0.0f;

@@ -2,7 +2,7 @@
 // of its own, so that both live in one program. Every instruction is reached through kernels/sm80/atoms.cuh.
 #pragma once
 #include "common/platform.cuh"
-#include "common/warp.cuh"
+#include "common/reduce.cuh"
 #include "gpu/draws.h"
 #include "gpu/jobs.h"
 #include "math/half.h"
@@ -133,14 +133,28 @@ __global__ void __launch_bounds__(128) draws(const __grid_constant__ Params p) {
 }
 
 // A warp's 32 words of x, as floats and as spans.
-__global__ void __launch_bounds__(32) reductions(const __grid_constant__ Params p) {
+__global__ void __launch_bounds__(32) warp_reductions(const __grid_constant__ Params p) {
   const uint32_t word = p.x[blockIdx.x * 32 + threadIdx.x];
   const float sum = cuda::reduce_to_lane_0(bits_float(word), cuda::Add());
   const Span span = cuda::reduce_to_lane_0(span_of(word), [](const Span& x, const Span& y) { return joined(x, y); });
   if (threadIdx.x != 0) return;
-  const uint32_t results[kReduceWords] = {float_bits(sum), span.first,  span.last, span.count,
-                                          span.twice,      span.thrice, span.hash};
-  for (uint32_t i = 0; i < kReduceWords; ++i) p.out[blockIdx.x * kReduceWords + i] = results[i];
+  const uint32_t results[kWarpWords] = {float_bits(sum), span.first,  span.last, span.count,
+                                        span.twice,      span.thrice, span.hash};
+  for (uint32_t i = 0; i < kWarpWords; ++i) p.out[blockIdx.x * kWarpWords + i] = results[i];
+}
+
+// A block's words of x as three floats, x, 2 x and 1 / x, and, at once after them, as doubles.
+__global__ void __launch_bounds__(cuda::kRowThreads) block_reductions(const __grid_constant__ Params p) {
+  FNCE_DYNAMIC_SHARED(shared);
+  cuda::BlockReduce reduce = {shared};
+  const uint32_t thread = blockIdx.x * cuda::kRowThreads + threadIdx.x;
+  const float x = bits_float(p.x[thread]);
+  float sums[] = {x, 2 * x, 1 / x};
+  cuda::reduce_block(reduce, sums, cuda::Add());
+  const double sum = cuda::block_sum(reduce, static_cast<double>(x));
+  const uint32_t results[kBlockWords] = {float_bits(sums[0]), float_bits(sums[1]), float_bits(sums[2]),
+                                         float_bits(static_cast<float>(sum))};
+  for (uint32_t i = 0; i < kBlockWords; ++i) p.out[thread * kBlockWords + i] = results[i];
 }
 
 // Where each thread of a grid of kPlaceBlocks x kPlaceBlocks blocks is.
@@ -185,7 +199,10 @@ void dispatch(const Job& job, Go&& go) {
     case Check::kProducts: return go(products, "products", counted, 32u, 0);
     case Check::kMap: return go(map_words, "map_words", blocks, 128u, 0);
     case Check::kDraws: return go(draws, "draws", blocks, 128u, 0);
-    case Check::kReduce: return go(reductions, "reductions", counted, 32u, 0);
+    case Check::kReduceWarps: return go(warp_reductions, "warp_reductions", counted, 32u, 0);
+    case Check::kReduceBlocks:
+      return go(block_reductions, "block_reductions", counted, unsigned{cuda::kRowThreads},
+                static_cast<int>(cuda::kReduceBytes));
     case Check::kPlaces: return go(places, "places", Blocks{kPlaceBlocks, kPlaceBlocks}, kPlaceThreads, 0);
     case Check::kSweep: return go(sweep, "sweep", blocks, 128u, 0);
   }

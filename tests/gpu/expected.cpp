@@ -314,11 +314,11 @@ T tree(const std::vector<T>& values, size_t first, size_t count, const Combine& 
   return combine(left, tree(values, first + count / 2, count / 2, combine));
 }
 
-Job reductions_job() {
-  Job job{"cub::WarpReduce, whole warps", Check::kReduce};
+Job warp_reductions_job() {
+  Job job{"cub::WarpReduce, whole warps", Check::kReduceWarps};
   constexpr uint32_t kWarps = 50;
   job.params.count = kWarps;
-  job.results = kWarps * kReduceWords;
+  job.results = kWarps * kWarpWords;
   std::mt19937 random(13);
   std::normal_distribution<float> normal;
   for (uint32_t warp = 0; warp < kWarps; ++warp) {
@@ -336,6 +336,36 @@ Job reductions_job() {
   return job;
 }
 
+// Each warp by such a tree, then the warps in order; every thread gets the results.
+Job block_reductions_job() {
+  Job job{"cub::BlockReduce, blocks of four warps, one after the other", Check::kReduceBlocks};
+  constexpr uint32_t kBlocks = 20, kWarps = 4;
+  job.params.count = kBlocks;
+  job.results = kBlocks * kWarps * 32 * kBlockWords;
+  std::mt19937 random(14);
+  std::normal_distribution<float> normal;
+  const auto in_order = [](const auto& values) {
+    auto sum = tree(values, 0, 32, std::plus<>());
+    for (uint32_t warp = 1; warp < kWarps; ++warp) sum += tree(values, warp * 32, 32, std::plus<>());
+    return sum;
+  };
+  for (uint32_t block = 0; block < kBlocks; ++block) {
+    std::vector<float> x, doubled, inverse;
+    std::vector<double> wide;
+    for (uint32_t thread = 0; thread < kWarps * 32; ++thread) {
+      x.push_back(std::ldexp(normal(random), static_cast<int>(random() % 20)));
+      doubled.push_back(2 * x.back());
+      inverse.push_back(1 / x.back());
+      wide.push_back(static_cast<double>(x.back()));
+      job.x.push_back(float_bits(x.back()));
+    }
+    for (uint32_t thread = 0; thread < kWarps * 32; ++thread)
+      job.want.insert(job.want.end(), {float_bits(in_order(x)), float_bits(in_order(doubled)),
+                                       float_bits(in_order(inverse)), float_bits(static_cast<float>(in_order(wide)))});
+  }
+  return job;
+}
+
 Job places_job() {
   Job job{"threadIdx.x and blockIdx, read again", Check::kPlaces};
   for (uint32_t y = 0; y < kPlaceBlocks; ++y)
@@ -348,7 +378,8 @@ Job places_job() {
 }  // namespace
 
 std::vector<Job> all_jobs(bool large) {
-  std::vector<Job> jobs{copies_job(), matrices_job(false), matrices_job(true), reductions_job(), places_job()};
+  std::vector<Job> jobs{copies_job(),          matrices_job(false),    matrices_job(true),
+                        warp_reductions_job(), block_reductions_job(), places_job()};
   add_products(jobs);
   jobs.push_back(exp2_job());
   add_conversions(jobs);

@@ -20,7 +20,8 @@ enum class Check {
   kProducts,       // fragments of mma.m16n8k16, chains of it
   kMap,            // one function over many words: MapMode
   kDraws,          // checksums of random draws: DrawMode
-  kReduce,         // cub::WarpReduce, as kernels/common/warp.cuh calls it
+  kReduceWarps,    // cub::WarpReduce, as kernels/common/warp.cuh calls it
+  kReduceBlocks,   // cub::BlockReduce, as kernels/common/reduce.cuh does
   kPlaces,         // threadIdx.x and blockIdx.xy, read again
   kSweep,          // all 2^32 floats, conversion of src/math/half.h against the instruction's: SweepMode
 };
@@ -45,22 +46,23 @@ constexpr unsigned kPlaceBlocks = 3, kPlaceThreads = 96;  // of kPlaces, in x an
 struct Params {
   const uint32_t *x, *y;
   uint32_t* out;
-  uint32_t mode;   // one of the enums above
-  uint32_t count;  // kMap: words of x; kDraws: threads; kSweep: threads; kProducts: tiles of 16 x 8; kReduce: warps
-  uint32_t each;   // kDraws: samples a thread; kProducts: the depth, a multiple of 16
+  uint32_t mode;  // one of the enums above
+  // kMap: words of x; kDraws: threads; kSweep: threads; kProducts: tiles of 16 x 8; kReduceWarps: warps; kReduceBlocks: blocks
+  uint32_t count;
+  uint32_t each;  // kDraws: samples a thread; kProducts: the depth, a multiple of 16
   uint64_t seed, offset;
   uint32_t stream;  // kDraws: fnce::Stream
   uint32_t size;    // kDraws: of the permutation, or D of lambda per element
   float alpha, shift;
 };
 
-// What kReduce combines beside floats: of more words than one exchange has, and neither commutative nor associative, so that every
-// step of the tree shows.
+// What kReduceWarps combines beside floats: of more words than one exchange has, and neither commutative nor associative, so that
+// every step of the tree shows.
 struct Span {
   uint32_t first, last, count, twice, thrice, hash;
 };
-constexpr uint32_t kReduceWords =
-    1 + sizeof(Span) / 4;  // results of a warp: the sum of its words as floats, and their span
+// Results of a warp: the sum of its words as floats, and their span; of each thread of a block: the sums of floats and doubles.
+constexpr uint32_t kWarpWords = 1 + sizeof(Span) / 4, kBlockWords = 4;
 FNCE_HD Span joined(const Span& x, const Span& y) {
   const uint32_t count = x.count + y.count;
   return {x.first, y.last, count, 2 * count, 3 * count, x.hash * 0x01000193u + (y.hash ^ y.hash >> 7)};
@@ -89,8 +91,8 @@ struct Job {
 inline bool needs_sm80(const Job& job) {
   const auto mode = static_cast<MapMode>(job.params.mode);
   const bool packs = job.check == Check::kMap && (mode == MapMode::kPackHalf || mode == MapMode::kPackBfloat);
-  return packs || (job.check != Check::kMap && job.check != Check::kDraws && job.check != Check::kReduce &&
-                   job.check != Check::kPlaces);
+  return packs || (job.check != Check::kMap && job.check != Check::kDraws && job.check != Check::kReduceWarps &&
+                   job.check != Check::kReduceBlocks && job.check != Check::kPlaces);
 }
 
 // expected.cpp: all jobs, with what must come out. `large`: those that only a device can run in reasonable time as well.
