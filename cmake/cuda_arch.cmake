@@ -118,10 +118,21 @@ function(flashnce_add_cuda_kernels kernels archs)
                                               POSITION_INDEPENDENT_CODE ON)
 endfunction()
 
-flashnce_cuda_kernel_sources(common_sources common plain)
-flashnce_cuda_kernel_sources(sm80_sources sm80/inst)
-flashnce_add_cuda_kernels(flashnce_cuda_common "${FLASHNCE_CUDA_ARCHS}" ${common_sources})
-flashnce_add_cuda_kernels(flashnce_cuda_sm80 "${sm80_archs}" ${sm80_sources})
+# An object library for each folder of kernels, each with the architectures that its kernels are made for. All code of a kernel lies
+# in one object, of which the driver takes what fits the device: a library per number would need a copy of every kernel
+# under another name for each, and a choice among them of our own.
+set(kernel_objects "")
+foreach(folder common plain sm80)
+  set(archs "${FLASHNCE_CUDA_ARCHS}")
+  set(subfolder "${folder}")
+  if(folder STREQUAL "sm80")
+    set(archs "${sm80_archs}")
+    set(subfolder sm80/inst)
+  endif()
+  flashnce_cuda_kernel_sources(kernel_sources "${subfolder}")
+  flashnce_add_cuda_kernels(flashnce_cuda_${folder} "${archs}" ${kernel_sources})
+  list(APPEND kernel_objects $<TARGET_OBJECTS:flashnce_cuda_${folder}>)
+endforeach()
 
 # The runtime library as objects.
 set(cudart_folder "${CMAKE_CURRENT_BINARY_DIR}/cudart")
@@ -138,6 +149,6 @@ if(NOT member_count EQUAL object_count)
   message(FATAL_ERROR "${FLASHNCE_CUDART} holds several objects of one name")
 endif()
 
-set(FLASHNCE_CUDA_OBJECTS $<TARGET_OBJECTS:flashnce_cuda_common> $<TARGET_OBJECTS:flashnce_cuda_sm80> ${cudart_objects})
+set(FLASHNCE_CUDA_OBJECTS ${kernel_objects} ${cudart_objects})
 list(JOIN FLASHNCE_CUDA_ARCHS ", " arch_names)
 message(STATUS "FlashNCE is built with CUDA ${CUDAToolkit_VERSION} for the architectures ${arch_names}")
