@@ -85,9 +85,15 @@ setup_cmake() {
   stage "cmake from pip" "$VENV/bin/python" -m pip install -q "cmake>=3.25,<4"
 }
 
+# The requirements apart from PyTorch, by file.
+requirement_files() {
+  echo tools/requirements.txt
+  if first_program nvcc /usr/local/cuda/bin/nvcc >/dev/null; then echo tools/requirements-cuda.txt; fi
+}
+
 install_requirements() {
-  local requirement=${FLASHNCE_TORCH:-}
-  "$VENV/bin/python" -m pip install -q -r tools/requirements.txt
+  local requirement=${FLASHNCE_TORCH:-} file
+  for file in $(requirement_files); do "$VENV/bin/python" -m pip install -q -r "$file"; done
   if [[ -z $requirement ]] && "$VENV/bin/python" -c 'import torch' 2>/dev/null; then return 0; fi
   # Where pip can find a CPU build of the same version (a larger local version), it takes that one.
   if [[ -n $requirement ]]; then
@@ -101,7 +107,8 @@ install_requirements() {
 setup_python() {
   local stamp=$VENV/flashnce-stamp wanted
   setup_cmake
-  wanted=$(cat tools/requirements.txt tools/requirements-torch.txt; echo "${FLASHNCE_TORCH:-} $(venv_python)")
+  # shellcheck disable=SC2046
+  wanted=$(cat $(requirement_files) tools/requirements-torch.txt; echo "${FLASHNCE_TORCH:-} $(venv_python)")
   if [[ -f $stamp && $(cat "$stamp") == "$wanted" ]]; then return 0; fi
   [[ -x $VENV/bin/python ]] || stage "python environment" make_venv
   stage "python packages" install_requirements

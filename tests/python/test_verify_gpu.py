@@ -151,15 +151,14 @@ def test_what_a_sanitizer_says(code, output, status):
 
 def test_a_machine_without_tools(context, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(*[tmp_path / "x"] * 6))
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(calls=tmp_path / "x"))
     assert stages.sanitizer("memcheck")(context).status == runner.REFUSED
-    assert stages.curand(context).status == runner.SKIPPED
     assert build.build_stage(context).status == runner.SKIPPED
 
 
 def test_missing_programs_are_skipped_and_never_passed(context, monkeypatch):
-    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(*[None] * 6))
-    for run in (stages.conformance, stages.api, stages.calls("graphs"), benches.rates, lambda c: benches.cells(0, c)):
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs())
+    for run in (stages.conformance, stages.curand, stages.api, stages.calls("graphs"), benches.rates, lambda c: benches.cells(0, c)):
         result = run(context)
         assert result.status == runner.SKIPPED and "not built" in result.detail
 
@@ -168,7 +167,7 @@ def test_reports_of_programs(context, monkeypatch, tmp_path):
     report = {"device": "x", "checks": [{"name": "a", "status": "PASS", "detail": ""}], "numbers": {"b": 1.5}}
     text = f"while [ $# -gt 1 ]; do shift; done\ncat >\"$1\" <<'END'\n{json.dumps(report)}\nEND\n"
     good = program(tmp_path / "good", text)
-    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(None, None, good, good, None, None))
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(conformance=good, models=good))
     result = stages.conformance(context)
     assert result.status == runner.PASSED
     assert result.data == {"counts": {"PASS": 1}, "failed": [], "numbers": {"b": 1.5}}
@@ -201,7 +200,7 @@ def test_the_tests_of_the_interface_run_in_processes_of_their_own(context, monke
         f"case $5 in cuda:*) echo '{fail}' >$4; exit 1;; types:*) kill -11 $$;; *) echo '{good}' >$4;; esac\n"
     )
     found = program(tmp_path / "api_tests", text)
-    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(None, found, None, None, None, None))
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(api=found))
     result = stages.whole_api(context)
     assert result.status == runner.FAILED and result.detail == "cuda: x: broken"
     assert result.data["failed"] == ["cuda: x"] and (result.data["tests"], result.data["skipped"]) == (7, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,16 @@ def entry(name: str, aggregate: str, us: float, **more) -> dict:
     return {"run_name": name, "aggregate_name": aggregate, "real_time": us, "time_unit": "us", **more}
 
 
+def test_the_header_of_curand_is_looked_for_among_the_packages_of_python(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path)])
+    option = f"-DFLASHNCE_CURAND_INCLUDE={tmp_path / 'nvidia' / 'cu13' / 'include'}"
+    assert not any("CURAND" in word for word in build.configure(tmp_path, tmp_path, "90"))
+    header = tmp_path / "nvidia" / "cu13" / "include" / "curand_kernel.h"
+    header.parent.mkdir(parents=True)
+    header.touch()
+    assert option in build.configure(tmp_path, tmp_path, "90")
+
+
 def bench_program(path: Path, report: dict, code: int = 0):
     """A gpu_bench that writes a report."""
     usage = 'if [ "$1" = --help ]; then echo usage; exit 0; fi'
@@ -163,7 +174,7 @@ def test_rates_and_cells_of_a_report(context, monkeypatch, tmp_path):
         entry("rate/launch_graph/manual_time", "max", 2.5, label="us"),
     ]
     file = bench_program(tmp_path / "bench", {"context": {"l2_bytes": "52428800"}, "benchmarks": rates + cells})
-    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(*[file] * 6))
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(bench=file))
     result = benches.rates(context)
     assert result.status == runner.PASSED
     assert {name: rate["value"] for name, rate in result.data["rates"].items()} == {
@@ -206,7 +217,7 @@ def test_a_report_that_was_cut_off():
 
 def test_a_program_that_found_no_device(context, monkeypatch, tmp_path):
     none = program(tmp_path / "none", "[ $1 = --help ] && echo usage || echo 'SKIP: there is no CUDA device'\nexit 77\n")
-    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(*[none] * 6))
+    monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(bench=none))
     for said in ("no CUDA device", "does not start here: no libbenchmark"):
         for run in (benches.rates, lambda c: benches.cells(0, c)):
             result = run(context)

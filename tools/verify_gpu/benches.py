@@ -17,7 +17,10 @@ import gpu_cells  # noqa: E402
 import gpu_floors  # noqa: E402
 import gpu_results  # noqa: E402
 
-PEER_SHAPES = ("32x65536x128", "256x65536x128", "1024x65536x128", "256x65536x256", "256x65536x512")
+# The first five are such that every peer serves; attention has no kernel for D = 512.
+PEER_SHAPES = (
+    "32x65536x128", "256x65536x128", "1024x65536x128", "256x65536x256", "256x4096x128", "256x65536x512",
+)  # fmt: skip
 CELL_PARTS = 4  # stages that the cells are spread over
 PLAIN_MOST = 2**31  # N K D of a cell for the plain family
 NO_PROFILER = 9  # exit code of peers.gpu_kernels

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ PROGRAMS = {
     "models": "libgpu_models.so",
     "calls": "gpu_calls",
     "bench": "gpu_bench",
+    "curand": "gpu_curand",
 }
 # What some programs are built with and others not, by the package that CMake looks for.
 NEEDS = {"Catch2": "api", "benchmark": "bench"}
@@ -43,12 +45,13 @@ CARRIED_ARCHITECTURES = "80;90"
 class Programs:
     """Where they are; None for one that could not be built."""
 
-    library: Path | None
-    api: Path | None
-    conformance: Path | None
-    models: Path | None
-    calls: Path | None
-    bench: Path | None
+    library: Path | None = None
+    api: Path | None = None
+    conformance: Path | None = None
+    models: Path | None = None
+    calls: Path | None = None
+    bench: Path | None = None
+    curand: Path | None = None
 
     @staticmethod
     def below(folder: Path) -> Programs:
@@ -83,11 +86,19 @@ def environment_of(programs: Programs, root: Path) -> dict[str, str]:
     }
 
 
+def curand_include() -> Path | None:
+    """The folder of cuRAND's headers among the packages of this Python: PyTorch's wheels bring it along."""
+    found = (header for place in sys.path if place for header in Path(place, "nvidia").glob("*/include/curand_kernel.h"))
+    return next((header.parent for header in found), None)
+
+
 def configure(root: Path, folder: Path, architectures: str, without: set[str] = frozenset()) -> list[str]:
     """The command; `without`: packages of NEEDS that are not there."""
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    curand = curand_include()
     return [
         "cmake", "-S", str(root), "-B", str(folder), *generator, "-DCMAKE_BUILD_TYPE=Release", "-DFLASHNCE_CUDA=ON",
+        *([f"-DFLASHNCE_CURAND_INCLUDE={curand}"] if curand else []),
         f"-DFLASHNCE_CUDA_ARCHS={architectures}", "-DFLASHNCE_GPU_PROGRAMS=ON",
         f"-DFLASHNCE_TESTS={'OFF' if 'Catch2' in without else 'ON'}",
         f"-DFLASHNCE_BENCH={'OFF' if 'benchmark' in without else 'ON'}",

@@ -12,7 +12,7 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from . import build, machine
+from . import build
 from .benches import BENCH_STAGES
 from .runner import FAILED, PASSED, REFUSED, SKIPPED, TIMEOUT, Context, Done, Result, Stage, judged
 
@@ -64,32 +64,8 @@ def conformance(context: Context) -> Result:
 
 
 def curand(context: Context) -> Result:
-    """Philox words against cuRAND's own generator, where its header can be found."""
-    nvcc, header = shutil.which("nvcc"), curand_header()
-    if nvcc is None or header is None:
-        return Result(SKIPPED, f"there is no {'nvcc' if nvcc is None else 'curand_kernel.h'} here")
-    program = context.out / "curand_draws"
-    architecture = f"-arch=sm_{machine.architecture(context.device)}"
-    source = context.root / "tests" / "gpu" / "curand_draws.cu"
-    includes = f"-I{header.parent}", f"-I{context.root / 'src'}"
-    done = context.run(nvcc, "-std=c++20", "-O2", architecture, *includes, source, "-o", program)
-    return judged(context.run(program)) if done.code == 0 else judged(done)
-
-
-def curand_header() -> Path | None:
-    nvcc = shutil.which("nvcc")
-    folders = [Path(nvcc).resolve().parents[1] / "include"] if nvcc else []
-    # PyTorch's wheels bring cuRAND along.
-    folders += [Path(place) / "nvidia" for place in sys.path if place]
-    for folder in folders:
-        direct = folder / "curand_kernel.h"
-        if direct.is_file():
-            return direct
-        if folder.name == "nvidia" and folder.is_dir():
-            found = sorted(folder.rglob("curand_kernel.h"))
-            if found:
-                return found[0]
-    return None
+    program = build.programs_of(context).curand
+    return judged(context.run(program)) if program else without("gpu_curand (it needs cuRAND's curand_kernel.h)")
 
 
 def junit_counts(path: Path) -> dict:
@@ -241,6 +217,7 @@ def sanitizer_stage(tool: str) -> Stage:
 STAGES = [
     Stage("build", "the library and the programs for this device", build.build_stage, least=20, gate=True),
     Stage("conformance", "instructions, conversions and draws against their host models", conformance, limit=90, least=15),
+    Stage("curand", "Philox words against cuRAND's", curand, limit=60, least=10),
     Stage("determinism", f"{REPEATS} repeats, the same bits", calls("determinism", "--repeats", str(REPEATS)),
           limit=90, least=15),
     Stage("graphs", "captured once, replayed with other seeds and temperatures", calls("graphs"), limit=60, least=10),
@@ -255,7 +232,6 @@ STAGES = [
     Stage("torch", "the PyTorch binding on the device", torch_device, required=False, limit=150, least=40),
     *BENCH_STAGES,
     *map(sanitizer_stage, SANITIZERS[2:]),
-    Stage("curand", "Philox words against cuRAND's", curand, required=False, limit=90, least=20),
     Stage("torch-suite", "the whole tests of the binding on CUDA tensors", torch_suite, required=False, least=180),
     Stage("api-long", "the random grid with ten times the cases", api_long, required=False, least=240),
 ]  # fmt: skip
