@@ -244,7 +244,10 @@ class CudaBackend : public Backend {
 
   std::unique_ptr<BackendPlan> plan(const Problem& problem) const override {
     const DeviceCaps caps = caps_of(problem.raw().device_index);
-    return std::make_unique<CudaPlan>(problem, caps, choose(problem, caps, forced_family(std::getenv("FNCE_BACKEND"))));
+    DeviceCaps planned = caps;
+    planned.sm_count = planned_multiprocessors(std::getenv("FNCE_MULTIPROCESSORS"), caps.sm_count);
+    const Forced forced = forced_family(std::getenv("FNCE_BACKEND"));
+    return std::make_unique<CudaPlan>(problem, caps, choose(problem, planned, forced));
   }
 
   void scale(const ScaleCall& call, fnce_stream stream) const override {

@@ -1,6 +1,7 @@
 #include "kernels/plan.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <sstream>
@@ -89,11 +90,11 @@ MainLaunch sm80_launch(const Problem& problem, const DeviceCaps& caps, Operand o
     MainLaunch launch = launch_of(problem, tile.rows(), tile.keys, two_segments);
     const Cut cut = cut_of(problem, launch, tile.d, caps.sm_count, divide_up(launch.key_tiles * tile.keys, most_keys));
     if (cut.time >= least_time) continue;
-    least_time = cut.time;
     launch.variant = variant;
     launch.tile = index;
     launch.splits = cut.splits;
     best = launch;
+    least_time = cut.time;
   }
   return best;
 }
@@ -179,10 +180,21 @@ Forced forced_family(const char* name) {
   invalid("FNCE_BACKEND in the environment", name, "sm80, plain");
 }
 
+int planned_multiprocessors(const char* text, int all) {
+  if (text == nullptr || *text == '\0') return all;
+  constexpr long kMost = 1'000'000;
+  char* end = nullptr;
+  const long count = std::strtol(text, &end, 10);
+  if (*end != '\0' || count < 1 || count > kMost)
+    invalid("FNCE_MULTIPROCESSORS in the environment", text, "1 to " + to_text(int64_t{kMost}));
+  return static_cast<int>(count);
+}
+
 CudaChoice choose(const Problem& problem, const DeviceCaps& caps, Forced forced) {
   check_device(problem, caps);
   const fnce_problem& p = problem.raw();
   CudaChoice choice = {};
+  choice.sm_count = caps.sm_count;
   choose_family(problem, caps, forced, choice);
   const bool mixes = problem.mixes_negatives() && p.k > 0;
   choice.mixes_scores = mixes && problem.can_mix_scores();
@@ -230,8 +242,10 @@ std::string describe(const Problem& problem, const CudaChoice& choice, const Dev
        << mixing_in_words(problem) << (problem.is_union() ? ", raw negatives beside them from the same pass" : "")
        << "; " << t.row_blocks << " row block" << plural(t.row_blocks) << " of " << t.rows << " queries x " << t.splits
        << " split" << plural(t.splits);
-  text << " = " << t.blocks() << " block" << plural(t.blocks()) << ", tiles of " << t.keys << " negatives; workspace "
-       << workspace_bytes << " bytes";
+  text << " = " << t.blocks() << " block" << plural(t.blocks()) << ", tiles of " << t.keys << " negatives";
+  if (choice.sm_count != caps.sm_count)
+    text << ", as for " << choice.sm_count << " SM" << plural(choice.sm_count) << " (FNCE_MULTIPROCESSORS says so)";
+  text << "; workspace " << workspace_bytes << " bytes";
   return text.str();
 }
 

@@ -16,6 +16,9 @@ enum class Family { kPlain, kSm80 };
 enum class Forced { kNothing, kPlain, kSm80 };
 // Throws FNCE_INVALID_ARGUMENT for another name; null is nothing.
 Forced forced_family(const char* name);
+// For how many multiprocessors the work is cut: what FNCE_MULTIPROCESSORS in the environment says, or all that the device has.
+// Throws FNCE_INVALID_ARGUMENT for anything but a number from 1 on; null is nothing.
+int planned_multiprocessors(const char* text, int all);
 
 // One launch of the main kernel.
 struct MainLaunch {
@@ -34,6 +37,7 @@ struct CudaChoice {
   Family family;
   Operand operand;
   std::string why_plain;  // of the plain family: the reason
+  int sm_count;           // multiprocessors that the work is cut for
   bool mixes_scores;      // the pass goes in the order of sigma
   bool premixes;          // mixed rows are written once, before the pass
   int32_t premixed_type;

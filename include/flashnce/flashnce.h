@@ -309,7 +309,8 @@ FNCE_API void fnce_plan_destroy(fnce_plan* plan);
 FNCE_API fnce_status fnce_plan_workspace(const fnce_plan* plan, size_t* bytes);
 /* What would run, and why, in words: backend, instruction set or device, tiles, tasks, workspace. Owned by the plan. "" for
  * NULL. On a GPU, FNCE_BACKEND in the environment forces the kernels of new plans: sm80 (matrix units) or plain (float32
- * products, for any number of features); plans fail where they cannot serve. */
+ * products, for any number of features); plans fail where they cannot serve. FNCE_MULTIPROCESSORS cuts the work of new plans as
+ * for a GPU of so many multiprocessors, where others use the rest of them. */
 FNCE_API const char* fnce_plan_describe(const fnce_plan* plan);
 
 /* The loss of equation (7), with the gradients and statistics whose pointers are given, equations (8) and (9).

@@ -1,6 +1,7 @@
-// Every tile size of the sm80 family, with its reason; the plan chooses among those that serve a problem. A block works on `rows` queries and walks over key tiles of `keys`
-// negatives. Its warps form a grid of row_warps x key_warps, each with 16*mi rows and keys/key_warps keys of every tile; or,
-// where D is too wide for that, of row_warps x feature_warps, each with 16*mi rows and d/feature_warps features.
+// Every tile size of the sm80 family, with its reason; the plan chooses among those that serve a problem. A block works on `rows`
+// queries and walks over key tiles of `keys` negatives. Its warps form a grid of row_warps x key_warps, each with 16*mi rows and
+// keys/key_warps keys of every tile; or, where D is too wide for that, of row_warps x feature_warps, each with 16*mi rows and
+// d/feature_warps features.
 // Shared memory stays within 99 KB, what a block may have on compute capability 8.6, 8.9 and 12.0; registers: budget.json.
 #pragma once
 #include <cstdint>

@@ -2,8 +2,11 @@
 // range, with lambdas far outside [0, 1], with weights that float16 can hardly hold.
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
+#include <set>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "support/check.h"
@@ -51,6 +54,28 @@ void check(const Case& c) {
   FNCE_CHECK_VERDICT(check_case(c));
 }
 
+// New plans cut their work as for a GPU of so many multiprocessors; "" is as many as it has.
+struct Multiprocessors {
+  explicit Multiprocessors(const char* count) { setenv("FNCE_MULTIPROCESSORS", count, 1); }
+  ~Multiprocessors() { unsetenv("FNCE_MULTIPROCESSORS"); }
+};
+
+// A tile of the sm80 family: products, features as they are padded, queries of a block, negatives.
+using Tile = std::tuple<oracle::Products, int64_t, int, int>;
+
+// By the plan's own words; adds nothing for another family.
+void add_tile(const Case& c, std::set<Tile>& tiles) {
+  const std::string words = Plan(c.problem).description();
+  if (words.find("sm80 family (") == std::string::npos) return;
+  int queries = 0, negatives = 0;
+  std::sscanf(words.c_str() + words.find(" row block"), " row block%*[s ]of %d", &queries);
+  std::sscanf(words.c_str() + words.find(", tiles of "), ", tiles of %d", &negatives);
+  REQUIRE((queries > 0 && negatives > 0));
+  int64_t width = 64;
+  while (width < c.problem.d) width *= 2;
+  tiles.emplace(products_of(words), width, queries, negatives);
+}
+
 void scale_rows(std::vector<float>& rows, float by) {
   for (float& x : rows) x *= by;
 }
@@ -63,21 +88,30 @@ TEST_CASE("cuda: numbers of queries, keys and features around the edges of every
   const std::vector<int64_t> all_k{0, 1, 15, 16, 17, 63, 64, 65, 127, 128, 1000};
   const std::vector<int64_t> all_d{1, 3, 8, 13, 63, 64, 65, 100, 127, 128, 129, 200, 256, 257, 300, 512, 513};
   uint64_t seed = 80000;
+  std::set<Tile> tiles;
   const auto sweep = [&](int64_t n, int64_t k, int64_t d) {
     for (const Arithmetic& a : kArithmetics) {
       ++seed;
       Case c = case_of(kWays[seed % kWays.size()], a, n, affordable(n, k, d), d, seed);
       if (seed % 3 == 0) c.problem.scores = static_cast<int32_t>(1 + seed / 3 % 3);
+      add_tile(c, tiles);
       check(c);
     }
   };
-  for (size_t i = 0; i < all_d.size(); ++i)
-    for (size_t j = 0; j < 3; ++j)
-      sweep(all_n[(i + 3 * j) % all_n.size()], all_k[(2 * i + 4 * j) % all_k.size()], all_d[i]);
-  for (const int64_t k : all_k)
-    for (const int64_t d : {16, 64, 72, 256}) sweep(d == 64 ? 33 : 5, k, d);
-  for (const int64_t n : all_n)
-    for (const int64_t d : {8, 65, 128, 129}) sweep(n, 49, d);
+  // As the device is, so few queries and keys get small tiles; as for one multiprocessor, tiles as large as the queries fill.
+  for (const char* count : {"", "1"}) {
+    const Multiprocessors cut(count);
+    INFO("FNCE_MULTIPROCESSORS " << count);
+    for (size_t i = 0; i < all_d.size(); ++i)
+      for (size_t j = 0; j < 3; ++j)
+        sweep(all_n[(i + 3 * j) % all_n.size()], all_k[(2 * i + 4 * j) % all_k.size()], all_d[i]);
+    for (const int64_t k : all_k)
+      for (const int64_t d : {16, 64, 72, 256}) sweep(d == 64 ? 33 : 5, k, d);
+    for (const int64_t n : all_n)
+      for (const int64_t d : {8, 65, 128, 129, 300}) sweep(n, 49, d);
+  }
+  // All that kernels/sm80/tile.h has: 9 each for float16 and bfloat16, 7 for float16x3, 6 for float16-fast.
+  if (!tiles.empty()) CHECK(tiles.size() == 31);
 }
 
 TEST_CASE("cuda: float32 queues far outside float16's range") {

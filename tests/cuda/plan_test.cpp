@@ -186,8 +186,7 @@ TEST_CASE("cuda plan: a tile fits into the device's shared memory") {
   CHECK(rows == std::set<int>{64, 128});
 }
 
-// The harness's devices are such: the pairwise cases run on both.
-TEST_CASE("cuda plan: every tile is chosen, for a few queries, on devices of one and of eight multiprocessors") {
+TEST_CASE("cuda plan: every tile is chosen, for a few queries, on devices of few multiprocessors") {
   std::set<std::pair<Operand, int>> chosen;
   for (const int32_t type : {FNCE_FLOAT32, FNCE_FLOAT16, FNCE_BFLOAT16})
     for (const int32_t precision : {FNCE_PRECISION_EXACT, FNCE_PRECISION_FAST}) {
@@ -228,7 +227,8 @@ TEST_CASE("cuda plan: launches fit any device, for any number of features") {
   for (const DeviceCaps& caps : kAll)
     for (int64_t d = 1; d <= 2000; d += d < 600 ? 1 : 37)
       for (const int32_t type : {FNCE_FLOAT32, FNCE_FLOAT16})
-        for (const Shape& size : {Shape{1, 16, 0}, Shape{256, 65536, 0}, Shape{5000, 1000003, 0}}) {
+        for (const Shape& size :
+             {Shape{1, 16, 0}, Shape{256, 65536, 0}, Shape{5000, 1000003, 0}, Shape{100000, 0, 0}}) {
           fnce_problem p = problem_of({size.n, size.k, d}, type, d % 2 ? FNCE_PRESET_FT : FNCE_PRESET_FT_ELEMENTWISE);
           p.precision = d % 3 == 0 ? FNCE_PRECISION_FAST : FNCE_PRECISION_EXACT;
           p.scores = static_cast<int32_t>(d / 2 % 4);
@@ -309,6 +309,13 @@ TEST_CASE("cuda plan: descriptions say what is multiplied, and why a plan is pla
   CHECK(holds(words_of(p, kT4), "plain family (the sm80 family needs compute capability 8.0)"));
   CHECK(holds(words_of(p, kT4), ", float32 products"));
   CHECK(holds(words_of(p, kH200, Forced::kPlain), "plain family (FNCE_BACKEND says so)"));
+  DeviceCaps half = kH200;
+  half.sm_count = 66;
+  const Problem problem(&p);
+  const CudaChoice choice = fnce::cuda::choose(problem, half, Forced::kNothing);
+  const std::string cut = describe(problem, choice, kH200, 1);
+  CHECK((holds(cut, "132 SMs") && holds(cut, ", as for 66 SMs (FNCE_MULTIPROCESSORS says so)")));
+  CHECK(!holds(words_of(p, half), "FNCE_MULTIPROCESSORS"));
   p.d = 513;
   CHECK(holds(words_of(p, kH200), "plain family (the sm80 family goes up to 512 features)"));
 }
@@ -319,6 +326,13 @@ TEST_CASE("cuda plan: what cannot be served is refused with a sentence") {
   CHECK(forced_family("") == Forced::kNothing);
   CHECK(forced_family("sm80") == Forced::kSm80);
   CHECK(forced_family("plain") == Forced::kPlain);
+  CHECK(planned_multiprocessors(nullptr, 132) == 132);
+  CHECK(planned_multiprocessors("", 132) == 132);
+  CHECK(planned_multiprocessors("1", 132) == 1);
+  for (const char* text : {"0", "-1", "all", "8 or so", "99999999999999999999"})
+    CHECK(refused([&] { planned_multiprocessors(text, 132); },
+                  (std::string("FNCE_MULTIPROCESSORS in the environment is ") + text + "; allowed: 1 to").c_str()) ==
+          FNCE_INVALID_ARGUMENT);
   CHECK(refused([] { forced_family("sm90"); }, "FNCE_BACKEND in the environment is sm90; allowed: sm80, plain") ==
         FNCE_INVALID_ARGUMENT);
   CHECK(refused([&] { choose(p, kH200, Forced::kSm80); }, "up to 512 features") == FNCE_UNSUPPORTED);

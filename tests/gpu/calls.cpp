@@ -2,6 +2,8 @@
 #include "gpu/calls.h"
 
 #include <cmath>
+#include <cstdlib>
+#include <stdexcept>
 
 namespace fnce::gpu {
 namespace {
@@ -35,6 +37,14 @@ Memory in_type(const std::vector<float>& values, int32_t type) {
   return Memory(bytes);
 }
 
+// A tile that only many queries would get.
+Case large(const char* name, int64_t n, int64_t d, int32_t queue_type, int block_rows,
+           int32_t precision = FNCE_PRECISION_EXACT) {
+  Case c = {name, FNCE_PRESET_FT, n, 320, d, FNCE_FLOAT32, queue_type, precision};
+  c.block_rows = block_rows;
+  return c;
+}
+
 }  // namespace
 
 std::vector<Case> small_cases() {
@@ -50,9 +60,7 @@ std::vector<Case> small_cases() {
       {"moco f32 d20", moco, 9, 75, 20, f32, f32},
       {"moco f32 d700", moco, 5, 75, 700, f32, f32},
       {"ft f32", ft, 37, 299, 128, f32, f32},
-      {"ft f32 fast", ft, 150, 320, 64, f32, f32, fast},
       {"ft f16", ft, 37, 299, 128, f16, f16},
-      {"ft f16 many rows", ft, 200, 320, 128, f16, f16},
       {"ft bf16 d64", ft, 65, 256, 64, b16, b16},
       {"ft f16 per row", ft, 37, 299, 128, f16, f16, exact, FNCE_LAMBDA_ROW},
       {"ft f16 union", ft, 37, 299, 128, f16, f16, exact, -1, FNCE_COLUMNS_UNION},
@@ -65,7 +73,6 @@ std::vector<Case> small_cases() {
       // float32 beyond what float16 holds is computed again by the plain kernel; rows beyond shared memory; divided features.
       {.name = "moco f32 large values", .preset = moco, .n = 9, .k = 130, .d = 64, .queue_norm = 100},
       {.name = "moco f32 d1100", .preset = moco, .n = 5, .k = 75, .d = 1100},
-      {.name = "ft f32 d256", .preset = ft, .n = 40, .k = 130, .d = 256},
       {.name = "ft f32 d512 scores", .preset = ft, .n = 20, .k = 130, .d = 512, .scores = both},
       {.name = "ft f32 fast d512", .preset = ft, .n = 20, .k = 130, .d = 512, .precision = fast},
       {"ft f16 d256 scores", ft, 37, 299, 256, f16, f16, exact, -1, -1, both},
@@ -74,6 +81,18 @@ std::vector<Case> small_cases() {
       {"ft-elementwise f16 union", element, 17, 130, 128, f16, f16, exact, -1, FNCE_COLUMNS_UNION},
       {.name = "ft f32 renormalised", .preset = ft, .n = 17, .k = 130, .d = 64, .renormalizes = true},
       {.name = "ft f32 given permutation", .preset = ft, .n = 17, .k = 130, .d = 64, .gives_permutation = true},
+      large("ft f16 d64, 128 rows", 150, 64, f16, 128),
+      large("ft f16 d128, 64 rows", 50, 128, f16, 64),
+      large("ft f16 d128, 128 rows", 200, 128, f16, 128),
+      large("ft f16 d256, 64 rows", 50, 256, f16, 64),
+      large("ft f16 d512, 64 rows", 50, 512, f16, 64),
+      large("ft bf16 d64, 128 rows", 150, 64, b16, 128),
+      large("ft bf16 d128, 128 rows", 200, 128, b16, 128),
+      large("ft f32 d64, 128 rows", 150, 64, f32, 128),
+      large("ft f32 d128, 64 rows", 50, 128, f32, 64),
+      large("ft f32 d256, 64 rows", 50, 256, f32, 64),
+      large("ft f32 fast d64, 128 rows", 150, 64, f32, 128, fast),
+      large("ft f32 fast d128, 128 rows", 150, 128, f32, 128, fast),
   };
 }
 
@@ -119,7 +138,15 @@ Plan::Plan(const Case& c) {
   problem_.scores = c.scores;
   problem_.renormalize_pos = problem_.renormalize_neg = c.renormalizes;
   if (c.gives_permutation) problem_.permutation_source = FNCE_GIVEN;
-  FNCE_GPU_CHECK(fnce_plan_create(&problem_, &plan_));
+  if (c.block_rows > 0) setenv("FNCE_MULTIPROCESSORS", "1", 1);
+  const fnce_status status = fnce_plan_create(&problem_, &plan_);
+  if (c.block_rows > 0) unsetenv("FNCE_MULTIPROCESSORS");
+  check(status, "fnce_plan_create");
+  const std::string words = fnce_plan_describe(plan_), wanted = " of " + std::to_string(c.block_rows) + " queries";
+  if (c.block_rows == 0 || words.find("sm80 family (") == std::string::npos || words.find(wanted) != std::string::npos)
+    return;
+  fnce_plan_destroy(plan_);
+  throw std::runtime_error("blocks are not" + wanted + ": " + words);
 }
 
 size_t Plan::workspace_bytes() const {

@@ -21,6 +21,8 @@ struct Case {
   bool gives_permutation = false;  // and has it checked, rather than drawn
   bool renormalizes = false;
   float queue_norm = 1;
+  int block_rows =
+      0;  // planned as for one multiprocessor, where few queries take large tiles; blocks must have so many rows
 };
 
 // One case for each way through the kernels: small ones, and some of the sizes of training.

@@ -8,7 +8,7 @@ namespace hostcuda {
 
 struct DeviceProperties {
   int cc_major = 8, cc_minor = 0;
-  int sm_count = 8;              // or FNCE_HOSTCUDA_MULTIPROCESSORS in the environment
+  int sm_count = 8;
   int shared_optin = 99 * 1024;  // dynamic shared memory that a block may have, at most
   int l2_bytes = 4 << 20;
   size_t memory_bytes = size_t{64} << 30;  // cudaMalloc fails beyond it

@@ -3,7 +3,6 @@
 #include <cstdlib>
 
 #include "hostcuda/runtime/cuda_state.h"
-#include "hostcuda/runtime/environment.h"
 
 namespace hostcuda {
 namespace {
@@ -85,19 +84,13 @@ int attribute_of(const DeviceProperties& properties, cudaDeviceAttr attribute) {
   return -1;
 }
 
-DeviceProperties standard_device() {
-  DeviceProperties properties;
-  properties.sm_count = static_cast<int>(
-      number_from_environment("FNCE_HOSTCUDA_MULTIPROCESSORS", static_cast<uint64_t>(properties.sm_count)));
-  return properties;
-}
-
 using Lock = std::lock_guard<std::mutex>;
 
 }  // namespace
 
 CudaState::CudaState() {
-  devices.resize(number_from_environment("FNCE_HOSTCUDA_DEVICES", kDefaultDevices), standard_device());
+  const char* count = std::getenv("FNCE_HOSTCUDA_DEVICES");
+  devices.resize(count ? static_cast<size_t>(std::atoi(count)) : kDefaultDevices);
 }
 
 const DeviceProperties* CudaState::here() const {
@@ -139,7 +132,7 @@ cudaError_t enter(const char* name) {
 
 void set_device_count(int count) {
   const Lock lock(cuda_state().mutex);
-  cuda_state().devices.resize(static_cast<size_t>(count), standard_device());
+  cuda_state().devices.resize(static_cast<size_t>(count));
 }
 
 void set_device_properties(int device, const DeviceProperties& properties) {

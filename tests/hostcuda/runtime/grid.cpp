@@ -10,13 +10,26 @@
 #include <thread>
 
 #include "hostcuda/runtime/block.h"
-#include "hostcuda/runtime/environment.h"
 #include "hostcuda/runtime/sanitizers.h"
 
 namespace hostcuda {
 namespace {
 
 constexpr const char* kScheduleNames[] = {"forward", "reverse", "random", "warp"};
+
+[[noreturn]] void refuse_environment(const char* name, const char* value, const char* allowed) {
+  std::fprintf(stderr, "hostcuda: %s is '%s'; it may be %s\n", name, value, allowed);
+  std::exit(2);
+}
+
+uint64_t number_from_environment(const char* name, uint64_t standard) {
+  const char* text = std::getenv(name);
+  if (!text) return standard;
+  char* end = nullptr;
+  const uint64_t value = std::strtoull(text, &end, 10);
+  if (end == text || *end) refuse_environment(name, text, "a number");
+  return value;
+}
 
 Options options_from_environment() {
   Options options;
