@@ -88,7 +88,10 @@ setup_cmake() {
 # The requirements apart from PyTorch, by file.
 requirement_files() {
   echo tools/requirements.txt
-  if first_program nvcc /usr/local/cuda/bin/nvcc >/dev/null; then echo tools/requirements-cuda.txt; fi
+  # Where cmake/cuda_arch.cmake looks for it.
+  if first_program "${CUDACXX:-}" nvcc "${CUDA_PATH:-}/bin/nvcc" /usr/local/cuda/bin/nvcc >/dev/null; then
+    echo tools/requirements-cuda.txt
+  fi
 }
 
 install_requirements() {

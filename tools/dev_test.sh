@@ -71,7 +71,7 @@ test_arm64() {
 # What a release holds, where nvcc is there to build it.
 test_cuda_wheel() {
   if ! grep -q '^CMAKE_CUDA_COMPILER:' build/release/CMakeCache.txt; then
-    echo "wheel with CUDA: not built here (needs nvcc)"
+    echo "wheel with CUDA, registers and instructions of kernels: not built or checked here (needs nvcc)"
     return 0
   fi
   stage "wheel with CUDA" build_wheel ON build/dist-cuda

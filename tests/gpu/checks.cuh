@@ -143,17 +143,19 @@ __global__ void __launch_bounds__(32) warp_reductions(const __grid_constant__ Pa
   for (uint32_t i = 0; i < kWarpWords; ++i) p.out[blockIdx.x * kWarpWords + i] = results[i];
 }
 
-// A block's words of x as three floats, x, 2 x and 1 / x, and, at once after them, as doubles.
+// Of a block's words of x: sums of x, -x and 1 / x, the largest, or NaN if there is one, and the sum as doubles, one at once after
+// the other.
 __global__ void __launch_bounds__(cuda::kRowThreads) block_reductions(const __grid_constant__ Params p) {
   FNCE_DYNAMIC_SHARED(shared);
   cuda::BlockReduce reduce = {shared};
   const uint32_t thread = blockIdx.x * cuda::kRowThreads + threadIdx.x;
   const float x = bits_float(p.x[thread]);
-  float sums[] = {x, 2 * x, 1 / x};
+  float sums[] = {x, -x, 1 / x};
   cuda::reduce_block(reduce, sums, cuda::Add());
+  const float largest = cuda::block_max(reduce, x);
   const double sum = cuda::block_sum(reduce, static_cast<double>(x));
   const uint32_t results[kBlockWords] = {float_bits(sums[0]), float_bits(sums[1]), float_bits(sums[2]),
-                                         float_bits(static_cast<float>(sum))};
+                                         float_bits(largest), float_bits(static_cast<float>(sum))};
   for (uint32_t i = 0; i < kBlockWords; ++i) p.out[thread * kBlockWords + i] = results[i];
 }
 

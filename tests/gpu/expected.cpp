@@ -1,6 +1,7 @@
 // All jobs of the conformance program, with what must come out: from matrices and the documented layouts, by other code than
 // the kernels and models are made of. Data movers carry distinct 16-bit patterns, so that any misplaced element shows;
 // products carry integers, whose sums are exact in any order, or normal numbers with a bound.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -339,9 +340,9 @@ Job warp_reductions_job() {
 // Each warp by such a tree, then the warps in order; every thread gets the results.
 Job block_reductions_job() {
   Job job{"cub::BlockReduce, blocks of four warps, one after the other", Check::kReduceBlocks};
-  constexpr uint32_t kBlocks = 20, kWarps = 4;
+  constexpr uint32_t kBlocks = 20, kWarps = 4, kThreads = 32 * kWarps;
   job.params.count = kBlocks;
-  job.results = kBlocks * kWarps * 32 * kBlockWords;
+  job.results = kBlocks * kThreads * kBlockWords;
   std::mt19937 random(14);
   std::normal_distribution<float> normal;
   const auto in_order = [](const auto& values) {
@@ -350,18 +351,23 @@ Job block_reductions_job() {
     return sum;
   };
   for (uint32_t block = 0; block < kBlocks; ++block) {
-    std::vector<float> x, doubled, inverse;
+    std::vector<float> x, negative, inverse;
     std::vector<double> wide;
-    for (uint32_t thread = 0; thread < kWarps * 32; ++thread) {
-      x.push_back(std::ldexp(normal(random), static_cast<int>(random() % 20)));
-      doubled.push_back(2 * x.back());
+    for (uint32_t thread = 0; thread < kThreads; ++thread) {
+      // Every fifth block has a NaN, in another warp each time.
+      const bool is_nan = block % 5 == 4 && thread == block % kThreads * 6;
+      x.push_back(is_nan ? std::nanf("") : std::ldexp(normal(random), static_cast<int>(random() % 20)));
+      negative.push_back(-x.back());
       inverse.push_back(1 / x.back());
       wide.push_back(static_cast<double>(x.back()));
       job.x.push_back(float_bits(x.back()));
     }
-    for (uint32_t thread = 0; thread < kWarps * 32; ++thread)
-      job.want.insert(job.want.end(), {float_bits(in_order(x)), float_bits(in_order(doubled)),
-                                       float_bits(in_order(inverse)), float_bits(static_cast<float>(in_order(wide)))});
+    const bool has_nan = block % 5 == 4;
+    const float largest = has_nan ? std::nanf("") : *std::max_element(x.begin(), x.end());
+    for (uint32_t thread = 0; thread < kThreads; ++thread)
+      job.want.insert(job.want.end(),
+                      {float_bits(in_order(x)), float_bits(in_order(negative)), float_bits(in_order(inverse)),
+                       float_bits(largest), float_bits(static_cast<float>(in_order(wide)))});
   }
   return job;
 }

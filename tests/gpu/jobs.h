@@ -61,8 +61,8 @@ struct Params {
 struct Span {
   uint32_t first, last, count, twice, thrice, hash;
 };
-// Results of a warp: the sum of its words as floats, and their span; of each thread of a block: the sums of floats and doubles.
-constexpr uint32_t kWarpWords = 1 + sizeof(Span) / 4, kBlockWords = 4;
+// Results of a warp: the sum of its words as floats, and their span; of each thread of a block: sums and the largest.
+constexpr uint32_t kWarpWords = 1 + sizeof(Span) / 4, kBlockWords = 5;
 FNCE_HD Span joined(const Span& x, const Span& y) {
   const uint32_t count = x.count + y.count;
   return {x.first, y.last, count, 2 * count, 3 * count, x.hash * 0x01000193u + (y.hash ^ y.hash >> 7)};

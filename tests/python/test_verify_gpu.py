@@ -158,7 +158,8 @@ def test_a_machine_without_tools(context, monkeypatch, tmp_path):
 
 def test_missing_programs_are_skipped_and_never_passed(context, monkeypatch):
     monkeypatch.setattr(build, "programs_of", lambda _: build.Programs())
-    for run in (stages.conformance, stages.curand, stages.api, stages.calls("graphs"), benches.rates, lambda c: benches.cells(0, c)):
+    proving = (stages.conformance, stages.curand, stages.api, stages.calls("graphs"))
+    for run in (*proving, benches.rates, lambda c: benches.cells(0, c)):
         result = run(context)
         assert result.status == runner.SKIPPED and "not built" in result.detail
 

@@ -125,8 +125,13 @@ def test_a_build_without_what_is_missing(context, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", f"{tools}:/bin:/usr/bin")
     result = build.build_here(context)
     assert result.status == runner.PASSED and result.detail == "without api_tests, gpu_bench: Catch2, benchmark not found here"
-    built = said.read_text().splitlines()[-1]
-    assert "gpu_conformance" in built and "api_tests" not in built and "gpu_bench" not in built
+    built, curand = said.read_text().splitlines()[-2:]
+    assert "gpu_conformance" in built and not any(name in built for name in ("api_tests", "gpu_bench", "gpu_curand"))
+    assert curand.endswith("--target gpu_curand")
+    # Another version of cuRAND's header spoils nothing else.
+    program(tools / "cmake", 'case "$*" in *gpu_curand*) exit 1;; esac\n')
+    result = build.build_here(context)
+    assert result.status == runner.PASSED and result.detail.startswith("without gpu_curand")
     # Any other failure is one.
     program(tools / "cmake", "echo no compiler; exit 1\n")
     assert build.build_here(context).status == runner.FAILED

@@ -88,8 +88,9 @@ def environment_of(programs: Programs, root: Path) -> dict[str, str]:
 
 def curand_include() -> Path | None:
     """The folder of cuRAND's headers among the packages of this Python: PyTorch's wheels bring it along."""
-    found = (header for place in sys.path if place for header in Path(place, "nvidia").glob("*/include/curand_kernel.h"))
-    return next((header.parent for header in found), None)
+    places = [Path(place, "nvidia") for place in sys.path if place]
+    found = [header.parent for place in places for header in sorted(place.glob("*/include/curand_kernel.h"))]
+    return found[0] if found else None
 
 
 def configure(root: Path, folder: Path, architectures: str, without: set[str] = frozenset()) -> list[str]:
@@ -106,10 +107,15 @@ def configure(root: Path, folder: Path, architectures: str, without: set[str] = 
 
 
 def compile_command(folder: Path, jobs: int, without: set[str] = frozenset()) -> list[str]:
-    # The models are built with the program that loads them.
-    left_out = {"models", *(NEEDS[package] for package in without)}
+    # The models are built with the program that loads them; gpu_curand by itself.
+    left_out = {"models", "curand", *(NEEDS[package] for package in without)}
     targets = ["flashnce", *(target for name, target in PROGRAMS.items() if name not in left_out)]
     return ["cmake", "--build", str(folder), "-j", str(jobs), "--target", *targets]
+
+
+def curand_command(folder: Path) -> list[str]:
+    """Compiles a header of another package, which may be missing or of another version: nothing else depends on it."""
+    return ["cmake", "--build", str(folder), "--target", PROGRAMS["curand"]]
 
 
 def not_found(output: str) -> set[str]:
@@ -145,9 +151,13 @@ def build_here(context: Context) -> Result:
     if done.code == 0:
         done = context.run(*compile_command(folder, os.cpu_count() or 1, without))
     result = judged(done, {"built": "here", "architectures": architecture})
-    if result.status == PASSED and without:
+    if result.status != PASSED:
+        return result
+    if without:
         programs = ", ".join(PROGRAMS[NEEDS[package]] for package in sorted(without))
         result.detail = f"without {programs}: {', '.join(sorted(without))} not found here"
+    if context.run(*curand_command(folder)).code != 0:
+        result.detail += f"{'; ' if result.detail else ''}without gpu_curand: no curand_kernel.h, or none that compiles"
     return result
 
 
@@ -254,6 +264,7 @@ def prepare(root: Path, architectures: str = CARRIED_ARCHITECTURES, jobs: int | 
     for command in (
         configure(root, folder, architectures),
         compile_command(folder, jobs or os.cpu_count() or 1),
+        curand_command(folder),
     ):
         if subprocess.run(command, cwd=root).returncode != 0:
             return 1

@@ -232,7 +232,7 @@ STAGES = [
     Stage("torch", "the PyTorch binding on the device", torch_device, required=False, limit=150, least=40),
     *BENCH_STAGES,
     *map(sanitizer_stage, SANITIZERS[2:]),
-    Stage("torch-suite", "the whole tests of the binding on CUDA tensors", torch_suite, required=False, least=180),
+    Stage("torch-suite", "the tests of the binding on CUDA tensors", torch_suite, required=False, least=180),
     Stage("api-long", "the random grid with ten times the cases", api_long, required=False, least=240),
 ]  # fmt: skip
 

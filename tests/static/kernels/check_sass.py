@@ -22,7 +22,7 @@ INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]
 
 
 def find_disassembler(options):
-    """nvdisasm: as told, of the toolkit or in the path, or of the Python package nvidia-cuda-nvdisasm (tools/requirements-cuda.txt)."""
+    """nvdisasm: as told, of the toolkit or in the path, or of the Python package of tools/requirements-cuda.txt."""
     if options.nvdisasm:
         return options.nvdisasm
     beside_nvcc = pathlib.Path(shutil.which(options.nvcc)).resolve().with_name("nvdisasm")
