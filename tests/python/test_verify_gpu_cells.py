@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -146,16 +145,6 @@ def test_libraries_that_travel(monkeypatch, tmp_path):
 
 def entry(name: str, aggregate: str, us: float, **more) -> dict:
     return {"run_name": name, "aggregate_name": aggregate, "real_time": us, "time_unit": "us", **more}
-
-
-def test_the_header_of_curand_is_looked_for_among_the_packages_of_python(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", ["", str(tmp_path)])
-    option = f"-DFLASHNCE_CURAND_INCLUDE={tmp_path / 'nvidia' / 'cu13' / 'include'}"
-    assert not any("CURAND" in word for word in build.configure(tmp_path, tmp_path, "90"))
-    header = tmp_path / "nvidia" / "cu13" / "include" / "curand_kernel.h"
-    header.parent.mkdir(parents=True)
-    header.touch()
-    assert option in build.configure(tmp_path, tmp_path, "90")
 
 
 def bench_program(path: Path, report: dict, code: int = 0):

@@ -86,20 +86,12 @@ def environment_of(programs: Programs, root: Path) -> dict[str, str]:
     }
 
 
-def curand_include() -> Path | None:
-    """The folder of cuRAND's headers among the packages of this Python: PyTorch's wheels bring it along."""
-    places = [Path(place, "nvidia") for place in sys.path if place]
-    found = [header.parent for place in places for header in sorted(place.glob("*/include/curand_kernel.h"))]
-    return found[0] if found else None
-
-
 def configure(root: Path, folder: Path, architectures: str, without: set[str] = frozenset()) -> list[str]:
     """The command; `without`: packages of NEEDS that are not there."""
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    curand = curand_include()
     return [
         "cmake", "-S", str(root), "-B", str(folder), *generator, "-DCMAKE_BUILD_TYPE=Release", "-DFLASHNCE_CUDA=ON",
-        *([f"-DFLASHNCE_CURAND_INCLUDE={curand}"] if curand else []),
+        f"-DPython3_EXECUTABLE={sys.executable}",  # among whose packages cuRAND's header may be: PyTorch's wheels bring it along
         f"-DFLASHNCE_CUDA_ARCHS={architectures}", "-DFLASHNCE_GPU_PROGRAMS=ON",
         f"-DFLASHNCE_TESTS={'OFF' if 'Catch2' in without else 'ON'}",
         f"-DFLASHNCE_BENCH={'OFF' if 'benchmark' in without else 'ON'}",
