@@ -7,7 +7,7 @@
 # FLASHNCE_CUDA_ARCHS is a list such as "75;80;90;120": machine code for each, and PTX of the last one for what comes later;
 # of 90 as well, for compute capability 10.x and 11.x, which do not run what is made for 12.0. "release" stands for all that a
 # release has, as Python wheels do; while developing, one is enough.
-# kernels/common and kernels/plain are compiled for all of them, kernels/sm80 for those from 80 on.
+# kernels/rows and kernels/engines/plain are compiled for all of them, kernels/engines/sm80 for those from 80 on.
 set(FLASHNCE_CUDA_RELEASE_ARCHS 75 80 90 120)
 if(FLASHNCE_PYTHON)
   set(default_archs release)
@@ -22,7 +22,8 @@ endif()
 
 # flashnce_cuda_host_sources(<variable>): what launches the kernels: C++, for CUDA's headers or those of tests/hostcuda.
 function(flashnce_cuda_host_sources variable)
-  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/kernels/*.cpp" "${PROJECT_SOURCE_DIR}/kernels/sm80/*.cpp")
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/kernels/host/*.cpp"
+       "${PROJECT_SOURCE_DIR}/kernels/engines/*/*.cpp")
   set(${variable} "${sources}" PARENT_SCOPE)
 endfunction()
 
@@ -104,7 +105,7 @@ function(flashnce_add_cuda_kernels kernels archs)
     endif()
     target_compile_options(${kernels} PRIVATE "--generate-code=arch=compute_${arch},code=[${code}]")
   endforeach()
-  # CMake 3.25 does not know CUDA's C++20. Spilled registers are a mistake in a tile size (kernels/sm80/tile.h).
+  # CMake 3.25 does not know CUDA's C++20. Spilled registers are a mistake in a tile size (kernels/engines/sm80/tile.h).
   target_compile_options(
     ${kernels}
     PRIVATE -std=c++20
@@ -112,7 +113,7 @@ function(flashnce_add_cuda_kernels kernels archs)
             -Xcompiler=-Wall,-Wextra
             "-Xcompiler=-ffile-prefix-map=${PROJECT_SOURCE_DIR}/="
             $<$<BOOL:${FLASHNCE_WERROR}>:-Werror=all-warnings>)
-  target_include_directories(${kernels} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}/kernels"
+  target_include_directories(${kernels} PRIVATE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}"
                                                 "${PROJECT_SOURCE_DIR}/include")
   set_target_properties(${kernels} PROPERTIES CUDA_ARCHITECTURES OFF CUDA_VISIBILITY_PRESET hidden
                                               POSITION_INDEPENDENT_CODE ON)
@@ -122,16 +123,17 @@ endfunction()
 # in one object, of which the driver takes what fits the device: a library per number would need a copy of every kernel
 # under another name for each, and a choice among them of our own.
 set(kernel_objects "")
-foreach(folder common plain sm80)
+foreach(folder rows engines/plain engines/sm80)
   set(archs "${FLASHNCE_CUDA_ARCHS}")
   set(subfolder "${folder}")
-  if(folder STREQUAL "sm80")
+  if(folder STREQUAL "engines/sm80")
     set(archs "${sm80_archs}")
-    set(subfolder sm80/inst)
+    set(subfolder engines/sm80/inst)
   endif()
+  cmake_path(GET folder FILENAME name)
   flashnce_cuda_kernel_sources(kernel_sources "${subfolder}")
-  flashnce_add_cuda_kernels(flashnce_cuda_${folder} "${archs}" ${kernel_sources})
-  list(APPEND kernel_objects $<TARGET_OBJECTS:flashnce_cuda_${folder}>)
+  flashnce_add_cuda_kernels(flashnce_cuda_${name} "${archs}" ${kernel_sources})
+  list(APPEND kernel_objects $<TARGET_OBJECTS:flashnce_cuda_${name}>)
 endforeach()
 
 # The runtime library as objects.

@@ -3,7 +3,7 @@
 
 #include "cpu/backend.h"
 #if defined(FNCE_WITH_CUDA)
-#include "kernels/backend.h"
+#include "kernels/host/backend.h"
 #endif
 
 namespace fnce {

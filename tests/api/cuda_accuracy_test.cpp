@@ -111,7 +111,7 @@ TEST_CASE("cuda: numbers of queries, keys and features around the edges of every
     for (const int64_t n : all_n)
       for (const int64_t d : {8, 65, 128, 129, 300}) sweep(n, 49, d);
   }
-  // All that kernels/sm80/tile.h has: 9 each for float16 and bfloat16, 7 for float16x3, 6 for float16-fast.
+  // All that kernels/engines/sm80/tile.h has: 9 each for float16 and bfloat16, 7 for float16x3, 6 for float16-fast.
   if (!tiles.empty()) CHECK(tiles.size() == 31);
 }
 

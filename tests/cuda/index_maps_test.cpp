@@ -1,6 +1,6 @@
-// kernels/sm80/index_maps.h and tile.h, exhaustively: the swizzle, bank conflicts, fragments against the tables of the PTX ISA
+// kernels/engines/sm80/index_maps.h and tile.h, exhaustively: the swizzle, bank conflicts, fragments against the tables of the PTX ISA
 // (written out here once more), quads against the cycles of C, and tiles against the limits of a block.
-#include "sm80/index_maps.h"
+#include "kernels/engines/sm80/index_maps.h"
 
 #include <algorithm>
 #include <array>
@@ -8,8 +8,8 @@
 #include <set>
 #include <vector>
 
+#include "kernels/engines/sm80/tile.h"
 #include "math/permutation.h"
-#include "sm80/tile.h"
 #include "support/catch.h"
 
 namespace {

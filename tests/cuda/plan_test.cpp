@@ -1,5 +1,5 @@
 // Which kernels a problem gets, on invented devices: family, operand, tile, splits, workspace and the words for them.
-#include "kernels/plan.h"
+#include "kernels/host/plan.h"
 
 #include <algorithm>
 #include <cstdint>
@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "core/status.h"
-#include "kernels/workspace.h"
-#include "plain/kernels.h"
+#include "kernels/engines/plain/kernels.h"
+#include "kernels/host/workspace.h"
 #include "support/catch.h"
 
 namespace {

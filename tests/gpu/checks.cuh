@@ -1,12 +1,12 @@
 // The check kernels. Compiled twice, by nvcc for the device and by g++ for the harness of tests/hostcuda, each in a namespace
-// of its own, so that both live in one program. Every instruction is reached through kernels/sm80/atoms.cuh.
+// of its own, so that both live in one program. Every instruction is reached through kernels/engines/sm80/atoms.cuh.
 #pragma once
-#include "common/platform.cuh"
-#include "common/reduce.cuh"
 #include "gpu/draws.h"
 #include "gpu/jobs.h"
+#include "kernels/contract/platform.cuh"
+#include "kernels/engines/sm80/atoms.cuh"
+#include "kernels/rows/reduce.cuh"
 #include "math/half.h"
-#include "sm80/atoms.cuh"
 
 #if defined(FNCE_HOSTCUDA)
 #define FNCE_CONFORMANCE_SIDE on_model

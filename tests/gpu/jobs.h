@@ -20,8 +20,8 @@ enum class Check {
   kProducts,       // fragments of mma.m16n8k16, chains of it
   kMap,            // one function over many words: MapMode
   kDraws,          // checksums of random draws: DrawMode
-  kReduceWarps,    // cub::WarpReduce, as kernels/common/warp.cuh calls it
-  kReduceBlocks,   // cub::BlockReduce, as kernels/common/reduce.cuh does
+  kReduceWarps,    // cub::WarpReduce, as kernels/rows/warp.cuh calls it
+  kReduceBlocks,   // cub::BlockReduce, as kernels/rows/reduce.cuh does
   kPlaces,         // threadIdx.x and blockIdx.xy, read again
   kSweep,          // all 2^32 floats, conversion of src/math/half.h against the instruction's: SweepMode
 };
@@ -87,7 +87,7 @@ struct Job {
   std::vector<float> single = {};  // products: the same sum in float32, term by term
 };
 
-// Whether it is about instructions that devices have from compute capability 8.0 on, and that only kernels/sm80 uses.
+// Whether it is about instructions that devices have from compute capability 8.0 on, and that only kernels/engines/sm80 uses.
 inline bool needs_sm80(const Job& job) {
   const auto mode = static_cast<MapMode>(job.params.mode);
   const bool packs = job.check == Check::kMap && (mode == MapMode::kPackHalf || mode == MapMode::kPackBfloat);

@@ -1,8 +1,8 @@
 // Runs the check kernels on the harness of tests/hostcuda. Compiled with FNCE_HOSTCUDA.
 #include <cstdio>
 
-#include "common/kernel.h"
 #include "gpu/checks.cuh"
+#include "kernels/contract/kernel.h"
 
 extern "C" int fnce_conformance_model(const fnce::conformance::Job* job, uint32_t* results, char* message,
                                       size_t size) noexcept {

@@ -14,13 +14,17 @@ RULES = [
     ("src/math/", ["src/math/"]),
     ("src/core/", ["src/core/", "src/math/", PUBLIC]),
     ("src/api/", ["src/api/", "src/core/", "src/math/", "src/registry.h", PUBLIC]),
-    ("src/registry", ["src/registry.h", "src/core/", "src/cpu/", "kernels/backend.h", PUBLIC]),
+    ("src/registry", ["src/registry.h", "src/core/", "src/cpu/", "kernels/host/backend.h", PUBLIC]),
     ("src/cpu/", ["src/cpu/", "src/core/", "src/math/", PUBLIC]),
-    # Kernels, and what launches them (the files of kernels/ itself). Their harness, tests/hostcuda, takes the place of CUDA.
-    ("kernels/common/", ["kernels/common/", "src/core/", "src/math/", HOSTCUDA, PUBLIC]),
-    ("kernels/sm80/", ["kernels/sm80/", "kernels/common/", "src/core/", "src/math/", HOSTCUDA, PUBLIC]),
-    ("kernels/plain/", ["kernels/plain/", "kernels/common/", "src/core/", "src/math/", PUBLIC]),
-    ("kernels/", ["kernels/", "src/core/", "src/math/", PUBLIC]),
+    # The CUDA backend. The contract is what host and kernels share; engines know rows, and no other engine; the host knows all.
+    # The harness, tests/hostcuda, takes the place of CUDA.
+    ("kernels/contract/", ["kernels/contract/", "src/core/", "src/math/", HOSTCUDA, PUBLIC]),
+    ("kernels/rows/", ["kernels/rows/", "kernels/contract/", "src/core/", "src/math/", PUBLIC]),
+    ("kernels/engines/sm80/", ["kernels/engines/sm80/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/", HOSTCUDA,
+                               PUBLIC]),
+    ("kernels/engines/plain/", ["kernels/engines/plain/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/",
+                                PUBLIC]),
+    ("kernels/host/", ["kernels/", "src/core/", "src/math/", PUBLIC]),
     # The oracle must not share a mistake with the library; the API tests see what a user sees.
     ("tests/oracle/", ["tests/oracle/"]),
     ("tests/support/", ["tests/support/", "tests/oracle/", PUBLIC]),
@@ -41,7 +45,7 @@ RULES = [
     ("examples/", ["examples/", PUBLIC]),
     ("bench/", ["bench/", PUBLIC]),
 ]
-SEARCH = ["src", "kernels", "include", "tests", "bench", ""]
+SEARCH = ["src", "include", "tests", "bench", ""]
 SUFFIXES = {".h", ".hpp", ".c", ".cc", ".cpp", ".cu", ".cuh", ".inc"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>|(\w+))')
 

@@ -1,5 +1,5 @@
 // Runs whole calls on the harness's device and on the CPU, whose results are the truth here: calls_driver <most cases> <wrong ones
-// to bear>. Ends like main_driver. planted.py builds it with a bug in a kernel of kernels/common or kernels/plain.
+// to bear>. Ends like main_driver. planted.py builds it with a bug in a kernel of kernels/rows or kernels/engines/plain.
 #include <flashnce/flashnce.h>
 
 #include <cmath>

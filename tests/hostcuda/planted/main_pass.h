@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "hostcuda/launch.h"
-#include "sm80/kernels.h"
+#include "kernels/engines/sm80/kernels.h"
 
 namespace main_pass {
 

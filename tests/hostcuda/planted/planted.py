@@ -17,8 +17,8 @@ import subprocess
 import sys
 import time
 
-HALF, SPLIT = 1, 3  # Operand of kernels/common/params.h
-PLAIN, MIXED, STATISTICS = 0, 1, 2  # Variant of kernels/sm80/tile.h
+HALF, SPLIT = 1, 3  # Operand of kernels/contract/params.h
+PLAIN, MIXED, STATISTICS = 0, 1, 2  # Variant of kernels/engines/sm80/tile.h
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Kernel:
     operand: int
     tile: int
     variant: int
-    folder = "sm80"
+    folder = "engines/sm80"
     driver = "main_driver"
     environment = {}
 
@@ -36,7 +36,7 @@ class Kernel:
         return f"sm80 {self.operand}-{self.tile}-{self.variant}"
 
     def source(self):
-        return f"""#include "sm80/instance.cuh"
+        return f"""#include "kernels/engines/sm80/instance.cuh"
 namespace fnce::cuda::sm80 {{
 Kernel<MainParams> main_kernel(Operand, int, Variant) {{
   return instance<static_cast<Operand>({self.operand}), {self.tile}, static_cast<Variant>({self.variant})>();
@@ -58,13 +58,13 @@ class Calls:
 
     @property
     def environment(self):
-        return {"FNCE_BACKEND": "plain"} if self.folder == "plain" else {}
+        return {"FNCE_BACKEND": "plain"} if self.folder == "engines/plain" else {}
 
     def name(self):
         return f"{self.folder}/{self.file}"
 
     def source(self):
-        return f'#include "{self.folder}/{self.file}"\n'
+        return f'#include "kernels/{self.folder}/{self.file}"\n'
 
     def arguments(self):
         return []
@@ -79,7 +79,7 @@ HALF_STATISTICS = Kernel(HALF, 0, STATISTICS)
 SPLIT_PLAIN = Kernel(SPLIT, 0, PLAIN)
 # The narrowest whose warps divide the features: 256 features, 32 rows, 4 warps side by side along the features.
 SPLIT_DIVIDED = Kernel(SPLIT, 4, MIXED)
-FINISH, PREMIX, PLAIN_MAIN = Calls("common", "finish.cu"), Calls("common", "premix.cu"), Calls("plain", "main.cu")
+FINISH, PREMIX, PLAIN_MAIN = Calls("rows", "finish.cu"), Calls("rows", "premix.cu"), Calls("engines/plain", "main.cu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +206,8 @@ class Job:
         ]
 
     def compile(self, mode, sources, output, kernels, *more):
-        roots = [self.source / "src", kernels, self.source / "include", self.source / "tests",
+        # `kernels` is found as kernels/ in the folder above it.
+        roots = [kernels.parent, self.source / "src", self.source / "include", self.source / "tests",
                  self.source / "tests/hostcuda/include"]
         command = [mode.compiler, "-std=c++20", "-DFNCE_HOSTCUDA=1", "-ffp-contract=off", *mode.flags,
                    *(f"-I{root}" for root in roots), *map(str, sources), *more, "-o", str(output)]

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 
-FIRST_SM80 = 80  # kernels/sm80 is compiled from here on
+FIRST_SM80 = 80  # kernels/engines/sm80 is compiled from here on
 FLAGS = ["-std=c++20", "-cubin", "-Xptxas", "-v"]
 SKIPPED = 77
 
@@ -71,10 +71,10 @@ def units_of(options, version):
     headers = [path for folder in ("include", "src", "kernels") for path in (root / folder).rglob("*")
                if path.suffix in (".h", ".cuh") and "cpu" not in path.parts]
     shared = digest_of(sorted(headers), version, *FLAGS)
-    common = sorted([*(root / "kernels/common").glob("*.cu"), *(root / "kernels/plain").glob("*.cu")])
-    sm80 = sorted((root / "kernels/sm80/inst").glob("*.cu"))
+    everywhere = sorted([*(root / "kernels/rows").glob("*.cu"), *(root / "kernels/engines/plain").glob("*.cu")])
+    sm80 = sorted((root / "kernels/engines/sm80/inst").glob("*.cu"))
     for arch in archs_of(options):
-        for source in common + (sm80 if int(arch) >= FIRST_SM80 else []):
+        for source in everywhere + (sm80 if int(arch) >= FIRST_SM80 else []):
             stem = f"{source.parent.name}_{source.stem}_{digest_of([source], shared, arch)}"
             folder = options.cache / f"sm_{arch}"
             yield Unit(source, arch, folder / f"{stem}.cubin", folder / f"{stem}.txt")
@@ -83,7 +83,7 @@ def units_of(options, version):
 def compile_unit(options, unit):
     unit.cubin.parent.mkdir(parents=True, exist_ok=True)
     temporary = unit.cubin.with_suffix(f".{os.getpid()}.part")
-    roots = [options.source / folder for folder in ("src", "kernels", "include")]
+    roots = [options.source / folder for folder in ("src", "", "include")]
     command = [options.nvcc, *FLAGS, f"-gencode=arch=compute_{unit.arch},code=sm_{unit.arch}",
                *(f"-I{folder}" for folder in roots), str(unit.source), "-o", str(temporary)]
     result = subprocess.run(command, capture_output=True, text=True)

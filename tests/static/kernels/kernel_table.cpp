@@ -2,7 +2,7 @@
 // their code must have, by the arithmetic of tile.h. Compiled as C++, like the kernels of tests/hostcuda.
 #include <cstdio>
 
-#include "sm80/instance.cuh"
+#include "kernels/engines/sm80/instance.cuh"
 
 namespace {
 

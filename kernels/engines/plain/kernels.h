@@ -1,0 +1,12 @@
+// The main kernel of the plain family, for the host: any D, any architecture. Grid: x = blocks of kRows queries, y = splits.
+#pragma once
+#include "kernels/contract/kernel.h"
+
+namespace fnce::cuda::plain {
+
+constexpr int kRows = 16;  // queries per block
+constexpr int kKeys = 64;  // negatives per key tile, a multiple of 16 (a cycle of C)
+
+Kernel<MainParams> main_kernel();
+
+}  // namespace fnce::cuda::plain

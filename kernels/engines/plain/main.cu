@@ -1,0 +1,151 @@
+// The plain main kernel: any number of features, any architecture; float32 products by fused multiply-add. It is what the sm80
+// family is checked against, and what takes over where that cannot serve.
+#include "kernels/engines/plain/softmax.cuh"
+
+namespace fnce::cuda::plain {
+namespace {
+
+// Whether float16 holds the queue: the largest magnitude that the blocks of the sm80 kernel saw. A NaN makes all results NaN
+// either way.
+FNCE_DEVICE bool fits_float16(const MainParams& p, Shared& shared) {
+  float most = 0.0f;
+  for (int i = static_cast<int>(threadIdx.x); i < p.queue_extent_count; i += kThreads)
+    most = p.queue_extent[i] > most ? p.queue_extent[i] : most;
+  most = reduce_to_lane_0(most, Max());
+  if (threadIdx.x % 32 == 0) shared.factor[threadIdx.x / 32] = most;
+  __syncthreads();
+  most = shared.factor[0];
+  for (int w = 1; w < kThreads / 32; ++w) most = shared.factor[w] > most ? shared.factor[w] : most;
+  __syncthreads();
+  return most == 0.0f || (most >= kQueueLeast && most <= kQueueMost);
+}
+
+FNCE_DEVICE float score_scale(const MainParams& p) {
+  const float temperature = value_of(p.temperature);
+  const bool valid = temperature > 0.0f && is_finite(temperature);
+  return valid ? static_cast<float>(kLog2e / static_cast<double>(temperature)) : __builtin_nanf("");
+}
+
+FNCE_DEVICE void start(const MainParams& p, int64_t first_row, Shared& shared) {
+  if (threadIdx.x < kRows) {
+    RowState& state = shared.state[threadIdx.x];
+    state = RowState{};
+    state.m = state.unmixed_m = kMinusInfinity;
+    for (int set = 0; set < 2; ++set) {
+      state.low[set] = __builtin_inff();
+      state.high[set] = -__builtin_inff();
+    }
+  }
+  if (!p.sums) return;
+  const int64_t rows = p.n - first_row < kRows ? p.n - first_row : kRows;
+  float* const o = p.out.view.o + (blockIdx.y * p.n + first_row) * p.d;
+  for (int64_t i = threadIdx.x; i < rows * p.d; i += kThreads) o[i] = 0.0f;
+}
+
+// shared.scores <- a.z of all rows and keys. A thread has one key and half of the rows. False if a key is not finite.
+FNCE_DEVICE bool multiply_scores(const MainParams& p, const KeyTile& tile, int64_t first_row, Shared& shared) {
+  constexpr int kThreadRows = kRows * kKeys / kThreads;
+  const int thread = static_cast<int>(threadIdx.x), j = thread % kKeys, r0 = thread / kKeys * kThreadRows;
+  float total[kThreadRows] = {};
+  bool finite = true;
+  for (int64_t first = 0; first < p.d; first += kChunk) {
+    stage_anchors(p, first_row, first, shared);
+    finite = stage_keys(p, tile, first, shared) && finite;
+    __syncthreads();
+    // A short sum first, then one addition to the long one: errors grow with D / kChunk.
+    float sum[kThreadRows] = {};
+    for (int c = 0; c < kChunk; ++c) {
+      const float z = shared.keys[j * kKeyStride + c];
+      FNCE_UNROLL for (int r = 0; r < kThreadRows; ++r) sum[r] =
+          fma_rn(shared.anchors[(r0 + r) * kChunk + c], z, sum[r]);
+    }
+    FNCE_UNROLL for (int r = 0; r < kThreadRows; ++r) total[r] += sum[r];
+    __syncthreads();
+  }
+  FNCE_UNROLL for (int r = 0; r < kThreadRows; ++r) shared.scores[(r0 + r) * kScoreStride + j] = total[r];
+  return finite;
+}
+
+// O <- factor O + P' z. A thread has one feature of every chunk and a quarter of the rows.
+FNCE_DEVICE void add_sums(const MainParams& p, const KeyTile& tile, int64_t first_row, Shared& shared) {
+  constexpr int kThreadRows = kRows * kChunk / kThreads;
+  const int thread = static_cast<int>(threadIdx.x), c = thread % kChunk, r0 = thread / kChunk * kThreadRows;
+  for (int64_t first = 0; first < p.d; first += kChunk) {
+    stage_keys(p, tile, first, shared);
+    __syncthreads();
+    float sum[kThreadRows] = {};
+    for (int j = 0; j < tile.keys; ++j) {
+      const float z = shared.keys[j * kKeyStride + c];
+      FNCE_UNROLL for (int r = 0; r < kThreadRows; ++r) sum[r] =
+          fma_rn(shared.scores[(r0 + r) * kScoreStride + j], z, sum[r]);
+    }
+    for (int r = 0; r < kThreadRows; ++r) {
+      const int64_t row = first_row + r0 + r;
+      if (row >= p.n || first + c >= p.d) continue;
+      float& o = p.out.view.o[(blockIdx.y * p.n + row) * p.d + first + c];
+      o = fma_rn(o, shared.factor[r0 + r], sum[r]);
+    }
+    __syncthreads();
+  }
+}
+
+// One row of this split.
+FNCE_DEVICE void write_row(const MainParams& p, int64_t row, const RowState& state, bool finite) {
+  const float nan = __builtin_nanf("");
+  const PartialView& out = p.out.view;
+  const int64_t at = blockIdx.y * p.n + row;
+  out.m[at] = finite ? state.m : nan;
+  out.l[at] = finite ? state.l : nan;
+  for (int set = 0; set < 2; ++set) {
+    if (!p.statistics[set]) continue;
+    const StatsView& stats = out.stats[set];
+    stats.count[at] = state.moments[set].count;
+    stats.mean[at] = state.moments[set].mean;
+    stats.m2[at] = state.moments[set].m2;
+    stats.min[at] = state.low[set];
+    stats.max[at] = state.high[set];
+    stats.n_greater[at] = state.greater[set];
+    stats.n_greater_equal[at] = state.greater_equal[set];
+  }
+  if (!p.statistics[1]) return;
+  out.unmixed_m[at] = finite ? state.unmixed_m : nan;
+  out.unmixed_l[at] = finite ? state.unmixed_l : nan;
+}
+
+__global__ void __launch_bounds__(kThreads, 4) main_plain(const __grid_constant__ MainParams p) {
+  FNCE_DYNAMIC_SHARED(memory);
+  Shared& shared = *reinterpret_cast<Shared*>(memory);
+  if (p.only_if_out_of_range && fits_float16(p, shared)) return;
+  const int64_t first_row = int64_t{blockIdx.x} * kRows;
+  const int first_of_warp = static_cast<int>(threadIdx.x) / 32 * kWarpRows;
+  const float scale = score_scale(p);
+  int64_t tiles = 0;
+  for (int s = 0; s < p.segment_count; ++s) tiles += tiles_of(p.segments[s]);
+  const int64_t begin = blockIdx.y * tiles / p.splits, end = (blockIdx.y + int64_t{1}) * tiles / p.splits;
+  bool finite = is_finite(scale);
+  start(p, first_row, shared);
+  for (int64_t t = begin; t < end; ++t) {
+    const KeyTile tile = tile_at(p, t);
+    __syncthreads();
+    finite = list_keys(p, tile, shared) && finite;
+    __syncthreads();
+    finite = multiply_scores(p, tile, first_row, shared) && finite;
+    __syncthreads();
+    for (int r = first_of_warp; r < first_of_warp + kWarpRows; ++r)
+      if (first_row + r < p.n) finish_row_of_tile(p, tile, first_row + r, r, scale, shared);
+    __syncthreads();
+    if (p.sums && tile.segment.in_loss) add_sums(p, tile, first_row, shared);
+  }
+  // Every row meets every key: one that is not finite leaves none of them with a finite result.
+  finite = !__syncthreads_or(!finite);
+  const int64_t row = first_row + threadIdx.x;
+  if (threadIdx.x < kRows && row < p.n) write_row(p, row, shared.state[threadIdx.x], finite);
+}
+
+}  // namespace
+
+Kernel<MainParams> main_kernel() {
+  return {main_plain, "fnce_main_plain", kThreads, static_cast<int64_t>(sizeof(Shared))};
+}
+
+}  // namespace fnce::cuda::plain

@@ -1,0 +1,96 @@
+// The plain main kernel's data: what a block keeps in shared memory, and how it gets there. A block of 128 threads works on
+// kRows queries and walks over tiles of kKeys negatives, their features kChunk at a time, all in float32.
+#pragma once
+#include "kernels/contract/platform.cuh"
+#include "kernels/engines/plain/kernels.h"
+#include "math/half.h"
+#include "math/lse.h"
+#include "math/stats.h"
+
+namespace fnce::cuda::plain {
+
+constexpr int kThreads = 128;
+constexpr int kWarpRows = kRows / (kThreads / 32);  // rows whose softmax a warp does
+constexpr int kChunk = 32;                          // features in shared memory at a time
+constexpr int kKeyStride = kChunk + 1;              // no two lanes in one bank, whichever way the tile is read
+constexpr int kScoreStride = kKeys + 1;
+
+// Running results of one row.
+struct RowState {
+  float m, l;  // base 2
+  float unmixed_m, unmixed_l;
+  Moments<float> moments[2];  // mixed, unmixed, as all that follows
+  float low[2], high[2];
+  int64_t greater[2], greater_equal[2];
+};
+
+struct Shared {
+  float anchors[kRows * kChunk];
+  float keys[kKeys * kKeyStride];
+  float scores[kRows * kScoreStride];   // raw scores, then the weights P' of raw rows
+  float weights[kRows * kScoreStride];  // P of the mixed columns
+  float lambda[kKeys];
+  int32_t rows[kKeys];  // row of each key in its segment
+  float factor[kRows];  // what the sums so far are multiplied with
+  RowState state[kRows];
+};
+
+// Keys [first, first + keys) of a segment, in the order of the pass.
+struct KeyTile {
+  const Segment& segment;
+  int64_t first;
+  int keys;
+};
+
+FNCE_DEVICE int64_t tiles_of(const Segment& segment) { return (segment.count + kKeys - 1) / kKeys; }
+
+FNCE_DEVICE KeyTile tile_at(const MainParams& p, int64_t index) {
+  int s = 0;
+  while (s + 1 < p.segment_count && index >= tiles_of(p.segments[s])) index -= tiles_of(p.segments[s++]);
+  const int64_t first = index * kKeys, rest = p.segments[s].count - first;
+  return {p.segments[s], first, static_cast<int>(rest < kKeys ? rest : kKeys)};
+}
+
+FNCE_DEVICE bool is_finite(float x) { return x - x == 0.0f; }
+
+FNCE_DEVICE float load_element(const void* array, int64_t index, int32_t type) {
+  if (type == FNCE_FLOAT32) return static_cast<const float*>(array)[index];
+  const uint16_t bits = static_cast<const uint16_t*>(array)[index];
+  return type == FNCE_FLOAT16 ? half_to_float(bits) : bfloat_to_float(bits);
+}
+
+// Which rows the tile's keys are, and how their scores are mixed. False if a lambda is not finite.
+FNCE_DEVICE bool list_keys(const MainParams& p, const KeyTile& tile, Shared& shared) {
+  bool finite = true;
+  for (int j = static_cast<int>(threadIdx.x); j < tile.keys; j += kThreads) {
+    const int64_t position = tile.first + j;
+    shared.rows[j] = p.mix ? p.tables.order[position] : static_cast<int32_t>(position);
+    if (!p.mix) continue;
+    shared.lambda[j] = p.tables.lambda[p.lambda_per_row ? position : 0];
+    finite = finite && is_finite(shared.lambda[j]);
+  }
+  return finite;
+}
+
+// Features [first, first + kChunk) of the tile, zeros beyond its end. False if one is not finite.
+FNCE_DEVICE bool stage_keys(const MainParams& p, const KeyTile& tile, int64_t first, Shared& shared) {
+  bool finite = true;
+  for (int i = static_cast<int>(threadIdx.x); i < kKeys * kChunk; i += kThreads) {
+    const int j = i / kChunk, c = i % kChunk;
+    float value = 0.0f;
+    if (j < tile.keys && first + c < p.d)
+      value = load_element(tile.segment.rows, shared.rows[j] * tile.segment.stride + first + c, tile.segment.type);
+    finite = finite && is_finite(value);
+    shared.keys[j * kKeyStride + c] = value;
+  }
+  return finite;
+}
+
+FNCE_DEVICE void stage_anchors(const MainParams& p, int64_t first_row, int64_t first, Shared& shared) {
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunk; i += kThreads) {
+    const int64_t row = first_row + i / kChunk, c = first + i % kChunk;
+    shared.anchors[i] = row < p.n && c < p.d ? p.anchor[row * p.d + c] : 0.0f;
+  }
+}
+
+}  // namespace fnce::cuda::plain

@@ -1,0 +1,284 @@
+// The order of a call's launches on a GPU.
+#include "kernels/host/backend.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstdlib>
+
+#include "core/layout.h"
+#include "core/status.h"
+#include "kernels/engines/plain/kernels.h"
+#include "kernels/engines/sm80/kernels.h"
+#include "kernels/host/device.h"
+#include "kernels/host/parameters.h"
+#include "kernels/host/plan.h"
+#include "kernels/host/pointers.h"
+#include "kernels/host/workspace.h"
+#include "kernels/rows/kernels.h"
+
+namespace fnce {
+namespace cuda {
+namespace {
+
+// One block each.
+Grid grid_of(int64_t blocks) { return {static_cast<unsigned>(blocks)}; }
+// Of a kernel that walks over its items: as many blocks as there is work for, `per_block` items each.
+Grid walking_grid(int64_t items, int64_t per_block) {
+  return grid_of(std::min<int64_t>((items + per_block - 1) / per_block, kRowKernelBlocks));
+}
+
+// The kernels of the calls that have no plan, once per device: with its first plan, or by the first of these calls.
+void load_planless_kernels(int32_t device) {
+  static std::array<std::atomic<bool>, 1024> loaded;
+  auto& done = loaded[static_cast<size_t>(device)];
+  if (done.load(std::memory_order_acquire)) return;
+  const RelaxedCapture relaxed;
+  load(scale_kernel());
+  load(push_kernel());
+  load(push_position_kernel());
+  done.store(true, std::memory_order_release);
+}
+
+void copy_async(void* to, const void* from, uint64_t bytes, fnce_stream stream) {
+  check_runtime(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "a copy in device memory");
+}
+
+void zero_async(void* memory, uint64_t bytes, fnce_stream stream) {
+  check_runtime(cudaMemsetAsync(memory, 0, bytes, stream), "filling device memory");
+}
+
+class CudaPlan : public BackendPlan {
+ public:
+  CudaPlan(const Problem& problem, const DeviceCaps& caps, const CudaChoice& choice)
+      : problem_(problem),
+        choice_(choice),
+        workspace_bytes_(Workspace(nullptr, problem_, choice_).bytes()),
+        description_(cuda::describe(problem_, choice_, caps, workspace_bytes_)) {
+    const DeviceGuard guard(device());
+    load_kernels();
+  }
+
+  uint64_t workspace_bytes() const override { return workspace_bytes_; }
+  std::string describe() const override { return description_; }
+
+  void loss(const Call& call) const override {
+    const DeviceGuard guard(device());
+    check(call, {call.workspace});
+    const Workspace workspace(call.workspace, problem_, choice_);
+    const CallContext context = this->context(call, workspace);
+    const fnce_args& a = call.args.raw();
+    const PassOptions options = {true, call.args.needs_gradient(), {any_buffer(a.mixed), any_buffer(a.unmixed)}};
+    launch_prep(prep_params(context, choice_.loss, options), call.stream);
+    run_pass(context, choice_.loss, options, workspace.anchor, call.stream);
+    launch_finish(context, splits_of(context, choice_.loss, options), call.stream);
+  }
+
+  void prep(const Call& call, const fnce_anchors& anchors) const override {
+    const DeviceGuard guard(device());
+    check(call, {call.workspace, &anchors});
+    const Workspace workspace(call.workspace, problem_, choice_);
+    launch_prep(prep_params(context(call, workspace), anchors), call.stream);
+  }
+
+  void partial(const Call& call, const fnce_anchors& anchors, void* partial) const override {
+    const DeviceGuard guard(device());
+    check(call, {call.workspace, &anchors, partial});
+    const Workspace workspace(call.workspace, problem_, choice_);
+    const CallContext context = this->context(call, workspace);
+    const PassOptions options = {true, true, {problem_.gathers_mixed(), problem_.gathers_unmixed()}};
+    const PackParams pack = pack_params(context, choice_.loss, options, anchors);
+    launch(pack_kernel(pack.d), grid_of(pack.n + pack.table_blocks), pack, call.stream);
+    run_pass(context, choice_.loss, options, pack.anchor, call.stream);
+    const Splits splits = splits_of(context, choice_.loss, options);
+    launch(merge_kernel(), grid_of(problem_.n()), {splits, splits_of(problem_, partial).view, 0}, call.stream);
+  }
+
+  void merge(const void* const* partials, int32_t count, void* out, fnce_stream stream) const override {
+    const DeviceGuard guard(device());
+    check_stream(stream, device());
+    if (partials[0] != out) copy_async(out, partials[0], layout().bytes, stream);
+    const PartialView sum = splits_of(problem_, out).view;
+    for (int32_t i = 1; i < count; ++i)
+      launch(merge_kernel(), grid_of(problem_.n()), {splits_of(problem_, partials[i]), sum, 1}, stream);
+  }
+
+  void take_rows(const void* partial, const Problem& from, int64_t first_row, void* out,
+                 fnce_stream stream) const override;
+
+  void finish(const Call& call, const void* partial) const override {
+    const DeviceGuard guard(device());
+    check(call, {call.workspace, nullptr, partial});
+    const Workspace workspace(call.workspace, problem_, choice_);
+    zero_async(workspace.ticket, sizeof *workspace.ticket, call.stream);
+    launch_finish(context(call, workspace), splits_of(problem_, partial), call.stream);
+  }
+
+  void scores(const Call& call, const fnce_score_buffers& out) const override {
+    const DeviceGuard guard(device());
+    check(call, {call.workspace, nullptr, nullptr, &out});
+    const Workspace workspace(call.workspace, problem_, choice_);
+    const CallContext context = this->context(call, workspace);
+    const PassOptions options = {false, false, {true, false}};
+    PrepParams prep = prep_params(context, choice_.scores, options);
+    prep.exact_pos = workspace.exact_pos;
+    launch_prep(prep, call.stream);
+    run_pass(context, choice_.scores, options, workspace.anchor, call.stream);
+    const FinishScoresParams params = {splits_of(context, choice_.scores, options), workspace.exact_pos,
+                                       temperature_of(call.args), out, problem_.n()};
+    launch(finish_scores_kernel(), walking_grid(problem_.n(), 128), params, call.stream);
+  }
+
+ private:
+  int32_t device() const { return problem_.raw().device_index; }
+  fnce_layout layout() const { return partial_layout(problem_.n(), problem_.d(), problem_.raw().scores); }
+  CallContext context(const Call& call, const Workspace& workspace) const {
+    return {problem_, choice_, call.args, workspace};
+  }
+
+  void check(const Call& call, const GivenBeside& beside) const {
+    check_stream(call.stream, device());
+    if (call.args.raw().checks & FNCE_CHECK_POINTERS) check_pointers(pointers_of(call.args, beside), device());
+  }
+
+  Kernel<MainParams> main_of(const MainLaunch& chosen) const {
+    return choice_.packs() ? sm80::main_kernel(choice_.operand, chosen.tile, chosen.variant) : plain::main_kernel();
+  }
+
+  // All that a call may launch: afterwards the first one may be inside a stream capture.
+  void load_kernels() const {
+    const RelaxedCapture relaxed;
+    load(prep_kernel(problem_.d()));
+    load(pack_kernel(problem_.d()));
+    if (choice_.premixes) load(premix_kernel());
+    if (choice_.premixes && !problem_.samples_permutation()) load(check_permutation_kernel());
+    load(main_of(choice_.loss));
+    load(main_of(choice_.scores));
+    if (choice_.may_fall_back()) load(plain::main_kernel());
+    load(merge_kernel());
+    load(finish_kernel(problem_.d()));
+    load(finish_scores_kernel());
+    load_planless_kernels(device());
+  }
+
+  void launch_prep(const PrepParams& params, fnce_stream stream) const {
+    launch(prep_kernel(params.rows.d), grid_of(params.rows.n + params.table_blocks), params, stream);
+  }
+
+  void launch_finish(const CallContext& call, const Splits& from, fnce_stream stream) const {
+    launch(finish_kernel(problem_.d()), grid_of(problem_.n()), finish_params(call, from), stream);
+  }
+
+  // Mixed rows where scores cannot be mixed.
+  void premix(const CallContext& call, fnce_stream stream) const {
+    const int64_t k = problem_.k();
+    const PremixParams params = premix_params(call);
+    if (params.invalid) {
+      zero_async(call.workspace.seen, static_cast<uint64_t>((k + 31) / 32 + 1) * sizeof(uint32_t), stream);
+      launch(check_permutation_kernel(), walking_grid(k, 1024),
+             {params.permutation, k, call.workspace.seen, call.workspace.invalid}, stream);
+    }
+    launch(premix_kernel(), walking_grid(k, 4), params, stream);
+  }
+
+  // Everything between the anchors and the splits.
+  void run_pass(const CallContext& call, const MainLaunch& chosen, const PassOptions& options, const float* anchor,
+                fnce_stream stream) const {
+    if (options.mixing && choice_.premixes) premix(call, stream);
+    MainParams params = main_params(call, chosen, options, anchor);
+    const auto splits = static_cast<unsigned>(chosen.splits);
+    launch(main_of(chosen), {static_cast<unsigned>(chosen.row_blocks), splits}, params, stream);
+    if (!choice_.may_fall_back()) return;
+    // The device decides: the kernel returns at once where float16 holds the queue.
+    params.only_if_out_of_range = 1;
+    const auto row_blocks = static_cast<unsigned>((problem_.n() + plain::kRows - 1) / plain::kRows);
+    launch(plain::main_kernel(), {row_blocks, splits}, params, stream);
+  }
+
+  const Problem problem_;
+  const CudaChoice choice_;
+  const uint64_t workspace_bytes_;
+  const std::string description_;
+};
+
+void CudaPlan::take_rows(const void* partial, const Problem& from, int64_t first_row, void* out,
+                         fnce_stream stream) const {
+  const DeviceGuard guard(device());
+  check_stream(stream, device());
+  const PartialView source = splits_of(from, partial).view, target = splits_of(problem_, out).view;
+  const auto copy = [&](auto* to, const auto* from_array, int64_t width) {
+    if (to)
+      copy_async(to, from_array + first_row * width, static_cast<uint64_t>(problem_.n() * width) * sizeof *to, stream);
+  };
+  copy(target.m, source.m, 1);
+  copy(target.l, source.l, 1);
+  copy(target.o, source.o, problem_.d());
+  for (int set = 0; set < 2; ++set) {
+    const StatsView &a = target.stats[set], &b = source.stats[set];
+    copy(a.count, b.count, 1);
+    copy(a.mean, b.mean, 1);
+    copy(a.m2, b.m2, 1);
+    copy(a.min, b.min, 1);
+    copy(a.max, b.max, 1);
+    copy(a.n_greater, b.n_greater, 1);
+    copy(a.n_greater_equal, b.n_greater_equal, 1);
+  }
+  copy(target.unmixed_m, source.unmixed_m, 1);
+  copy(target.unmixed_l, source.unmixed_l, 1);
+}
+
+class CudaBackend : public Backend {
+ public:
+  const char* name() const override { return "cuda"; }
+  int32_t device() const override { return FNCE_CUDA; }
+  int32_t device_count() const override { return cuda::device_count(); }
+  bool host_memory() const override { return false; }
+
+  std::string build_info() const override {
+    const int32_t count = device_count();
+    return "cuda (runtime " + runtime_version() + ", architectures " FNCE_CUDA_ARCHS ", " + to_text(int64_t{count}) +
+           (count == 1 ? " device)" : " devices)");
+  }
+
+  std::unique_ptr<BackendPlan> plan(const Problem& problem) const override {
+    const DeviceCaps caps = caps_of(problem.raw().device_index);
+    DeviceCaps planned = caps;
+    planned.sm_count = planned_multiprocessors(std::getenv("FNCE_MULTIPROCESSORS"), caps.sm_count);
+    const Forced forced = forced_family(std::getenv("FNCE_BACKEND"));
+    return std::make_unique<CudaPlan>(problem, caps, choose(problem, planned, forced));
+  }
+
+  void scale(const ScaleCall& call, fnce_stream stream) const override {
+    if (call.rows == 0 || call.columns == 0) return;
+    const DeviceGuard guard(call.device_index);
+    check_stream(stream, call.device_index);
+    load_planless_kernels(call.device_index);
+    launch(scale_kernel(), call.per_row ? walking_grid(call.rows, 1) : walking_grid(call.rows * call.columns, 1024),
+           {call.gradient, call.upstream, call.out, call.rows, call.columns, call.per_row, call.out_type}, stream);
+  }
+
+  void queue_push(const fnce_push& push, fnce_stream stream) const override {
+    if (push.position_in == push.position_out)
+      invalid("push.position_out", "push.position_in", "memory of its own on a GPU");
+    const DeviceGuard guard(push.device_index);
+    check_stream(stream, push.device_index);
+    if (push.checks & FNCE_CHECK_POINTERS) check_pointers(pointers_of(push), push.device_index);
+    load_planless_kernels(push.device_index);
+    const PushParams params = {push.keys, push.queue,    push.position_in, push.position_out, push.n,      push.k,
+                               push.d,    push.key_type, push.queue_type,  push.normalize,    push.epsilon};
+    if (push.n > 0) launch(push_kernel(), walking_grid(std::min(push.n, push.k), 1), params, stream);
+    launch(push_position_kernel(), {}, params, stream);
+  }
+};
+
+}  // namespace
+}  // namespace cuda
+
+const Backend& cuda_backend() {
+  static const cuda::CudaBackend backend;
+  return backend;
+}
+
+}  // namespace fnce

@@ -1,0 +1,45 @@
+// What the kernels of a call are told: their parameters from problem, arguments and workspace. No CUDA header is needed.
+#pragma once
+#include "core/args.h"
+#include "core/backend.h"
+#include "core/problem.h"
+#include "kernels/host/plan.h"
+#include "kernels/host/workspace.h"
+
+namespace fnce::cuda {
+
+// What every launch of a call starts from.
+struct CallContext {
+  const Problem& problem;
+  const CudaChoice& choice;
+  const Args& args;
+  const Workspace& workspace;
+};
+
+// What a pass computes beside m and l.
+struct PassOptions {
+  bool mixing;         // as the problem says; false: the queue as it is (fnce_scores)
+  bool sums;           // O
+  bool statistics[2];  // mixed, unmixed
+
+  int32_t scores() const { return (statistics[0] ? FNCE_SCORES_MIXED : 0) | (statistics[1] ? FNCE_SCORES_UNMIXED : 0); }
+};
+
+Number<float> temperature_of(const Args& args);
+RowsIn rows_in(const CallContext& call, bool mixing);
+// Everything that the pass needs of the rows, and the tables of the negatives.
+PrepParams prep_params(const CallContext& call, const MainLaunch& launch, const PassOptions& options);
+// Anchors alone, for fnce_prep.
+PrepParams prep_params(const CallContext& call, const fnce_anchors& anchors);
+PackParams pack_params(const CallContext& call, const MainLaunch& launch, const PassOptions& options,
+                       const fnce_anchors& anchors);
+PremixParams premix_params(const CallContext& call);
+MainParams main_params(const CallContext& call, const MainLaunch& launch, const PassOptions& options,
+                       const float* anchor);
+// What main_params() lets a pass write, for whoever merges it.
+Splits splits_of(const CallContext& call, const MainLaunch& launch, const PassOptions& options);
+// A partial as splits: one of them, in natural logarithms.
+Splits splits_of(const Problem& problem, const void* partial);
+FinishParams finish_params(const CallContext& call, const Splits& from);
+
+}  // namespace fnce::cuda

@@ -1,0 +1,37 @@
+// fnce_scores: the statistics of merged splits. A thread per row.
+#include "kernels/rows/kernels.h"
+#include "kernels/rows/statistics.cuh"
+
+namespace fnce::cuda {
+namespace {
+
+// Natural logarithm of the sum over the columns of a row.
+FNCE_DEVICE double log_sum_of(const Parts& parts) {
+  LogSum<double> sum;
+  for (int s = 0; s < count_of(parts); ++s) {
+    const Part part = part_of(parts, s);
+    sum = fnce::merge(sum,
+                      {natural_maximum(part, part.view.m[part.index]), static_cast<double>(part.view.l[part.index])});
+  }
+  sum.m = rounded_maximum(parts.from, sum.m).exact;
+  return log_sum_exp(sum) + nan_unless_finite(sum.m);
+}
+
+__global__ void __launch_bounds__(kRowThreads, 4) finish_scores(const __grid_constant__ FinishScoresParams p) {
+  // What was multiplied by a wrong temperature is NaN, whatever else it was.
+  const double check = static_cast<double>(nan_unless_finite(score_scale_of(value_of(p.temperature))));
+  const int64_t threads = int64_t{gridDim.x} * kRowThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kRowThreads + threadIdx.x; i < p.n; i += threads) {
+    if (p.out.pos) p.out.pos[i] = p.pos[i];
+    if (!wants_negatives(p.out)) continue;
+    const Parts parts = {p.from, nullptr, i};
+    const RowStats statistics = row_statistics(merge_statistics(parts, 0, 0, count_of(parts)));
+    write_statistics(p.out, i, statistics, log_sum_of(parts) + check);
+  }
+}
+
+}  // namespace
+
+Kernel<FinishScoresParams> finish_scores_kernel() { return {finish_scores, "fnce_finish_scores", kRowThreads, 0}; }
+
+}  // namespace fnce::cuda

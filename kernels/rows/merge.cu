@@ -1,0 +1,49 @@
+// Splits of the keys, or partials of shards, become one partial: a block per row.
+#include "kernels/rows/kernels.h"
+#include "kernels/rows/merge.cuh"
+
+namespace fnce::cuda {
+namespace {
+
+FNCE_DEVICE void store_statistics(const PartialView& out, int set, int64_t i, const RowStats& s) {
+  const StatsView& view = out.stats[set];
+  view.count[i] = s.count;
+  view.mean[i] = s.mean;
+  view.m2[i] = s.m2;
+  view.min[i] = s.min;
+  view.max[i] = s.max;
+  view.n_greater[i] = s.n_greater;
+  view.n_greater_equal[i] = s.n_greater_equal;
+  if (set == 0) return;
+  out.unmixed_m[i] = s.unmixed_m;
+  out.unmixed_l[i] = s.unmixed_l;
+}
+
+__global__ void __launch_bounds__(kRowThreads, 4) merge_rows(const __grid_constant__ MergeParams p) {
+  FNCE_DYNAMIC_SHARED(shared);
+  BlockReduce reduce = {shared};
+  float* factors = reinterpret_cast<float*>(shared + kReduceBytes);
+  const int64_t i = blockIdx.x;
+  const Parts parts = {p.from, p.keep ? &p.out : nullptr, i};
+  float l;
+  const Maximum maximum = merge_maxima(parts, l, reduce);
+  // Ends with a barrier: after it nobody reads the m and l that are kept.
+  if (p.from.has_o)
+    l += merge_sums(parts, maximum, factors, p.out.o + i * p.from.d, reduce);
+  else
+    __syncthreads();
+  if (threadIdx.x == 0) {
+    p.out.m[i] = maximum.m;
+    p.out.l[i] = l;
+  }
+  const int set = static_cast<int>(threadIdx.x / 32);
+  if (set > 1 || !p.from.view.stats[set].count || !p.out.stats[set].count) return;
+  const RowStats statistics = row_statistics(merge_statistics_by_warp(parts, set));
+  if (threadIdx.x % 32 == 0) store_statistics(p.out, set, i, statistics);
+}
+
+}  // namespace
+
+Kernel<MergeParams> merge_kernel() { return {merge_rows, "fnce_merge", kRowThreads, kReduceBytes + kFactorBytes}; }
+
+}  // namespace fnce::cuda

@@ -1,5 +1,0 @@
-#include "sm80/instance.cuh"
-
-namespace fnce::cuda::sm80 {
-template Kernel<MainParams> kernel_of<Operand::kHalf, 64>(int, Variant);
-}
