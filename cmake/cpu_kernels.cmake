@@ -1,4 +1,4 @@
-# flashnce_add_cpu_kernels(<target>): compiles every source of src/cpu/isa once per instruction set.
+# flashnce_add_cpu_kernels(<target>): compiles every source of src/cpu/engines/isa once per instruction set.
 #
 # Each copy is an object library flashnce_cpu_<isa> with its own flags and FNCE_ISA=<isa>, the name of its namespace; the
 # library picks one when it runs. FNCE_ISA_<ISA>=1 tells the sources of <target> which copies exist. Inline functions with
@@ -49,10 +49,10 @@ function(flashnce_kernel_settings kernels)
   target_include_directories(${kernels} SYSTEM PRIVATE "${FLASHNCE_HIGHWAY_INCLUDE}")
 endfunction()
 
-# flashnce_add_products(<object library> <name> [<model>]): src/cpu/bf16 with the matrix instructions of <name>, or with the
+# flashnce_add_products(<object library> <name> [<model>]): src/cpu/engines/bf16 with the matrix instructions of <name>, or with the
 # header <model> in their place, which defines their intrinsics in software.
 function(flashnce_add_products kernels name)
-  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cpu/bf16/*.cpp")
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cpu/engines/bf16/*.cpp")
   string(TOUPPER ${name} name_upper)
   add_library(${kernels} OBJECT ${sources})
   target_compile_options(${kernels} PRIVATE ${FLASHNCE_ISA_FLAGS_avx512})
@@ -66,7 +66,7 @@ function(flashnce_add_products kernels name)
 endfunction()
 
 function(flashnce_add_cpu_kernels target)
-  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cpu/isa/*.cpp")
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cpu/engines/isa/*.cpp")
   foreach(name IN LISTS FLASHNCE_ISAS)
     set(kernels flashnce_cpu_${name})
     add_library(${kernels} OBJECT ${sources})

@@ -15,6 +15,15 @@ RULES = [
     ("src/core/", ["src/core/", "src/math/", PUBLIC]),
     ("src/api/", ["src/api/", "src/core/", "src/math/", "src/registry.h", PUBLIC]),
     ("src/registry", ["src/registry.h", "src/core/", "src/cpu/", "kernels/host/backend.h", PUBLIC]),
+    # Both engines of the CPU share simd (vectors, conversions) and pass (columns, softmax, statistics), and not each other.
+    ("src/cpu/simd/", ["src/cpu/simd/", "src/cpu/kernels.h", "src/cpu/tiling.h", "src/core/", "src/math/", PUBLIC]),
+    ("src/cpu/pass/", ["src/cpu/pass/", "src/cpu/simd/", "src/cpu/kernels.h", "src/cpu/tiling.h", "src/core/", "src/math/",
+                       PUBLIC]),
+    ("src/cpu/engines/isa/", ["src/cpu/engines/isa/", "src/cpu/pass/", "src/cpu/simd/", "src/cpu/kernels.h",
+                              "src/cpu/tiling.h", "src/core/", "src/math/", PUBLIC]),
+    ("src/cpu/engines/bf16/", ["src/cpu/engines/bf16/", "src/cpu/pass/", "src/cpu/simd/", "src/cpu/kernels.h",
+                               "src/cpu/tiling.h", "src/cpu/features.h", "src/core/", "src/math/", "tests/cpu/amx_model/",
+                               PUBLIC]),
     ("src/cpu/", ["src/cpu/", "src/core/", "src/math/", PUBLIC]),
     # The CUDA backend. The contract is what host and kernels share; engines know rows, and no other engine; the host knows all.
     # The harness, tests/hostcuda, takes the place of CUDA.

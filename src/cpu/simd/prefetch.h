@@ -1,6 +1,6 @@
 // Prefetching the rows of the next key tile while this one is computed.
 #pragma once
-#include "cpu/isa/simd.h"
+#include "cpu/simd/simd.h"
 
 namespace fnce::cpu::FNCE_ISA {
 namespace {

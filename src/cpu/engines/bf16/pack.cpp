@@ -1,8 +1,8 @@
 // Packing for the bfloat16 products: rows as they are or mixed and rounded, then pairs of keys.
-#include "cpu/bf16/products.h"
-#include "cpu/bf16/tile16.h"
-#include "cpu/isa/convert.h"
-#include "cpu/isa/mix_row.h"
+#include "cpu/engines/bf16/products.h"
+#include "cpu/engines/bf16/tile16.h"
+#include "cpu/simd/convert.h"
+#include "cpu/simd/mix_row.h"
 
 namespace fnce::cpu::FNCE_ISA::FNCE_PRODUCTS {
 namespace {

@@ -1,6 +1,6 @@
 // Merging the chunks of one panel, in order: M = max m_c, l = sum l_c 2^(m_c - M), O likewise; from panels to rows, from base 2
 // to natural logarithms.
-#include "cpu/isa/simd.h"
+#include "cpu/simd/simd.h"
 #include "math/lse.h"
 
 namespace fnce::cpu::FNCE_ISA {

@@ -4,10 +4,10 @@
 //   scores   S^T[key][query]  k = feature, A = z[key r][feature k], B = the packed queries
 //   sums     O^T[feature][query]  k = key, A = z[key k][feature r], B = P, which is the first GEMM's output as it stands
 // The softmax is lane-wise work on the first one's accumulators: no horizontal operation, one store of P.
-#include "cpu/isa/prefetch.h"
-#include "cpu/isa/softmax.h"
-#include "cpu/isa/stats.h"
-#include "cpu/isa/tile32.h"
+#include "cpu/engines/isa/tile32.h"
+#include "cpu/pass/softmax.h"
+#include "cpu/pass/stats.h"
+#include "cpu/simd/prefetch.h"
 
 namespace fnce::cpu::FNCE_ISA {
 namespace {

@@ -1,5 +1,5 @@
 // One query and its key: normalisation and mixing forward, equations (1), (2), (4), and backward, equation (8).
-#include "cpu/isa/convert.h"
+#include "cpu/simd/convert.h"
 #include "math/gradient.h"
 #include "math/mixing.h"
 #include "math/norm.h"

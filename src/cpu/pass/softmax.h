@@ -1,6 +1,6 @@
 // The softmax of a key tile, lane by lane: a running maximum, exponentials, and the mixing of scores; equations (3) and (7).
 #pragma once
-#include "cpu/isa/simd.h"
+#include "cpu/simd/simd.h"
 
 namespace fnce::cpu::FNCE_ISA {
 namespace {

@@ -7,9 +7,9 @@
 #include FNCE_MODEL
 #endif
 
-#include "cpu/bf16/tile16.h"
-#include "cpu/isa/prefetch.h"
-#include "cpu/isa/softmax.h"
+#include "cpu/engines/bf16/tile16.h"
+#include "cpu/pass/softmax.h"
+#include "cpu/simd/prefetch.h"
 
 namespace fnce::cpu::FNCE_ISA::FNCE_PRODUCTS {
 namespace {

@@ -1,6 +1,6 @@
 // The mixed row of equations (3) and (4), made while a tile is packed: mix of math/mixing.h, in vectors.
 #pragma once
-#include "cpu/isa/convert.h"
+#include "cpu/simd/convert.h"
 #include "math/mixing.h"
 #include "math/norm.h"
 

@@ -2,9 +2,9 @@
 #pragma once
 #include <immintrin.h>
 
-#include "cpu/bf16/tile16.h"
-#include "cpu/isa/prefetch.h"
-#include "cpu/isa/softmax.h"
+#include "cpu/engines/bf16/tile16.h"
+#include "cpu/pass/softmax.h"
+#include "cpu/simd/prefetch.h"
 
 namespace fnce::cpu::FNCE_ISA::FNCE_PRODUCTS {
 namespace {

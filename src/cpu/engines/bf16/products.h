@@ -3,12 +3,12 @@
 //   multiply_sums     O[feature][query] += z^T P
 // and the packing that they want of the keys as pairs.
 #pragma once
-#include "cpu/bf16/tile16.h"
-#include "cpu/isa/prefetch.h"
-#include "cpu/isa/softmax.h"
+#include "cpu/engines/bf16/tile16.h"
+#include "cpu/pass/softmax.h"
+#include "cpu/simd/prefetch.h"
 
 #if defined(FNCE_AMX)
-#include "cpu/bf16/products_amx.h"
+#include "cpu/engines/bf16/products_amx.h"
 #else
-#include "cpu/bf16/products_dot.h"
+#include "cpu/engines/bf16/products_dot.h"
 #endif

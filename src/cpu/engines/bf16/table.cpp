@@ -1,6 +1,6 @@
 // The function table of this object's bfloat16 products.
 #include "core/types.h"
-#include "cpu/bf16/products.h"
+#include "cpu/engines/bf16/products.h"
 #include "cpu/features.h"
 
 #define FNCE_JOIN_OF(x, y) x##y

@@ -7,7 +7,7 @@
 #pragma once
 #include <cstdint>
 
-#include "cpu/isa/simd.h"
+#include "cpu/simd/simd.h"
 #include "cpu/tiling.h"
 
 namespace fnce::cpu::FNCE_ISA::FNCE_PRODUCTS {

@@ -1,7 +1,7 @@
 // Packing for the float32 products: key tiles, mixed on the way where equation (3) cannot be applied to scores, and queries.
-#include "cpu/isa/convert.h"
-#include "cpu/isa/mix_row.h"
-#include "cpu/isa/tile32.h"
+#include "cpu/engines/isa/tile32.h"
+#include "cpu/simd/convert.h"
+#include "cpu/simd/mix_row.h"
 
 namespace fnce::cpu::FNCE_ISA {
 namespace {

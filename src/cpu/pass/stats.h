@@ -2,7 +2,7 @@
 // the rest: a lane is a query. A tile's own mean and sum of squares come first and are merged by Chan's formula.
 // Vector forms of math/stats.h.
 #pragma once
-#include "cpu/isa/simd.h"
+#include "cpu/simd/simd.h"
 
 namespace fnce::cpu::FNCE_ISA {
 namespace {

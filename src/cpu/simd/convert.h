@@ -2,7 +2,7 @@
 // src/math/half.h, bit-equal to it.
 #pragma once
 #include "core/types.h"
-#include "cpu/isa/simd.h"
+#include "cpu/simd/simd.h"
 #include "math/half.h"
 
 // Without instructions for float16, Highway truncates where it should round, and loses denormals: there the scalar formulas

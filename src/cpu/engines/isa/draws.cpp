@@ -1,6 +1,6 @@
 // The random draws of a call as arrays: loops over the scalar formulas of src/math, which are branch-free so that the
 // compiler turns them into vector code; every operation is exact or correctly rounded, so the bits stay the same.
-#include "cpu/isa/simd.h"
+#include "cpu/simd/simd.h"
 #include "math/lambda.h"
 
 namespace fnce::cpu::FNCE_ISA {

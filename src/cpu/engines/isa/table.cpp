@@ -1,7 +1,7 @@
 // The function table of this object's instruction set.
 #include "core/types.h"
-#include "cpu/isa/simd.h"
-#include "cpu/isa/tile32.h"
+#include "cpu/engines/isa/tile32.h"
+#include "cpu/simd/simd.h"
 
 #define FNCE_TEXT_OF(x) #x
 #define FNCE_TEXT(x) FNCE_TEXT_OF(x)

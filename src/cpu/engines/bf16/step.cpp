@@ -1,8 +1,8 @@
 // One key tile against the panels of a row block in bfloat16: all scores of a panel, then its softmax, then its sums. As
-// src/cpu/isa/step.cpp, but scores wait in memory, where matrix units leave them; so the tile's maximum is known before its
+// src/cpu/engines/isa/step.cpp, but scores wait in memory, where matrix units leave them; so the tile's maximum is known before its
 // first exponential.
-#include "cpu/bf16/products.h"
-#include "cpu/isa/stats.h"
+#include "cpu/engines/bf16/products.h"
+#include "cpu/pass/stats.h"
 
 namespace fnce::cpu::FNCE_ISA::FNCE_PRODUCTS {
 namespace {
