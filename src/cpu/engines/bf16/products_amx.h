@@ -23,11 +23,12 @@ struct alignas(64) TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64);
 
+// The configuration is read-only data: GCC before 13 declares that ldtilecfg reads its first 8 bytes alone, and would not store
+// the others of an object on the stack.
+constexpr TileConfig kTileConfig;
+
 // Around all tiles of a task: configuring costs as much as dozens of products.
-inline void prepare_unit() {
-  const TileConfig config;
-  _tile_loadconfig(&config);
-}
+inline void prepare_unit() { _tile_loadconfig(&kTileConfig); }
 inline void release_unit() { _tile_release(); }
 
 // Tiles 0..3 += A B: two groups of 16 rows of A, rows `a_bytes` apart, against NV vectors of B, rows `b_bytes` apart.
@@ -57,12 +58,16 @@ HWY_INLINE void store_tiles(float* out, int64_t row_bytes) {
   }
 }
 
+// Keeps what was written before it in front of the loads of tiles: GCC's intrinsics do not say that these read memory.
+inline void publish_operands() { asm volatile("" ::: "memory"); }
+
 // Keys 0 .. keys - 1, a multiple of kKeyPadding, into job.raw_scores.
 template <int NV>
 HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int keys, Prefetcher& prefetcher) {
   const Tile16 tile = tile_at(const_cast<void*>(job.packed), job.d_padded);
   const int64_t stride = row_stride(job.d_padded);
   constexpr int64_t kRow = NV * kLanes * 4;  // bytes of a row of queries, scores or sums
+  publish_operands();
   for (int j = 0; j < keys; j += 32) {
     const uint16_t* rows = tile.rows + j * stride;
     _tile_zero(0);
@@ -84,6 +89,7 @@ template <int NV>
 HWY_INLINE void multiply_sums(const TileJob& job, const Panel& panel, int keys, Prefetcher& prefetcher) {
   const Tile16 tile = tile_at(const_cast<void*>(job.packed), job.d_padded);
   constexpr int64_t kRow = NV * kLanes * 4;
+  publish_operands();
   for (int64_t dim = 0; dim < job.d_padded; dim += 32) {
     float *o = panel.o + dim * NV * kLanes, *o_next = o + 16 * NV * kLanes;
     _tile_loadd(0, o, kRow);
