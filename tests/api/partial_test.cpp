@@ -117,11 +117,10 @@ TEST_CASE("partial: anchors are equation (6), scores of the positives beside the
     const fnce_anchors anchors{a.get(), pos.get(), unmixed_pos.get(), {}};
     FNCE_REQUIRE_OK(fnce_prep(plan.get(), &call.args, &anchors, workspace.get(), workspace.bytes(), device().stream()));
     const std::vector<float> actual = a.values(), actual_pos = pos.values(), actual_unmixed = unmixed_pos.values();
-    for (size_t i = 0; i < actual.size(); ++i) CHECK(std::abs(double(actual[i]) - truth.exact.anchor[i]) < 1e-6);
-    for (size_t i = 0; i < 21; ++i) {
-      CHECK(std::abs(double(actual_pos[i]) - truth.exact.mixed.pos[i]) < 2e-6);
-      CHECK(std::abs(double(actual_unmixed[i]) - truth.exact.unmixed.pos[i]) < 1e-6);
-    }
+    Verdict verdict = compare_anchors(truth, actual);
+    verdict.merge(compare_positives(truth, ScoreSet::kMixed, actual_pos));
+    verdict.merge(compare_positives(truth, ScoreSet::kUnmixed, actual_unmixed));
+    FNCE_CHECK_VERDICT(verdict);
     // Without statistics only the anchors need to be exported.
     c.problem.scores = FNCE_SCORES_NONE;
     const Plan bare(c.problem);

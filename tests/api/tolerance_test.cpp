@@ -117,3 +117,57 @@ TEST_CASE("tolerance: a small loss keeps its digits, a wrong statistic is reject
   bad.loss[0] *= 1.001f;
   CHECK_FALSE(accepts(truth, bad));
 }
+
+TEST_CASE("tolerance: results of two backends differ by no planted error, and are finite together") {
+  const Case c = ordinary(FNCE_LAMBDA_ELEMENT, 0.2f, FNCE_REDUCTION_MEAN);
+  const Truth truth(float32_inputs(c));
+  const Outputs good = rounded(truth.exact);
+  FNCE_CHECK_VERDICT(compare_pair(c, truth, good, good));
+  FNCE_CHECK_VERDICT(compare_pair(c, truth, good, rounded(truth.naive)));
+  const auto rejects = [&](const Outputs& bad) {
+    CHECK_FALSE(compare_pair(c, truth, good, bad).ok);
+    CHECK_FALSE(compare_pair(c, truth, bad, good).ok);
+  };
+  Outputs bad = good;
+  bad.loss[0] *= 1 + 2e-4f;
+  rejects(bad);
+  bad = good;
+  for (size_t col = 0; col < 64; ++col) bad.dk[64 * 5 + col] *= 1 + 2e-4f;
+  rejects(bad);
+  bad = good;
+  bad.dtemperature_rows[7] = std::numeric_limits<float>::quiet_NaN();
+  rejects(bad);
+  bad = good;
+  bad.dq.pop_back();
+  rejects(bad);
+}
+
+TEST_CASE("tolerance: a planted relative error in what the steps of a call hand on is rejected") {
+  const Case c = ordinary(FNCE_LAMBDA_ELEMENT, 0.2f, FNCE_REDUCTION_MEAN);
+  const Truth truth(float32_inputs(c));
+  const auto anchors_of = [](const auto& r) { return std::vector<float>(r.anchor.begin(), r.anchor.end()); };
+  const auto positives_of = [](const auto& r) { return std::vector<float>(r.mixed.pos.begin(), r.mixed.pos.end()); };
+  const auto log_sum_of = [](const auto& r) { return std::vector<float>(r.log_sum_exp.begin(), r.log_sum_exp.end()); };
+  const auto mean_of = [](const auto& r) {
+    std::vector<float> mean;
+    for (size_t i = 0; i < r.partial_o.size(); ++i)
+      mean.push_back(static_cast<float>(r.partial_o[i] / r.partial_l[i / 64]));
+    return mean;
+  };
+  FNCE_CHECK_VERDICT(compare_anchors(truth, anchors_of(truth.naive)));
+  FNCE_CHECK_VERDICT(compare_positives(truth, ScoreSet::kMixed, positives_of(truth.naive)));
+  FNCE_CHECK_VERDICT(compare_softmax(truth, log_sum_of(truth.naive), mean_of(truth.naive)));
+  for (size_t row = 0; row < 33; ++row) {
+    std::vector<float> anchors = anchors_of(truth.exact), positives = positives_of(truth.exact);
+    std::vector<float> log_sum = log_sum_of(truth.exact), mean = mean_of(truth.exact);
+    for (size_t col = 0; col < 64; ++col) anchors[row * 64 + col] *= 1 + 1e-4f;
+    CHECK_FALSE(compare_anchors(truth, anchors).ok);
+    positives[row] *= 1 + 1e-4f;
+    CHECK_FALSE(compare_positives(truth, ScoreSet::kMixed, positives).ok);
+    log_sum[row] *= 1 + 1e-4f;
+    CHECK_FALSE(compare_softmax(truth, log_sum, mean).ok);
+    log_sum = log_sum_of(truth.exact);
+    for (size_t col = 0; col < 64; ++col) mean[row * 64 + col] *= 1 + 1e-3f;
+    CHECK_FALSE(compare_softmax(truth, log_sum, mean).ok);
+  }
+}

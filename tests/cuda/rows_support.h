@@ -13,6 +13,7 @@
 #include "kernels/rows/kernels.h"
 #include "math/half.h"
 #include "support/check.h"
+#include "support/compare.h"
 
 namespace common_test {
 
@@ -190,26 +191,23 @@ struct Anchors {
   std::vector<float> anchor, pos, unmixed_pos;
 };
 
-// |x - y| <= relative * scale, or both not finite.
-inline bool close(double x, double y, double scale, double relative) {
-  if (!std::isfinite(x) || !std::isfinite(y)) return std::isfinite(x) == std::isfinite(y);
-  return std::abs(x - y) <= relative * scale;
+inline Anchors cpu_prep(const Setup& s) {
+  CpuPlan plan(s.p);
+  Anchors out(s.p);
+  const fnce_anchors pointers = out.pointers();
+  FNCE_REQUIRE_OK(fnce_prep(plan.plan, &s.a, &pointers, plan.workspace.get(), plan.workspace.bytes, nullptr));
+  return out;
 }
 
-// Rows of `width`: elements differ by no more than `relative` of the row's largest. Returns what is wrong, or "".
-inline std::string compare_rows(const std::vector<float>& x, const std::vector<float>& y, int64_t width,
-                                double relative) {
-  if (x.size() != y.size()) return "sizes differ";
-  for (size_t row = 0; row < x.size(); row += static_cast<size_t>(width)) {
-    double largest = 0;
-    for (size_t i = row; i < row + static_cast<size_t>(width); ++i)
-      if (std::isfinite(y[i])) largest = std::max(largest, std::abs(static_cast<double>(y[i])));
-    for (size_t i = row; i < row + static_cast<size_t>(width); ++i)
-      if (!close(x[i], y[i], largest, relative))
-        return "element " + std::to_string(i) + ": " + std::to_string(x[i]) + " against " + std::to_string(y[i]);
-  }
-  return "";
+// The setup as the oracle judges it, by the tolerance policy; of float32 products.
+inline support::Case case_of(const Setup& s) {
+  support::Case c;
+  c.problem = s.p;
+  c.numbers = s.a;
+  c.arrays = {s.x_q, s.x_k, s.queue, s.weight, s.lambda_pos, s.lambda_neg, {}};
+  return c;
 }
+inline support::Truth truth_of(const Setup& s) { return support::Truth(support::oracle_inputs(case_of(s))); }
 
 template <class T>
 bool same_bits(const std::vector<T>& x, const std::vector<T>& y) {

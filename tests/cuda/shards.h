@@ -8,10 +8,8 @@ namespace common_test {
 // The partials of `shards` equal parts of the queue by the CPU, without mixing of the negatives.
 struct Shards {
   Shards(const Setup& s, int shards) : problem(s.p) {
-    CpuPlan whole(s.p);
-    Anchors anchors(s.p);
+    Anchors anchors = cpu_prep(s);
     const fnce_anchors pointers = anchors.pointers();
-    FNCE_REQUIRE_OK(fnce_prep(whole.plan, &s.a, &pointers, whole.workspace.get(), whole.workspace.bytes, nullptr));
     for (int shard = 0; shard < shards; ++shard) {
       fnce_problem part = s.p;
       fnce_args a = s.a;

@@ -78,14 +78,46 @@ ScoreCondition score_condition(const Inputs& in, const Scores<double>& scores, c
   return out;
 }
 
+// y = v / |v| moves by the errors of v, and along itself by those of |v|; a norm of terms that cancel has few digits.
+void anchor_condition(const Inputs& in, const Result<double>& r, const Magnitudes& m, int64_t i, StepCondition& out) {
+  const int64_t d = in.d;
+  double norm_error = 0;
+  if (in.renormalize_pos && in.anchor == Anchor::kMixed)
+    for (int64_t c = i * d; c < (i + 1) * d; ++c) norm_error += std::abs(r.anchor[c]) * m.anchor[c];
+  for (int64_t c = i * d; c < (i + 1) * d; ++c) out.anchor[c] = m.anchor[c] + std::abs(r.anchor[c]) * norm_error;
+}
+
+// As the loss's part of the negatives: a column's share moves with its own score and with the average one.
+void softmax_condition(const Inputs& in, const Result<double>& r, const Magnitudes& m, int64_t i, StepCondition& out) {
+  const int64_t d = in.d, count = in.column_count();
+  if (count == 0) return;
+  std::vector<double> share(count), size(count);
+  double average = 0;
+  for (int64_t j = 0; j < count; ++j) {
+    share[j] = std::exp(r.mixed.score[i * count + j] / in.temperature - r.log_sum_exp[i]);
+    size[j] = m.anchor_norm[i] * m.negative_norm[j] / in.temperature;
+    average += share[j] * size[j];
+  }
+  const double sum = 1 + std::log(1.0 + double(count));
+  out.log_sum_exp[i] = sum + std::abs(r.log_sum_exp[i]) + average;
+  for (int64_t j = 0; j < count; ++j)
+    for (int64_t c = 0; c < d; ++c)
+      out.mean[i * d + c] += share[j] * (sum + average + size[j]) * m.negatives[j * d + c];
+}
+
 }  // namespace
 
 Condition condition_of(const Inputs& in, const Result<double>& r) {
   const Magnitudes m = magnitudes_of(in, r);
   Condition out;
   for (auto* rows : {&out.loss, &out.dtemperature_rows, &out.entropy}) rows->assign(in.n, 0);
-  for (auto* matrix : {&out.dq, &out.dk}) matrix->assign(in.n * in.d, 0);
-  for (int64_t i = 0; i < in.n; ++i) row_condition(in, r, m, i, out);
+  for (auto* matrix : {&out.dq, &out.dk, &out.steps.anchor, &out.steps.mean}) matrix->assign(in.n * in.d, 0);
+  out.steps.log_sum_exp.assign(in.n, 0);
+  for (int64_t i = 0; i < in.n; ++i) {
+    row_condition(in, r, m, i, out);
+    anchor_condition(in, r, m, i, out.steps);
+    softmax_condition(in, r, m, i, out.steps);
+  }
   out.mixed = score_condition(in, r.mixed, {m.anchor_norm, m.negative_norm, m.q_mixed_norm, m.k_mixed_norm});
   out.unmixed = score_condition(in, r.unmixed, {m.anchor_norm, m.queue_norm, m.q_norm, m.k_norm});
   out.plain = score_condition(in, r.plain, {m.q_norm, m.queue_norm, m.q_norm, m.k_norm});

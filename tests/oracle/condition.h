@@ -24,12 +24,20 @@ struct EngineRounding {
   std::vector<double> dq, dk;                            // [N,D]
 };
 
+// What fnce_prep and fnce_partial hand on: the anchor, and the softmax over the negatives alone.
+struct StepCondition {
+  std::vector<double> anchor;       // [N,D] equation (6)
+  std::vector<double> log_sum_exp;  // [N]
+  std::vector<double> mean;         // [N,D] partial_o / partial_l
+};
+
 struct Condition {
   std::vector<double> loss;               // [N] of loss_rows
   std::vector<double> dq, dk;             // [N,D]
   std::vector<double> dtemperature_rows;  // [N]
   std::vector<double> entropy;            // [N]
   ScoreCondition mixed, unmixed, plain;
+  StepCondition steps;
   EngineRounding rounding;
 };
 

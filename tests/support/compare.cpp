@@ -28,23 +28,37 @@ double norm(const std::vector<double>& values, int64_t first, int64_t count) {
   return std::sqrt(squares);
 }
 
-Verdict compare_reduced(const Truth& t, const Outputs& actual) {
-  if (t.inputs.reduction == oracle::Reduction::kNone)
-    return compare_rows(
-        {"loss", t.inputs.n, 1, &t.exact.loss, &t.naive.loss, &t.condition.loss, &t.condition.rounding.loss},
-        actual.loss);
-  const double rows = t.inputs.reduction == oracle::Reduction::kMean ? double(t.inputs.n) : 1.0;
-  if (actual.loss.size() != 1) return failure("loss has the wrong size");
-  return compare_number("loss", t.exact.loss[0], t.naive.loss[0], sum(t.condition.loss) / rows, actual.loss[0],
-                        sum(t.condition.rounding.loss) / rows);
-}
-
 Expectation gradient_of(const Truth& t, bool of_query) {
   const int64_t n = t.inputs.n, d = t.inputs.d;
   const oracle::EngineRounding& engine = t.condition.rounding;
   const oracle::Element type = t.inputs.gradient_type;
   if (of_query) return {"dq", n, d, &t.exact.dq, &t.naive.dq, &t.condition.dq, &engine.dq, type};
   return {"dk", n, d, &t.exact.dk, &t.naive.dk, &t.condition.dk, &engine.dk, type};
+}
+
+// Loss, gradients and gradients of the temperature that `want` names; `judge` is called with what is expected and a member of
+// Outputs.
+template <class Judge>
+void for_each_output(const Truth& t, const Want& want, Judge judge) {
+  const int64_t n = t.inputs.n;
+  const oracle::EngineRounding& engine = t.condition.rounding;
+  const double rows = t.inputs.reduction == oracle::Reduction::kMean ? double(n) : 1.0;
+  const std::vector<double> loss{sum(t.condition.loss) / rows}, loss_engine{sum(engine.loss) / rows};
+  if (want.loss && t.inputs.reduction == oracle::Reduction::kNone)
+    judge(Expectation{"loss", n, 1, &t.exact.loss, &t.naive.loss, &t.condition.loss, &engine.loss}, &Outputs::loss);
+  else if (want.loss)
+    judge(Expectation{"loss", 1, 1, &t.exact.loss, &t.naive.loss, &loss, &loss_engine}, &Outputs::loss);
+  if (want.dq) judge(gradient_of(t, true), &Outputs::dq);
+  if (want.dk) judge(gradient_of(t, false), &Outputs::dk);
+  if (want.dtemperature_rows)
+    judge(Expectation{"dtemperature_rows", n, 1, &t.exact.dtemperature_rows, &t.naive.dtemperature_rows,
+                      &t.condition.dtemperature_rows, &engine.dtemperature_rows},
+          &Outputs::dtemperature_rows);
+  if (!want.dtemperature) return;
+  const std::vector<double> truth{t.exact.dtemperature}, condition{sum(t.condition.dtemperature_rows)};
+  const std::vector<double> rounding{sum(engine.dtemperature_rows)};
+  const std::vector<float> naive{t.naive.dtemperature};
+  judge(Expectation{"dtemperature", 1, 1, &truth, &naive, &condition, &rounding}, &Outputs::dtemperature);
 }
 
 // Statistics whose truth is not finite have an exact convention: the same infinity, or NaN for NaN.
@@ -116,28 +130,68 @@ std::vector<double> variance_condition(const StatisticsTruth& s) {
   return condition;
 }
 
-Verdict compare_values(const Truth& t, const StatisticsTruth& s, const Statistics& actual) {
+// All fields that are not integers, entropy and dq_norm apart; `judge` is called with what is expected and a member of
+// Statistics.
+template <class Judge>
+void for_each_value(const Truth& t, const StatisticsTruth& s, Judge judge) {
   const std::vector<double> variance = variance_condition(s), variance_error = variance_rounding(s);
   const std::vector<double> none(s.exact.pos.size(), 0.0), &score = s.condition.score_rounding;
   const struct {
     const char* field;
+    std::vector<float> Statistics::*member;
     const std::vector<double>& truth;
     const std::vector<float>& naive;
     const std::vector<double>&condition, &rounding;
-    const std::vector<float>& actual;
-  } fields[] = {{"pos", s.exact.pos, s.naive.pos, s.condition.pos, none, actual.pos},
-                {"neg_mean", s.exact.mean, s.naive.mean, s.condition.mean, s.condition.mean_rounding, actual.neg_mean},
-                {"neg_variance", s.exact.variance, s.naive.variance, variance, variance_error, actual.neg_variance},
-                {"neg_min", s.exact.min, s.naive.min, s.condition.largest, score, actual.neg_min},
-                {"neg_max", s.exact.max, s.naive.max, s.condition.largest, score, actual.neg_max},
-                {"neg_log_mean_exp", s.exact.log_mean_exp, s.naive.log_mean_exp, s.condition.log_mean_exp,
-                 s.condition.log_mean_exp_rounding, actual.neg_log_mean_exp}};
+  } fields[] = {
+      {"pos", &Statistics::pos, s.exact.pos, s.naive.pos, s.condition.pos, none},
+      {"neg_mean", &Statistics::neg_mean, s.exact.mean, s.naive.mean, s.condition.mean, s.condition.mean_rounding},
+      {"neg_variance", &Statistics::neg_variance, s.exact.variance, s.naive.variance, variance, variance_error},
+      {"neg_min", &Statistics::neg_min, s.exact.min, s.naive.min, s.condition.largest, score},
+      {"neg_max", &Statistics::neg_max, s.exact.max, s.naive.max, s.condition.largest, score},
+      {"neg_log_mean_exp", &Statistics::neg_log_mean_exp, s.exact.log_mean_exp, s.naive.log_mean_exp,
+       s.condition.log_mean_exp, s.condition.log_mean_exp_rounding}};
+  for (const auto& f : fields)
+    judge(Expectation{std::string(s.name) + f.field, t.inputs.n, 1, &f.truth, &f.naive, &f.condition, &f.rounding},
+          f.member);
+}
+
+// The last two of the loss's statistics.
+template <class Judge>
+void for_each_value_of_loss(const Truth& t, Judge judge) {
+  const int64_t n = t.inputs.n, d = t.inputs.d;
+  judge(Expectation{"mixed.entropy", n, 1, &t.exact.entropy, &t.naive.entropy, &t.condition.entropy,
+                    &t.condition.rounding.entropy},
+        &Statistics::entropy);
+  std::vector<double> condition(static_cast<size_t>(n)), rounding(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; ++i) condition[i] = norm(t.condition.dq, i * d, d);
+  for (int64_t i = 0; i < n; ++i) rounding[i] = norm(t.condition.rounding.dq, i * d, d);
+  judge(Expectation{"mixed.dq_norm", n, 1, &t.exact.dq_norm, &t.naive.dq_norm, &condition, &rounding},
+        &Statistics::dq_norm);
+}
+
+Verdict compare_values(const Truth& t, const StatisticsTruth& s, const Statistics& actual, bool with_pos) {
   Verdict verdict;
-  for (const auto& f : fields) {
-    const std::string name = std::string(s.name) + f.field;
-    verdict.merge(compare_rows({name, t.inputs.n, 1, &f.truth, &f.naive, &f.condition, &f.rounding}, f.actual));
-    if (f.actual.size() == f.truth.size()) verdict.merge(compare_conventions(name.c_str(), f.truth, f.actual));
-  }
+  for_each_value(t, s, [&](const Expectation& expected, std::vector<float> Statistics::*member) {
+    if (member == &Statistics::pos && !with_pos) return;
+    const std::vector<float>& values = actual.*member;
+    verdict.merge(compare_rows(expected, values));
+    if (values.size() == expected.truth->size())
+      verdict.merge(compare_conventions(expected.name.c_str(), *expected.truth, values));
+  });
+  return verdict;
+}
+
+Verdict compare_counts(const Truth& t, const StatisticsTruth& s, const Statistics& actual) {
+  Verdict verdict;
+  for (const int64_t count : actual.neg_count)
+    if (count != s.exact.columns) verdict.merge(failure(std::string(s.name) + "neg_count is " + std::to_string(count)));
+  verdict.merge(
+      compare_count((std::string(s.name) + "n_greater").c_str(), s.exact, s.condition, false, actual.n_greater));
+  verdict.merge(compare_count((std::string(s.name) + "n_greater_equal").c_str(), s.exact, s.condition, true,
+                              actual.n_greater_equal));
+  for (const auto* counts : {&actual.neg_count, &actual.n_greater, &actual.n_greater_equal})
+    if (static_cast<int64_t>(counts->size()) != t.inputs.n)
+      verdict.merge(failure(std::string(s.name) + "a count's size is wrong"));
   return verdict;
 }
 
@@ -180,53 +234,74 @@ Truth::Truth(oracle::Inputs from)
       naive(oracle::evaluate<float>(inputs)),
       condition(oracle::condition_of(inputs, exact)) {}
 
-Verdict compare_number(const char* name, double truth, float naive, double condition, float actual, double rounding) {
-  const std::vector<double> truths{truth}, conditions{condition}, roundings{rounding};
-  const std::vector<float> naives{naive};
-  return compare_rows({name, 1, 1, &truths, &naives, &conditions, &roundings}, {actual});
-}
-
 Verdict compare_loss(const Truth& t, const Outputs& actual, const Want& want) {
-  const oracle::EngineRounding& engine = t.condition.rounding;
   Verdict verdict;
-  if (want.loss) verdict.merge(compare_reduced(t, actual));
-  if (want.dq) verdict.merge(compare_rows(gradient_of(t, true), actual.dq));
-  if (want.dk) verdict.merge(compare_rows(gradient_of(t, false), actual.dk));
-  if (want.dtemperature_rows)
-    verdict.merge(compare_rows({"dtemperature_rows", t.inputs.n, 1, &t.exact.dtemperature_rows,
-                                &t.naive.dtemperature_rows, &t.condition.dtemperature_rows, &engine.dtemperature_rows},
-                               actual.dtemperature_rows));
-  if (want.dtemperature) {
-    if (actual.dtemperature.size() != 1) return failure("dtemperature has the wrong size");
-    verdict.merge(compare_number("dtemperature", t.exact.dtemperature, t.naive.dtemperature,
-                                 sum(t.condition.dtemperature_rows), actual.dtemperature[0],
-                                 sum(engine.dtemperature_rows)));
-  }
+  for_each_output(t, want, [&](const Expectation& expected, std::vector<float> Outputs::*member) {
+    verdict.merge(compare_rows(expected, actual.*member));
+  });
   return verdict;
 }
 
 Verdict compare_statistics(const Truth& t, ScoreSet set, const Statistics& actual) {
   const StatisticsTruth s = select(t, set);
-  const int64_t n = t.inputs.n, d = t.inputs.d;
-  Verdict verdict = compare_values(t, s, actual);
-  for (const int64_t count : actual.neg_count)
-    if (count != s.exact.columns) verdict.merge(failure(std::string(s.name) + "neg_count is " + std::to_string(count)));
-  verdict.merge(
-      compare_count((std::string(s.name) + "n_greater").c_str(), s.exact, s.condition, false, actual.n_greater));
-  verdict.merge(compare_count((std::string(s.name) + "n_greater_equal").c_str(), s.exact, s.condition, true,
-                              actual.n_greater_equal));
-  for (const auto* counts : {&actual.neg_count, &actual.n_greater, &actual.n_greater_equal})
-    if (static_cast<int64_t>(counts->size()) != n)
-      verdict.merge(failure(std::string(s.name) + "a count's size is wrong"));
+  Verdict verdict = compare_values(t, s, actual, true);
+  verdict.merge(compare_counts(t, s, actual));
   if (set != ScoreSet::kMixed) return verdict;
-  verdict.merge(compare_rows(
-      {"mixed.entropy", n, 1, &t.exact.entropy, &t.naive.entropy, &t.condition.entropy, &t.condition.rounding.entropy},
-      actual.entropy));
-  std::vector<double> condition(static_cast<size_t>(n)), rounding(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) condition[i] = norm(t.condition.dq, i * d, d);
-  for (int64_t i = 0; i < n; ++i) rounding[i] = norm(t.condition.rounding.dq, i * d, d);
-  verdict.merge(
-      compare_rows({"mixed.dq_norm", n, 1, &t.exact.dq_norm, &t.naive.dq_norm, &condition, &rounding}, actual.dq_norm));
+  for_each_value_of_loss(t, [&](const Expectation& expected, std::vector<float> Statistics::*member) {
+    verdict.merge(compare_rows(expected, actual.*member));
+  });
+  return verdict;
+}
+
+Verdict compare_negatives(const Truth& t, ScoreSet set, const Statistics& actual) {
+  const StatisticsTruth s = select(t, set);
+  Verdict verdict = compare_values(t, s, actual, false);
+  verdict.merge(compare_counts(t, s, actual));
+  return verdict;
+}
+
+Verdict compare_pair(const Case& c, const Truth& sizes, const Outputs& actual, const Outputs& other) {
+  Verdict verdict;
+  for_each_output(sizes, c.want, [&](const Expectation& expected, std::vector<float> Outputs::*member) {
+    verdict.merge(compare_pair(expected, actual.*member, other.*member));
+  });
+  const auto compare_set = [&](ScoreSet set, const Statistics& a, const Statistics& b) {
+    const auto judge = [&](const Expectation& expected, std::vector<float> Statistics::*member) {
+      verdict.merge(compare_pair(expected, a.*member, b.*member));
+    };
+    for_each_value(sizes, select(sizes, set), judge);
+    if (set == ScoreSet::kMixed) for_each_value_of_loss(sizes, judge);
+    if (a.neg_count != b.neg_count || a.n_greater != b.n_greater || a.n_greater_equal != b.n_greater_equal)
+      verdict.merge(failure("counts differ"));
+  };
+  if (c.problem.scores & FNCE_SCORES_MIXED) compare_set(ScoreSet::kMixed, actual.mixed, other.mixed);
+  if (c.problem.scores & FNCE_SCORES_UNMIXED) compare_set(ScoreSet::kUnmixed, actual.unmixed, other.unmixed);
+  return verdict;
+}
+
+Verdict compare_anchors(const Truth& t, const std::vector<float>& actual) {
+  return compare_rows(
+      {"anchor", t.inputs.n, t.inputs.d, &t.exact.anchor, &t.naive.anchor, &t.condition.steps.anchor, nullptr}, actual);
+}
+
+Verdict compare_positives(const Truth& t, ScoreSet set, const std::vector<float>& actual) {
+  const StatisticsTruth s = select(t, set);
+  return compare_rows(
+      {std::string(s.name) + "pos", t.inputs.n, 1, &s.exact.pos, &s.naive.pos, &s.condition.pos, nullptr}, actual);
+}
+
+Verdict compare_softmax(const Truth& t, const std::vector<float>& log_sum_exp, const std::vector<float>& mean) {
+  const int64_t n = t.inputs.n, d = t.inputs.d;
+  std::vector<double> exact_mean(t.exact.partial_o);
+  std::vector<float> naive_mean(t.naive.partial_o);
+  for (int64_t c = 0; c < n * d; ++c) {
+    exact_mean[c] /= t.exact.partial_l[c / d];
+    naive_mean[c] /= t.naive.partial_l[c / d];
+  }
+  Verdict verdict = compare_rows(
+      {"log-sum-exp", n, 1, &t.exact.log_sum_exp, &t.naive.log_sum_exp, &t.condition.steps.log_sum_exp, nullptr},
+      log_sum_exp);
+  verdict.merge(compare_rows({"O / l", n, d, &exact_mean, &naive_mean, &t.condition.steps.mean, nullptr}, mean));
   return verdict;
 }
 

@@ -26,15 +26,21 @@ enum class ScoreSet { kMixed, kUnmixed, kPlain };
 Verdict compare_loss(const Truth& truth, const Outputs& actual, const Want& want);
 // Statistics of equation (9); entropy and dq_norm with kMixed only.
 Verdict compare_statistics(const Truth& truth, ScoreSet set, const Statistics& actual);
-// Both, as the case asks for them.
+// The same of what a partial holds: the negatives alone. `actual` needs no pos, entropy or dq_norm.
+Verdict compare_negatives(const Truth& truth, ScoreSet set, const Statistics& actual);
+// All that the case asks for.
 Verdict compare_all(const Case& c, const Truth& truth, const Outputs& actual);
+// The same against another result from inputs that have no truth; `sizes` is the truth of inputs like them.
+Verdict compare_pair(const Case& c, const Truth& sizes, const Outputs& actual, const Outputs& other);
+
+// What fnce_prep writes: equation (6), [N,D], and the positives of a set, [N].
+Verdict compare_anchors(const Truth& truth, const std::vector<float>& actual);
+Verdict compare_positives(const Truth& truth, ScoreSet set, const std::vector<float>& actual);
+// The softmax of a partial, whatever maximum it refers to: m + log(l), [N], and O / l, [N,D].
+Verdict compare_softmax(const Truth& truth, const std::vector<float>& log_sum_exp, const std::vector<float>& mean);
 
 // The gradient of the truth stands out of its tolerance: the comparison of dq means something.
 bool gradient_has_signal(const Truth& truth);
-
-// A float64 number against the policy of a single value.
-Verdict compare_number(const char* name, double truth, float naive, double condition, float actual,
-                       double rounding = 0);
 
 // Runs the case on the device and compares everything: the usual test in one line.
 Verdict check_case(const Case& c);

@@ -82,6 +82,11 @@ RowUnit naive_ratio(const Expectation& e) {
   return worst;
 }
 
+RowUnit row_bound(const Expectation& e, const RowUnit& naive, int64_t row) {
+  const RowUnit unit = row_unit(e, row);
+  return {(2 * naive.norm + kRounding) * unit.norm, (2 * naive.largest + kRounding) * unit.largest};
+}
+
 void fail(Verdict& verdict, const Expectation& e, int64_t row, const std::string& what) {
   if (!verdict.ok) return;
   verdict.ok = false;
@@ -135,14 +140,40 @@ Verdict compare_rows(const Expectation& e, const std::vector<float>& actual) {
   }
   const RowUnit naive = naive_ratio(e);
   for (int64_t i = 0; i < e.rows; ++i) {
-    const RowUnit unit = row_unit(e, i);
-    const RowUnit bound{(2 * naive.norm + kRounding) * unit.norm, (2 * naive.largest + kRounding) * unit.largest};
+    const RowUnit bound = row_bound(e, naive, i);
     check_finiteness(verdict, e, actual, i, bound.largest);
     const RowError error = row_error(e, actual, i);
     if (!std::isfinite(error.norm)) continue;  // check_finiteness has reported it
     const RowUnit output = output_rounding(e, i, bound.largest);
     check_bound(verdict, e, i, "norm", error.norm, bound.norm + output.norm);
     if (e.width > 1) check_bound(verdict, e, i, "maximum", error.largest, bound.largest + output.largest);
+  }
+  return verdict;
+}
+
+Verdict compare_pair(const Expectation& e, const std::vector<float>& actual, const std::vector<float>& other) {
+  Verdict verdict;
+  if (static_cast<int64_t>(actual.size()) != e.rows * e.width || actual.size() != other.size()) {
+    fail(verdict, e, -1, "wrong size");
+    return verdict;
+  }
+  const RowUnit naive = naive_ratio(e);
+  for (int64_t i = 0; i < e.rows; ++i) {
+    RowError error;
+    double squares = 0;
+    for (int64_t c = i * e.width; c < (i + 1) * e.width; ++c) {
+      const bool finite = std::isfinite(actual[c]);
+      if (finite != static_cast<bool>(std::isfinite(other[c])))
+        fail(verdict, e, i, std::to_string(actual[c]) + " beside " + std::to_string(other[c]));
+      const double difference = finite ? std::abs(double(actual[c]) - double(other[c])) : 0;
+      error.largest = std::max(error.largest, difference);
+      squares += difference * difference;
+    }
+    error.norm = std::sqrt(squares);
+    const RowUnit bound = row_bound(e, naive, i);
+    const RowUnit output = output_rounding(e, i, bound.largest);
+    check_bound(verdict, e, i, "norm", error.norm, 2 * (bound.norm + output.norm));
+    check_bound(verdict, e, i, "maximum", error.largest, 2 * (bound.largest + output.largest));
   }
   return verdict;
 }
@@ -157,10 +188,9 @@ bool has_signal(const Expectation& e) {
   for (int64_t i = 0; i < e.rows; ++i) {
     double squares = 0;
     for (int64_t c = i * e.width; c < (i + 1) * e.width; ++c) squares += (*e.truth)[c] * (*e.truth)[c];
-    const RowUnit unit = row_unit(e, i);
-    const double error = (2 * naive.largest + kRounding) * unit.largest;
-    const double bound = (2 * naive.norm + kRounding) * unit.norm + output_rounding(e, i, error).norm;
-    if (std::isfinite(squares) && std::sqrt(squares) > 100 * bound) return true;
+    const RowUnit bound = row_bound(e, naive, i);
+    const double all = bound.norm + output_rounding(e, i, bound.largest).norm;
+    if (std::isfinite(squares) && std::sqrt(squares) > 100 * all) return true;
   }
   return false;
 }

@@ -60,6 +60,11 @@ struct Expectation {
 // Per row: the norm of the difference and its largest element, both by the policy. Width 1 compares numbers.
 Verdict compare_rows(const Expectation& expected, const std::vector<float>& actual);
 
+// Two results without a truth, such as those of two backends from the same wrong numbers. Either may lie as far from a truth as
+// the policy allows, so they lie within twice the bound of each other, and they are finite together. `expected` gives the sizes
+// that the bound is made of.
+Verdict compare_pair(const Expectation& expected, const std::vector<float>& actual, const std::vector<float>& other);
+
 // The bound of one number of row `row`, in the truth's unit, for counts near a threshold.
 double score_margin(const oracle::ScoreCondition& condition, int64_t row);
 
