@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 import shutil
 
 import pytest
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import flashnce
-from flashnce import reference
+from flashnce import _library, reference
 from flashnce.torch import _call, _ops
 
 cpu_only = pytest.mark.skipif(not torch_device.is_cpu(), reason="what only the CPU backend promises")
@@ -37,6 +38,11 @@ UNITS = 8
 BFLOAT16_UNIT = 2.0**-9
 # The same for the products that a plan says it has.
 PRODUCT_UNITS = {", bfloat16 products": BFLOAT16_UNIT, ", float16 products": 2.0**-12}
+
+
+def instruction_sets() -> list[str]:
+    """Those that this library can use on this processor, worst first."""
+    return re.search(r"cpu \(\w+ of ([\w, ]+)\)", _library.LIBRARY.fnce_build_info().decode())[1].split(", ")
 
 
 def generator(seed: int) -> torch.Generator:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
 
 import pytest
 
+from support import instruction_sets
 from torch_device import hostcuda_library
 
 import flashnce
@@ -80,11 +80,11 @@ def test_types_reach_the_library(option):
         assert "bfloat16" in result.stdout.split("runs", 1)[1]
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="elsewhere there is one instruction set")
-def test_an_instruction_set_that_is_forced_is_shown():
-    found = info_json(8, 16, 4, FNCE_CPU_ISA="baseline")
-    assert found["environment"]["FNCE_CPU_ISA"] == "baseline"
-    assert "cpu (baseline" in found["build"] and "cpu backend, baseline " in found["plan"]["runs"]
+@pytest.mark.parametrize("name", instruction_sets())
+def test_an_instruction_set_that_is_forced_is_shown(name):
+    found = info_json(8, 16, 4, FNCE_CPU_ISA=name)
+    assert found["environment"]["FNCE_CPU_ISA"] == name
+    assert f"cpu ({name} of" in found["build"] and f"cpu backend, {name} " in found["plan"]["runs"]
 
 
 @pytest.mark.parametrize(
