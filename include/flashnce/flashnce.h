@@ -464,7 +464,8 @@ FNCE_API const char* fnce_build_info(void);
 /* The process's default number of CPU threads, at first the number of CPUs this process may run on. 1 .. 1024. Plans made
  * before keep theirs; fnce_scale and fnce_queue_push always use the present one. The instruction set is chosen once, the best
  * that the processor has; FNCE_CPU_ISA in the environment forces another one: baseline, avx2, avx512, avx512_bf16 or amx; neon
- * on arm64 (plans fail where the processor lacks it; fnce_build_info lists what there is). */
+ * on arm64 (plans fail where the processor lacks it; fnce_build_info lists what there is). For tests, FNCE_CPU_MAX_ISA with one of
+ * these names makes the library see a processor that has nothing beyond it (plans fail if it is another name). */
 FNCE_API fnce_status fnce_set_threads(int32_t threads);
 FNCE_API int32_t fnce_get_threads(void);
 

@@ -19,7 +19,14 @@ from . import _library as c
 TYPES = {"float32": c.FLOAT32, "float16": c.FLOAT16, "bfloat16": c.BFLOAT16}
 DEVICES = {"cpu": c.CPU, "cuda": c.CUDA}
 # Shown where they are set: they change what the lines above them say.
-VARIABLES = ("FNCE_CPU_ISA", "FNCE_BACKEND", "FNCE_MULTIPROCESSORS", "CUDA_VISIBLE_DEVICES", "FLASHNCE_LIBRARY")
+VARIABLES = (
+    "FNCE_CPU_ISA",
+    "FNCE_CPU_MAX_ISA",
+    "FNCE_BACKEND",
+    "FNCE_MULTIPROCESSORS",
+    "CUDA_VISIBLE_DEVICES",
+    "FLASHNCE_LIBRARY",
+)
 # How a plan names its device.
 GPU = re.compile(r"on device \d+ \((.+?, compute capability [\d.]+, \d+ SMs?)\)")
 

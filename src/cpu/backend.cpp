@@ -8,6 +8,7 @@
 #include "core/status.h"
 #include "core/threads.h"
 #include "core/types.h"
+#include "cpu/features.h"
 #include "cpu/kernels.h"
 #include "cpu/merge.h"
 #include "cpu/pass.h"
@@ -141,6 +142,7 @@ class CpuBackend : public Backend {
     return std::string("cpu (") + kernels().name + " of " + usable_isas() + ")";
   }
   std::unique_ptr<BackendPlan> plan(const Problem& problem) const override {
+    if (const char* refused = refused_lid()) invalid("FNCE_CPU_MAX_ISA in the environment", refused, built_isas());
     if (const char* refused = refused_isa())
       invalid("FNCE_CPU_ISA in the environment", refused, std::string(usable_isas()) + " on this processor");
     return std::make_unique<CpuPlan>(problem);

@@ -1,11 +1,64 @@
 #include "cpu/features.h"
 
+#include <cstdlib>
+#include <cstring>
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 namespace fnce::cpu {
+namespace {
+
+// Worst first. Where a processor has one, it has those before it, the bfloat16 products apart.
+constexpr const char* kBuilt[] = {
+#if defined(FNCE_ISA_NEON)
+    "neon",
+#else
+    "baseline",
+#endif
+#if defined(FNCE_ISA_AVX2)
+    "avx2",
+#endif
+#if defined(FNCE_ISA_AVX512)
+    "avx512",
+#endif
+#if defined(FNCE_ISA_AVX512_BF16)
+    "avx512_bf16",
+#endif
+#if defined(FNCE_ISA_AMX)
+    "amx",
+#endif
+};
+constexpr int kCount = sizeof kBuilt / sizeof *kBuilt;
+
+// kCount: no such name.
+int place_of(const char* name) {
+  int place = 0;
+  while (place < kCount && std::strcmp(kBuilt[place], name) != 0) ++place;
+  return place;
+}
+
+const char* lid() {
+  static const char* const value = std::getenv("FNCE_CPU_MAX_ISA");
+  return value;
+}
+
+}  // namespace
+
+std::string built_isas() {
+  std::string names = kBuilt[0];
+  for (int place = 1; place < kCount; ++place) names += std::string(", ") + kBuilt[place];
+  return names;
+}
+
+bool under_lid(const char* isa) { return !lid() || place_of(isa) <= place_of(lid()); }
+
+const char* refused_lid() { return lid() && place_of(lid()) == kCount ? lid() : nullptr; }
+
+#if defined(__x86_64__)
 namespace {
 
 enum Register { kEax, kEbx, kEcx, kEdx };
@@ -32,18 +85,19 @@ bool may_use_tiles() {
 
 bool has_avx2() {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-         __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
+  return under_lid("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("aes") &&
+         __builtin_cpu_supports("pclmul");
 }
 
 bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+  return under_lid("avx512") && has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-bool has_avx512_bf16() { return leaf7_bit(1, kEax, 5); }
+bool has_avx512_bf16() { return under_lid("avx512_bf16") && leaf7_bit(1, kEax, 5); }
 
-bool has_amx() { return leaf7_bit(0, kEdx, 24) && leaf7_bit(0, kEdx, 22) && may_use_tiles(); }
+bool has_amx() { return under_lid("amx") && leaf7_bit(0, kEdx, 24) && leaf7_bit(0, kEdx, 22) && may_use_tiles(); }
 
-}  // namespace fnce::cpu
 #endif
+}  // namespace fnce::cpu

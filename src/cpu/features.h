@@ -1,7 +1,18 @@
-// What this processor and its operating system offer to the instruction sets of this library.
+// What this processor and its operating system offer to the instruction sets of this library. FNCE_CPU_MAX_ISA in the environment
+// puts a lid on it: the processor then looks like one that has nothing beyond the instruction set of that name. Tests see lesser
+// processors that way.
 #pragma once
 
+#include <string>
+
 namespace fnce::cpu {
+
+// Names of the instruction sets that this library is built for, worst first: "baseline, avx2".
+std::string built_isas();
+// Whether the lid leaves an instruction set of that list to the processor.
+bool under_lid(const char* isa);
+// The value of FNCE_CPU_MAX_ISA if it is none of that list, and so no lid; else null.
+const char* refused_lid();
 
 #if defined(__x86_64__)
 // x86-64-v3 with AES and PCLMUL, as the objects are compiled. Processors with these have the rest of it.

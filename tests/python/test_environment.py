@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -20,8 +21,11 @@ print(float(flashnce.info_nce(q, q, q).loss))
 """
 
 
-def run(**environment):
-    return subprocess.run([sys.executable, "-c", LOSS], env=os.environ | environment, capture_output=True, text=True)
+BUILD_INFO = "from flashnce import _library; print(_library.LIBRARY.fnce_build_info().decode())"
+
+
+def run(program=LOSS, **environment):
+    return subprocess.run([sys.executable, "-c", program], env=os.environ | environment, capture_output=True, text=True)
 
 
 def test_an_instruction_set_that_is_none_is_refused_by_name():
@@ -37,6 +41,35 @@ def test_an_instruction_set_can_be_forced(name):
     forced = run(FNCE_CPU_ISA=name)
     assert forced.returncode == 0, forced.stderr
     assert abs(float(forced.stdout) - float(run().stdout)) < bound(0.07) * float(forced.stdout)
+
+
+def built_instruction_sets() -> list[str]:
+    """Those that the library is built for, worst first: the names that a lid may have."""
+    refused = run(FNCE_CPU_MAX_ISA="avx1024")
+    found = re.search("ValueError: FNCE_CPU_MAX_ISA in the environment is avx1024; allowed: (.*)", refused.stderr)
+    assert refused.returncode != 0 and found, refused.stderr
+    return found[1].split(", ")
+
+
+def test_under_a_lid_the_processor_has_nothing_beyond_it(monkeypatch):
+    monkeypatch.delenv("FNCE_CPU_ISA", raising=False)
+    built = built_instruction_sets()
+
+    def listed(lid: str) -> tuple[str, list[str]]:
+        shown = run(BUILD_INFO, FNCE_CPU_MAX_ISA=lid)
+        assert shown.returncode == 0, shown.stderr
+        chosen, names = re.search(r"cpu \((\w+) of ([\w, ]+)\)", shown.stdout).groups()
+        return chosen, names.split(", ")
+
+    _, usable = listed(built[-1])
+    for lid in built:
+        left = [name for name in built[: built.index(lid) + 1] if name in usable]
+        assert listed(lid) == (left[-1], left)
+        for name in usable:
+            forced = run(FNCE_CPU_MAX_ISA=lid, FNCE_CPU_ISA=name)
+            sentence = f"FNCE_CPU_ISA in the environment is {name}; allowed: {', '.join(left)} on this processor"
+            assert (forced.returncode == 0) == (name in left)
+            assert (sentence in forced.stderr) == (name not in left)
 
 
 def test_calls_without_a_plan_follow_the_threads_of_torch():

@@ -20,7 +20,7 @@ const TileKernels& FNCE_JOIN(tiles_, FNCE_PRODUCTS)() {
 
 bool FNCE_JOIN(usable_, FNCE_PRODUCTS)() {
 #if defined(FNCE_MODEL)
-  return true;
+  return under_lid("amx");
 #else
   return FNCE_JOIN(has_, FNCE_PRODUCTS)();
 #endif
