@@ -22,7 +22,7 @@
 
 A spread is {"median", "min", "max"}; times are milliseconds per step, ratios are taken within rounds, and errors are
 against float64: of the whole batch in the table of steps, of the worst of a few queries in the others. The table of
-pages has no GEMMs, and so no ratios over them.
+pages has no GEMMs, and so no ratios over them. The file has one cell a line (record_text.py).
 """
 
 from __future__ import annotations

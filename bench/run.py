@@ -7,7 +7,6 @@ PyTorch, NumPy, the flashnce package and, in FLASHNCE_LIBRARY, the library to me
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shlex
@@ -22,6 +21,7 @@ import record as records
 import report
 from peers import kernels, software
 from peers.steps import TEMPERATURE, Shape
+from record_text import text_of
 from session import plan, sizes, work
 
 BENCH = Path(__file__).resolve().parent
@@ -109,7 +109,7 @@ def write_record(record: dict, file: str) -> None:
     except records.RecordError as error:
         sys.exit(f"run.py: no record written: {error}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(text_of(record))
     print(f"record: {path.name}")
 
 

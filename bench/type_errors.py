@@ -23,6 +23,7 @@ from peers.errors import errors_of, reference_step
 from peers.ours import SEED, draws_of
 from peers.loaded import TYPES, own
 from peers.steps import TEMPERATURE, Inputs, Shape
+from record_text import text_of
 from render import table_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,7 +112,7 @@ def main() -> None:
         }
     if options.record:
         options.record.parent.mkdir(parents=True, exist_ok=True)
-        options.record.write_text(json.dumps(record, indent=1) + "\n")
+        options.record.write_text(text_of(record))
     print("\n".join(table(record)))
 
 

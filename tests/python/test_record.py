@@ -19,6 +19,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / "bench"
 RECORDS = sorted((BENCH / "records").glob("*.json"))
+ALL_RECORDS = sorted((BENCH / "records").rglob("*.json"))
 DOCUMENTS = [path for path in (ROOT / "README.md", ROOT / "docs" / "performance.md") if path.is_file()]
 sys.path.insert(0, str(BENCH))
 
@@ -26,6 +27,7 @@ import compare  # noqa: E402
 import grid  # noqa: E402
 import record as records  # noqa: E402
 import render  # noqa: E402
+import record_text  # noqa: E402
 import table  # noqa: E402
 from peers import errors, ours  # noqa: E402
 from peers.steps import Inputs, Shape  # noqa: E402
@@ -226,6 +228,20 @@ def test_significant_digits(value, text):
 def test_committed_records(path):
     record = records.load(path)
     assert not record["commit"]["dirty"], "a committed record is of a commit"
+
+
+def test_a_cell_is_a_line():
+    cells = [{"shape": [1, 2, 3], "peers": {"a": {"ms": 0.5}}}, {"shape": [4, 5, 6], "peers": {}}]
+    record = {"schema": 1, "machine": {"cores": 2}, "tables": {"steps": cells, "none": []}, "memory": None}
+    text = record_text.text_of(record)
+    assert json.loads(text) == record and text.endswith("}\n")
+    lines = [line.strip().rstrip(",") for line in text.splitlines()]
+    assert all(json.dumps(cell) in lines for cell in cells) and '"machine": {"cores": 2}' in lines
+
+
+@pytest.mark.parametrize("path", ALL_RECORDS, ids=lambda path: path.relative_to(BENCH / "records").as_posix())
+def test_committed_records_have_a_cell_a_line(path):
+    assert path.read_text() == record_text.text_of(json.loads(path.read_text()))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -249,6 +249,10 @@ def test_a_made_up_record_and_its_page(tmp_path):
     assert path.name == f"{written['date']}-nvidia-example-100.json"
     render.write(written, path)
     assert record.load(path) == written
+    lines = path.read_text().splitlines()
+    cells = [cell for stage in written["stages"] for cell in stage["data"].get("cells", [])]
+    assert cells and all(any(json.loads(line.strip(" ,")) == cell for line in lines if line.lstrip().startswith('{"'))
+                         for cell in cells)  # fmt: skip
     page = path.with_suffix(".md").read_text()
     for words in ("NVIDIA Example 100", "| conformance | passed", "256×65536×128", "1024×4096×64", "77", "ex2, largest error",
                   "a \\| b", "FT, eager", "Not run: cudnn-ft (no)", "`main`"):  # fmt: skip

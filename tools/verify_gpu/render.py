@@ -10,6 +10,10 @@ from pathlib import Path
 
 from . import record as records
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench"))
+
+from record_text import text_of  # noqa: E402
+
 WORDS = {
     "passed": "passed: every required stage passed and no other failed",
     "failed": "FAILED: something below did",
@@ -194,10 +198,8 @@ def render(record: dict) -> str:
 
 def write(record: dict, path: Path) -> None:
     """The JSON file and the page beside it."""
-    import json
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(text_of(record))
     path.with_suffix(".md").write_text(render(record))
 
 
