@@ -14,7 +14,7 @@ namespace {
 
 static_assert(sizeof(fnce_args) >= kFirstArgsSize);
 
-// A value, or what the pointer beside it points to.
+// Puts the number that the pointer points to in the place of the value, if the host can read it.
 template <class T>
 void resolve(T& value, const T*& pointer, const char* pointer_field, bool host_memory) {
   check_alignment(pointer, alignof(T), pointer_field);
@@ -23,7 +23,7 @@ void resolve(T& value, const T*& pointer, const char* pointer_field, bool host_m
   pointer = nullptr;
 }
 
-// The name under which a number is reported: the field it was read from.
+// The name under which a number is reported, which is that of the field it was read from.
 std::string source(const char* field, const void* pointer) {
   return std::string("args.") + (pointer ? "*" : "") + field + (pointer ? "_pointer" : "");
 }
@@ -68,22 +68,27 @@ const char* first_buffer(const fnce_score_buffers& buffers) {
   return nullptr;
 }
 
+// The arguments that a kind of call uses. Inspection of draws (`arrays` false) reads numbers alone.
 struct Uses {
-  bool features, negatives, lambda_pos, lambda_neg, outputs, temperature;
+  bool arrays = true;
+  bool features = false, negatives = false;
+  bool lambda_pos = false, lambda_neg = false;
+  bool outputs = false;
 };
 
 Uses uses_of(CallKind kind) {
   switch (kind) {
-    case CallKind::kLoss: return {true, true, true, true, true, true};
-    case CallKind::kPrep: return {true, false, true, false, false, true};
-    case CallKind::kPartial: return {false, true, false, true, false, true};
-    case CallKind::kFinish: return {true, false, true, false, true, true};
-    case CallKind::kScores: return {true, true, false, false, false, true};
-    case CallKind::kDrawsPos: return {false, false, true, false, false, false};
-    case CallKind::kDrawsNeg: return {false, false, false, true, false, false};
+    case CallKind::kLoss:
+      return {.features = true, .negatives = true, .lambda_pos = true, .lambda_neg = true, .outputs = true};
+    case CallKind::kPrep: return {.features = true, .lambda_pos = true};
+    case CallKind::kPartial: return {.negatives = true, .lambda_neg = true};
+    case CallKind::kFinish: return {.features = true, .lambda_pos = true, .outputs = true};
+    case CallKind::kScores: return {.features = true, .negatives = true};
+    case CallKind::kDrawsPos: return {.arrays = false, .lambda_pos = true};
+    case CallKind::kDrawsNeg: return {.arrays = false, .lambda_neg = true};
     case CallKind::kDrawsPermutation: break;
   }
-  return {};
+  return {.arrays = false};
 }
 
 void resolve_numbers(fnce_args& a, const Problem& problem, const Uses& uses, bool host_memory) {
@@ -95,8 +100,7 @@ void resolve_numbers(fnce_args& a, const Problem& problem, const Uses& uses, boo
   resolve(a.shift_neg, a.shift_neg_pointer, "args.shift_neg_pointer", host_memory);
   resolve(a.seed, a.seed_pointer, "args.seed_pointer", host_memory);
   resolve(a.offset, a.offset_pointer, "args.offset_pointer", host_memory);
-  if (uses.temperature && !a.temperature_pointer)
-    check_positive(a.temperature, "temperature", given.temperature_pointer);
+  if (uses.arrays && !a.temperature_pointer) check_positive(a.temperature, "temperature", given.temperature_pointer);
   if (uses.lambda_pos && problem.samples_lambda_pos()) {
     if (!a.alpha_pos_pointer) check_positive(a.alpha_pos, "alpha_pos", given.alpha_pos_pointer);
     if (!a.shift_pos_pointer) check_finite(a.shift_pos, "shift_pos", given.shift_pos_pointer);
@@ -110,7 +114,7 @@ void resolve_numbers(fnce_args& a, const Problem& problem, const Uses& uses, boo
   check_multiple_of_4(a.offset_increment, "offset_increment", nullptr);
 }
 
-// An array that is there exactly if its source is FNCE_GIVEN.
+// Checks an array that must be there exactly if its source is FNCE_GIVEN.
 void check_given(const void* pointer, bool mixes, int32_t lambda_source, const char* field, const char* shape) {
   if (mixes && lambda_source == FNCE_GIVEN) return require_pointer(pointer, 4, field, shape);
   if (pointer != nullptr) invalid(field, "not NULL", "NULL, since the problem does not declare it FNCE_GIVEN");
@@ -184,7 +188,7 @@ Args::Args(const fnce_args* args, const Problem& problem, CallKind kind, bool ho
   const Uses uses = uses_of(kind);
   check_reserved(raw_);
   resolve_numbers(raw_, problem, uses, host_memory);
-  if (!uses.temperature) return;  // the host looks at draws: no array is read
+  if (!uses.arrays) return;
   check_inputs(raw_, problem, uses);
   if (uses.outputs) check_outputs(raw_, problem);
 }
@@ -194,7 +198,7 @@ bool Args::needs_gradient() const {
 }
 
 void check_epsilon(float value, const char* field) {
-  // Norms are float32 sums of squares: below, they lose their bits to underflow.
+  // Norms are float32 sums of squares, which lose their bits to underflow below this.
   if (!(value >= 1e-18f) || !std::isfinite(value)) invalid(field, to_text(double{value}), "finite numbers >= 1e-18");
 }
 

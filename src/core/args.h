@@ -13,21 +13,21 @@ constexpr size_t kFirstArgsSize = 504;
 
 fnce_args default_args();
 
-// What a call reads and writes of its arguments.
+// The kind of a call says which of its arguments it reads and writes.
 enum class CallKind {
-  kLoss,      // everything
-  kPrep,      // features, positive mixing
-  kPartial,   // negatives, negative mixing
-  kFinish,    // features, positive mixing, all outputs
-  kScores,    // features and queue, no mixing, no outputs of fnce_args
-  kDrawsPos,  // the host inspects what a seed draws: the numbers of one side, or of none
-  kDrawsNeg,
-  kDrawsPermutation
+  kLoss,             // everything
+  kPrep,             // features, positive mixing
+  kPartial,          // negatives, negative mixing
+  kFinish,           // features, positive mixing, all outputs
+  kScores,           // features and queue, no mixing, no outputs of fnce_args
+  kDrawsPos,         // the numbers of the positives: the host inspects the draws of a seed
+  kDrawsNeg,         // the numbers of the negatives
+  kDrawsPermutation  // seed and offset alone
 };
 
-// A copy of the caller's fnce_args. Throws StatusError: the argument checks of everything that may change per call. Numbers
-// behind pointers are read, checked and put in the place of the values when `host_memory` says that the device's memory can be
-// read here; afterwards such pointers are NULL.
+// A copy of the caller's fnce_args. Its constructor checks everything that may change per call and throws StatusError.
+// If `host_memory` says that the device's memory can be read here, the constructor reads the numbers behind pointers,
+// checks them and puts them in the place of the values; such pointers are NULL afterwards.
 class Args {
  public:
   Args(const fnce_args* args, const Problem& problem, CallKind kind, bool host_memory);
@@ -35,14 +35,14 @@ class Args {
   const fnce_args& raw() const { return raw_; }
   uint64_t seed() const { return raw_.seed; }
   uint64_t offset() const { return raw_.offset + raw_.offset_increment; }
-  // Anything of equation (8), or a statistic that follows from it, is asked for: the second GEMM is needed.
+  // The second GEMM is needed if anything of equation (8), or a statistic that follows from it, is asked for.
   bool needs_gradient() const;
 
  private:
   fnce_args raw_;
 };
 
-// Smallest norm divided by: its inverse must be finite.
+// Checks the smallest divisor of a normalisation, whose inverse must be finite.
 void check_epsilon(float value, const char* field);
 
 // Checks the buffers of statistics: alignment, and NULL where `loss_statistics` (entropy, dq_norm) do not exist.
