@@ -1,6 +1,6 @@
 /* FlashNCE for C++17: the C interface of flashnce.h with owners and exceptions, and nothing in between.
  *
- *   Error                 what a call throws that did not return FNCE_OK: the status and the library's sentence
+ *   Error                 a call that does not return FNCE_OK throws it: the status and the library's sentence
  *   Problem, Args, Push   the C structs, filled when they are made; fields are set as in C
  *   Plan                  owns a fnce_plan
  *   Workspace             owns aligned host memory, for workspaces and for partials
@@ -19,7 +19,7 @@
  * flashnce.h is the reference: names, fields, shapes and errors are the same here, without the prefix fnce_. Arrays
  * are passed as pointers (std::vector: data()), never copied, and must live as long as the call; on a GPU as long as the
  * work on the stream. Calls take the C structs by reference, so that Problem, Args and Push serve as well as structs
- * that C code filled. Threads: as in C; a Plan may serve many threads at the same time, a Workspace one call.
+ * that C code filled. As in C, a Plan may serve many threads at the same time, and a Workspace serves one call.
  *
  * This header is inline code only: it needs flashnce.h and the C++17 library, and adds nothing to the binary interface.
  */
@@ -52,8 +52,8 @@ class Error : public std::runtime_error {
   fnce_status status_;
 };
 
-/* Throws Error, with the sentence of this thread's last failing call, unless `status` is FNCE_OK. For calls of the C
- * interface among those of this one. */
+/* Throws Error, with the sentence of this thread's last failing call, unless `status` is FNCE_OK. Use it for calls of the
+ * C interface among those of this one. */
 inline void check(fnce_status status) {
   if (status != FNCE_OK) throw Error(status, fnce_last_error());
 }
@@ -90,8 +90,8 @@ struct Push : fnce_push {
 
 /* ---- Owners ------------------------------------------------------------------------------------------------------ */
 
-/* A checked problem with its backend and tiling; immutable. Moved, not copied: a Plan that has been moved from holds
- * none, and calls with it throw. */
+/* A checked problem with its backend and tiling, immutable. A Plan is moved, not copied; one that has been moved from
+ * holds nothing, and calls with it throw. */
 class Plan {
  public:
   explicit Plan(const fnce_problem& problem) { check(fnce_plan_create(&problem, &plan_)); }
@@ -105,7 +105,7 @@ class Plan {
   Plan& operator=(const Plan&) = delete;
   ~Plan() { fnce_plan_destroy(plan_); }
 
-  /* For the C interface; null after a move. */
+  /* The plan for calls of the C interface; null after a move. */
   const fnce_plan* get() const noexcept { return plan_; }
   /* Bytes of device memory that calls with this plan need. */
   std::size_t workspace_bytes() const {
@@ -113,9 +113,9 @@ class Plan {
     check(fnce_plan_workspace(plan_, &bytes));
     return bytes;
   }
-  /* What would run, and why, in words; the text is the plan's. */
+  /* Says in words what would run, and why; the plan owns the text. */
   const char* describe() const noexcept { return fnce_plan_describe(plan_); }
-  /* Where this plan's partials keep what; `bytes` is the size of one. */
+  /* The layout of this plan's partials; `bytes` is the size of one. */
   fnce_layout partial_layout() const {
     fnce_layout layout;
     check(fnce_partial_layout(plan_, &layout, sizeof layout));
@@ -126,8 +126,8 @@ class Plan {
   fnce_plan* plan_ = nullptr;
 };
 
-/* Uninitialised host memory, aligned to FNCE_ALIGNMENT: a workspace, or a partial. Moved, not copied. Throws
- * std::bad_alloc. For another device than the CPU, pass memory of that device to the calls that take a pointer. */
+/* Uninitialised host memory, aligned to FNCE_ALIGNMENT: a workspace, or a partial. It is moved, not copied. The
+ * constructor throws std::bad_alloc. For another device than the CPU, pass memory of that device to the calls that take a pointer. */
 class Workspace {
  public:
   explicit Workspace(std::size_t bytes)
@@ -156,7 +156,7 @@ class Workspace {
 
 /* ---- The loss ---------------------------------------------------------------------------------------------------- */
 
-/* The loss of equation (7), with the gradients and statistics whose pointers `args` has. */
+/* Computes the loss of equation (7), and the gradients and statistics whose pointers `args` has. */
 inline void loss(const Plan& plan, const fnce_args& args, void* workspace, std::size_t workspace_bytes,
                  fnce_stream stream = nullptr) {
   check(fnce_loss(plan.get(), &args, workspace, workspace_bytes, stream));
@@ -179,11 +179,12 @@ inline void run(const fnce_problem& problem, const fnce_args& args, Workspace& w
   run(problem, args, workspace.data(), workspace.size());
 }
 
-/* Host memory: out[i,c] = upstream * gradient[i,c], the same upstream for all rows; both [rows,columns] float32. */
+/* Writes out[i,c] = upstream * gradient[i,c] in host memory, with one upstream for all rows; both are [rows,columns]
+ * float32. */
 inline void scale(const float* gradient, std::int64_t rows, std::int64_t columns, float upstream, float* out) {
   check(fnce_scale(FNCE_CPU, 0, gradient, rows, columns, &upstream, 1, FNCE_FLOAT32, out, nullptr));
 }
-/* As fnce_scale: any device, one upstream or one per row, any element type. */
+/* The same as fnce_scale: any device, one upstream or one per row, any element type. */
 inline void scale(std::int32_t device, std::int32_t device_index, const float* gradient, std::int64_t rows,
                   std::int64_t columns, const float* upstream, std::int64_t upstream_count, std::int32_t out_type,
                   void* out, fnce_stream stream = nullptr) {
@@ -193,7 +194,7 @@ inline void scale(std::int32_t device, std::int32_t device_index, const float* g
 /* Writes a batch of keys into the ring of negatives, equation (10). */
 inline void push(const fnce_push& keys, fnce_stream stream = nullptr) { check(fnce_queue_push(&keys, stream)); }
 
-/* The statistics of the scores before any transformation. */
+/* Computes the statistics of the scores before any transformation. */
 inline void scores(const Plan& plan, const fnce_args& args, const fnce_score_buffers& out, void* workspace,
                    std::size_t workspace_bytes, fnce_stream stream = nullptr) {
   check(fnce_scores(plan.get(), &args, &out, workspace, workspace_bytes, stream));
@@ -204,7 +205,7 @@ inline void scores(const Plan& plan, const fnce_args& args, const fnce_score_buf
 
 /* ---- The loss in steps ------------------------------------------------------------------------------------------- */
 
-/* Equations (1), (2), (4), (6): writes the anchors of the plan's rows. */
+/* Writes the anchors of the plan's rows, equations (1), (2), (4), (6). */
 inline void prep(const Plan& plan, const fnce_args& args, const fnce_anchors& anchors, void* workspace,
                  std::size_t workspace_bytes, fnce_stream stream = nullptr) {
   check(fnce_prep(plan.get(), &args, &anchors, workspace, workspace_bytes, stream));
@@ -213,7 +214,7 @@ inline void prep(const Plan& plan, const fnce_args& args, const fnce_anchors& an
   prep(plan, args, anchors, workspace.data(), workspace.size());
 }
 
-/* The plan's negatives against `anchors`. */
+/* Runs the plan's negatives against `anchors` and writes a partial. */
 inline void partial(const Plan& plan, const fnce_args& args, const fnce_anchors& anchors, void* out,
                     std::size_t out_bytes, void* workspace, std::size_t workspace_bytes, fnce_stream stream = nullptr) {
   check(fnce_partial(plan.get(), &args, &anchors, out, out_bytes, workspace, workspace_bytes, stream));
@@ -229,13 +230,13 @@ inline void merge(const Plan& plan, const void* const* partials, std::int32_t co
   check(fnce_merge(plan.get(), partials, count, out, out_bytes, stream));
 }
 
-/* Rows first_row .. first_row + n - 1 of a partial of `partial_plan` into one of `plan`. */
+/* Copies rows first_row .. first_row + n - 1 of a partial of `partial_plan` into one of `plan`. */
 inline void partial_rows(const Plan& partial_plan, const void* partial, std::int64_t first_row, const Plan& plan,
                          void* out, std::size_t out_bytes, fnce_stream stream = nullptr) {
   check(fnce_partial_rows(partial_plan.get(), partial, first_row, plan.get(), out, out_bytes, stream));
 }
 
-/* Adds the positives: everything that loss() writes. */
+/* Adds the positives and writes everything that loss() writes. */
 inline void finish(const Plan& plan, const fnce_args& args, const void* partial, std::size_t partial_bytes,
                    void* workspace, std::size_t workspace_bytes, fnce_stream stream = nullptr) {
   check(fnce_finish(plan.get(), &args, partial, partial_bytes, workspace, workspace_bytes, stream));
@@ -248,7 +249,7 @@ inline void finish(const Plan& plan, const fnce_args& args, const Workspace& par
 
 namespace detail {
 
-/* Number of lambdas over `rows` rows; 0 for a problem that the library is about to refuse. */
+/* The number of lambdas over `rows` rows; 0 for a problem that the library is about to refuse. */
 inline std::size_t lambda_count(std::int32_t granularity, std::int64_t rows, std::int64_t d) {
   const auto size = [](std::int64_t n) { return n > 0 ? static_cast<std::size_t>(n) : std::size_t{0}; };
   switch (granularity) {
@@ -262,7 +263,7 @@ inline std::size_t lambda_count(std::int32_t granularity, std::int64_t rows, std
 
 }  // namespace detail
 
-/* What a call with these arguments draws where it is sampled: lambda in row order, indices of this shard's rows. */
+/* The draws of a call with these arguments, where they are SAMPLED: lambda in row order, indices of this shard's rows. */
 inline std::vector<float> sample_lambda_pos(const fnce_problem& problem, const fnce_args& args) {
   std::vector<float> out(detail::lambda_count(problem.lambda_pos, problem.n, problem.d));
   check(fnce_sample_lambda_pos(&problem, &args, out.data(), static_cast<std::int64_t>(out.size())));
@@ -290,7 +291,7 @@ inline std::int32_t device_count(std::int32_t device) {
 inline void set_threads(std::int32_t threads) { check(fnce_set_threads(threads)); }
 inline std::int32_t get_threads() noexcept { return fnce_get_threads(); }
 
-/* Of the library that is loaded: version, backends, instruction set; version() as FNCE_VERSION. */
+/* The loaded library in one line: version, backends, instruction set. version() has the form of FNCE_VERSION. */
 inline const char* build_info() noexcept { return fnce_build_info(); }
 inline std::int32_t version() noexcept { return fnce_version(); }
 

@@ -1,6 +1,6 @@
 """The C library through ctypes: its structs and functions, field by field as in include/flashnce/flashnce.h.
 
-Nothing here computes. Needs neither NumPy nor torch. A call that does not return FNCE_OK becomes a Python exception
+Nothing here computes. It needs neither NumPy nor torch. A call that does not return FNCE_OK becomes a Python exception
 that carries the library's own sentence.
 """
 

@@ -1,6 +1,6 @@
-"""What the front ends share: the options of equations (2) to (7) by name, checked, and the plans made from them.
+"""The front ends share this: the options of equations (2) to (7) by name, checked, and the plans made from them.
 
-Needs neither NumPy nor torch.
+It needs neither NumPy nor torch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Mix:
     Args:
         alpha: > 0; 1 is uniform.
         shift: 0 interpolates, 1 extrapolates (the feature transformation's positives).
-        per: how many lambda there are: one per "call" | "row" | "dimension" | "element".
+        per: one lambda is drawn per "call" | "row" | "dimension" | "element".
         renormalize: whether the mixed vectors are divided by their norms, equation (4).
 
     Raises:

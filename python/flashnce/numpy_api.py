@@ -1,4 +1,4 @@
-"""The loss for NumPy arrays, and what a seed draws. Needs NumPy, not torch; runs on the CPU:
+"""The loss for NumPy arrays, and what a seed draws. It needs NumPy and not torch, and runs on the CPU:
 
 result = flashnce.info_nce(q, k, queue, temperature=0.2, negative=flashnce.Mix(1.6), seed=step, return_dq=True)
 result.loss, result.dq
@@ -34,10 +34,10 @@ class Result(NamedTuple):
     mixed: dict[str, np.ndarray] | None
     """Statistics of the scores of the loss, equation (9): each [N]; the names are those of fnce_score_buffers."""
     unmixed: dict[str, np.ndarray] | None
-    """The same before mixing: q.k and a.z_j. Without entropy and dq_norm."""
+    """The same before mixing, of q.k and a.z_j, without entropy and dq_norm."""
 
 
-# By name: NumPy knows bfloat16 only where a package such as ml_dtypes has taught it.
+# The keys are names, because NumPy knows bfloat16 only where a package such as ml_dtypes has taught it.
 _ELEMENT_TYPES = {"float32": c.FLOAT32, "float16": c.FLOAT16, "bfloat16": c.BFLOAT16}
 
 
@@ -131,13 +131,13 @@ def info_nce(
         weight: float32 [N] or None; 0 gives exactly 0.
         lambda_pos, lambda_neg: explicit lambda, float32; its shape [], [R,1], [1,D] or [R,D] says how many there are.
         permutation: explicit permutation, an integer [K], a bijection of 0..K-1.
-        seed, offset: what the rest is drawn from, 0 .. 2^64-1; offset a multiple of 4. A seed is needed only where
+        seed, offset: the rest is drawn from these, 0 .. 2^64-1; offset is a multiple of 4. A seed is needed only where
             something is drawn.
-        threads: CPU threads; 0: the process's default.
+        threads: CPU threads; 0 stands for the process's default.
 
     Raises:
-        TypeError: an argument of the wrong type.
-        ValueError: anything else, in one sentence that names the argument.
+        TypeError: an argument has the wrong type.
+        ValueError: anything else is wrong; one sentence names the argument.
     """
     q = _matrix("q", q)
     n, d = q.shape
@@ -259,8 +259,8 @@ def permutation(
     Args:
         k: rows of the queue, or of one shard of it.
         seed, offset: those of the call, as Scores.seed and Scores.offset report them.
-        perm_block: the block that the permutation stays inside, a multiple of 16; 0: one block of all rows.
-        first_row, k_global: of a shard, the global index of its row 0 and the rows of the whole queue (0: k).
+        perm_block: the permutation stays inside blocks of this many rows, a multiple of 16; 0 means one block of all.
+        first_row, k_global: the global index of the shard's row 0, and the rows of the whole queue (0 stands for k).
 
     Returns:
         int32 [K], a bijection of 0..K-1: which row each row is mixed with.

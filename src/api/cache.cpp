@@ -15,7 +15,7 @@
 namespace fnce {
 namespace {
 
-// Enough for every layer of a model; beyond it the plan unused for longest goes.
+// This is enough for every layer of a model. Beyond it, the plan that was unused for longest goes.
 constexpr size_t kMaxPlans = 256;
 
 struct Entry {
@@ -29,10 +29,10 @@ struct Cache {
   std::unordered_map<std::string, std::list<Entry>::iterator> by_key;
 };
 
-// Never destroyed: a thread may still call while the process ends.
+// The cache is never destroyed, because a thread may still call while the process ends.
 Cache& cache() {
   static Cache* const instance = [] {
-    // A fork waits until no call is inside: the child must not inherit a lock that nobody will open.
+    // A fork waits until no call is inside, because the child must not inherit a lock that nobody will open.
     pthread_atfork([] { cache().mutex.lock(); }, [] { cache().mutex.unlock(); }, [] { cache().mutex.unlock(); });
     return new Cache;
   }();

@@ -1,5 +1,5 @@
-// What a backend is to the rest of the library. A backend receives checked problems and arguments only; it knows core and
-// math, and no other backend. src/registry.cpp alone names them.
+// A backend, as the rest of the library sees it. It receives checked problems and arguments only; it knows core and
+// math and no other backend. src/registry.cpp alone names the backends.
 #pragma once
 #include <flashnce/flashnce.h>
 
@@ -40,7 +40,7 @@ class BackendPlan {
   virtual void prep(const Call& call, const fnce_anchors& anchors) const = 0;
   virtual void partial(const Call& call, const fnce_anchors& anchors, void* partial) const = 0;
   virtual void merge(const void* const* partials, int32_t count, void* out, fnce_stream stream) const = 0;
-  // Rows first_row .. of a partial of `from` (equal d and scores) into a partial of this plan.
+  // Copies rows first_row .. of a partial of `from`, whose d and scores are equal, into a partial of this plan.
   virtual void take_rows(const void* partial, const Problem& from, int64_t first_row, void* out,
                          fnce_stream stream) const = 0;
   virtual void finish(const Call& call, const void* partial) const = 0;
@@ -53,7 +53,7 @@ class Backend {
   virtual const char* name() const = 0;
   virtual int32_t device() const = 0;
   virtual int32_t device_count() const = 0;
-  // The host can read this device's memory, so numbers behind pointers are checked before anything runs.
+  // True if the host can read this device's memory: then numbers behind pointers are checked before anything runs.
   virtual bool host_memory() const = 0;
   virtual std::string build_info() const = 0;
   // Null if another backend should take the problem.

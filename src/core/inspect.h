@@ -1,5 +1,5 @@
-// What a seed draws, on the host: lambda in row order and the permutation, by the scalar formulas of src/math, which are the
-// norm that every backend's own form must equal bit for bit.
+// The draws of a seed, on the host: lambda in row order and the permutation. They come from the scalar formulas of
+// src/math, the norm that every backend's own form must equal bit for bit.
 #pragma once
 #include <cstdint>
 

@@ -5,7 +5,7 @@ namespace fnce {
 fnce_layout partial_layout(int64_t n, int64_t d, int32_t scores) {
   fnce_layout layout = {};
   layout.struct_size = sizeof layout;
-  // A header block first: no array lies at offset 0, which means "not gathered".
+  // The first block stays empty, so that no array lies at offset 0, which means "not gathered".
   uint64_t end = kAlignment;
   const auto rows = static_cast<uint64_t>(n);
   const auto place = [&](uint64_t bytes) {

@@ -15,7 +15,8 @@ constexpr uint64_t align_up(uint64_t bytes, uint64_t alignment = kAlignment) {
   return (bytes + alignment - 1) / alignment * alignment;
 }
 
-// Hands out aligned pieces of a block, in order. Sizing and carving run the same code: with base = nullptr it only counts.
+// Hands out aligned pieces of a block, in order. With base = nullptr it only counts, so that sizing and carving run the
+// same code.
 class Carver {
  public:
   explicit Carver(void* base) : base_(static_cast<unsigned char*>(base)) {}

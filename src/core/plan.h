@@ -23,7 +23,7 @@ namespace fnce {
 std::unique_ptr<fnce_plan> make_plan(const Problem& problem, std::span<const Backend* const> backends);
 
 // The first backend that has this device. Throws FNCE_NO_DEVICE with the reason.
-// `prefix` is what stands before the field's name in the sentence: "problem.".
+// `prefix` stands before the name of the field in the sentence, such as "problem.".
 const Backend& require_device(int32_t device, int32_t device_index, const char* prefix,
                               std::span<const Backend* const> backends);
 

@@ -14,7 +14,7 @@ fnce_problem preset_problem(int32_t preset);
 
 class Problem {
  public:
-  // Throws StatusError: the argument checks of everything that is fixed per plan.
+  // Checks everything that is fixed per plan. Throws StatusError.
   explicit Problem(const fnce_problem* problem);
 
   const fnce_problem& raw() const { return raw_; }
@@ -32,13 +32,14 @@ class Problem {
   bool gathers_mixed() const { return (raw_.scores & FNCE_SCORES_MIXED) != 0; }
   bool gathers_unmixed() const { return (raw_.scores & FNCE_SCORES_UNMIXED) != 0; }
   bool is_union() const { return raw_.columns == FNCE_COLUMNS_UNION; }
-  // Negatives can be mixed as scores: partners lie in one thread's registers and no row is changed but by lambda.
+  // True if negatives can be mixed as scores: partners then lie in the registers of one thread, and nothing but lambda
+  // changes a row.
   bool can_mix_scores() const {
     return samples_permutation() && raw_.renormalize_neg == 0 &&
            (raw_.lambda_neg == FNCE_LAMBDA_CALL || raw_.lambda_neg == FNCE_LAMBDA_ROW);
   }
 
-  // Number of lambdas of a granularity over `rows` rows.
+  // The number of lambdas of a granularity over `rows` rows.
   int64_t lambda_count(int32_t granularity, int64_t rows) const;
   int64_t lambda_pos_count() const { return lambda_count(raw_.lambda_pos, n()); }
   int64_t lambda_neg_count() const { return lambda_count(raw_.lambda_neg, k()); }

@@ -8,7 +8,7 @@
 namespace fnce {
 namespace {
 
-// Fixed storage: reporting an error must not itself fail for want of memory.
+// The storage is fixed, because reporting an error must not itself fail for want of memory.
 thread_local char t_last_error[1024] = "";
 
 }  // namespace

@@ -1,7 +1,8 @@
 // The symmetric Beta distribution in closed form, equation (11) of docs/maths.md, for every alpha > 0:
 //   X = 1/2 + sign(x) * 1/2 * sqrt(y / (1 + y)),   y = (U^(-1/alpha) - 1) * sin(pi x)^2,   x uniform in (-1/2, 1/2).
-// (Bailey's polar form of Student's t, carried over to Beta.) Bits are fixed: only integer operations, fused
-// multiply-adds and correctly rounded + * / sqrt. Never NaN, always in [0, 1], within 1.5e-7 of the exact value.
+// (Bailey's polar form of Student's t, carried over to Beta.) The bits are fixed, because there are only integer
+// operations, fused multiply-adds and correctly rounded + * / sqrt. The result is never NaN, always lies in [0, 1] and
+// is within 1.5e-7 of the exact value.
 #pragma once
 
 #include "math/hd.h"

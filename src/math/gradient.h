@@ -12,7 +12,8 @@ FNCE_HD T gradient_anchor(T scale, T o_mean) {
   return scale * o_mean;
 }
 
-// g_q^: the positive's share, and the anchor's where a = q^ (o_mean = 0 else), without the rounding of two products.
+// g_q^ is the positive's share, and where a = q^ also the anchor's (else o_mean is 0). The sum comes first, which
+// spares the rounding of two products.
 template <class T>
 FNCE_HD T gradient_query_mixed(T scale, T k_mixed, T o_mean) {
   return scale * (o_mean - k_mixed);
@@ -23,13 +24,13 @@ FNCE_HD T gradient_key_mixed(T scale, T q_mixed) {
   return -scale * q_mixed;
 }
 
-// Gradient of the temperature. pos = s+, neg_mean = (a . o_mean) / temperature.
+// The gradient of the temperature, with pos = s+, neg_mean = (a . o_mean) / temperature.
 template <class T>
 FNCE_HD T gradient_temperature(T w, T pos, T neg_mean, T temperature) {
   return w * (pos - neg_mean) / temperature;
 }
 
-// Entropy of the softmax over all columns, equation (9): loss + temperature * gradient_temperature.
+// The entropy of the softmax over all columns, equation (9), is loss + temperature * gradient_temperature.
 template <class T>
 FNCE_HD T row_entropy(T loss, T w, T pos, T neg_mean) {
   return loss + w * (pos - neg_mean);

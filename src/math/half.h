@@ -1,5 +1,5 @@
-// float16 and bfloat16 as bit patterns: exact to float32, rounded to nearest even from it. Overflow gives infinity, a NaN stays
-// one (quiet), denormals are kept.
+// float16 and bfloat16 as bit patterns: the way to float32 is exact, the way back rounds to nearest even. Overflow
+// gives infinity, a NaN stays one (quiet), and denormals are kept.
 #pragma once
 
 #include "math/hd.h"
@@ -7,7 +7,7 @@
 namespace fnce {
 
 FNCE_HD float half_to_float(uint16_t half) {
-  // Exponent and mantissa in their places, the bias put right by a power of two: exact, denormals too.
+  // Exponent and mantissa move to their places, and a power of two puts the bias right: exact, for denormals too.
   const float magnitude = bits_float((half & 0x7fffu) << 13) * 0x1p112f;
   const uint32_t special = magnitude >= 0x1p16f ? 0x7f800000u : 0u;
   return bits_float(float_bits(magnitude) | special | ((half & 0x8000u) << 16));
@@ -16,7 +16,7 @@ FNCE_HD float half_to_float(uint16_t half) {
 FNCE_HD uint16_t float_to_half(float value) {
   const uint32_t bits = float_bits(value), magnitude = bits & 0x7fffffffu;
   const uint32_t nan = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
-  // Normal: the exponent rebased, half a unit less one added, one more where the last bit kept is odd.
+  // Normal: the exponent is rebased, and half a unit less one is added, one more where the last bit kept is odd.
   const uint32_t normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
   // Denormal: the addition rounds to multiples of 2^-24, the unit in the last place of 0.5.
   const uint32_t denormal = float_bits(bits_float(magnitude) + 0.5f) - 0x3f000000u;

@@ -38,7 +38,7 @@ FNCE_HD double fma_rn(double a, double b, double c) {
 #endif
 }
 
-// The device's contraction into fused operations is per expression: intrinsics are exempt from it.
+// nvcc contracts expressions into fused operations, but never intrinsics.
 FNCE_HD float mul_rn(float a, float b) {
 #if defined(__CUDA_ARCH__)
   return __fmul_rn(a, b);

@@ -52,7 +52,8 @@ FNCE_HD T nan_unless_finite(T x) {
   return x - x;
 }
 
-// Of scores s: m = max(-1e30, max s), l = sum exp(s - m). A score of -infinity is a column that is left out.
+// The sum over scores s: m = max(-1e30, max s), l = sum exp(s - m). A score of -infinity stands for a column that is
+// left out.
 template <class T>
 struct LogSum {
   T m = T(kMinusInfinity);
@@ -71,19 +72,19 @@ FNCE_HD LogSum<T> merge(LogSum<T> x, LogSum<T> y) {
   return LogSum<T>{m, x.l * exp_of(x.m - m) + y.l * exp_of(y.m - m)};
 }
 
-// -1e30 without columns. A NaN sum stays NaN.
+// It is -1e30 without columns. A NaN sum stays NaN.
 template <class T>
 FNCE_HD T log_sum_exp(LogSum<T> sum) {
   return sum.l == T(0) ? T(kMinusInfinity) : sum.m + log_of(sum.l);
 }
 
-// exp(exact - rounded): what l must be multiplied with when its maximum is rounded. 1 beyond 2^24, where the difference is
-// no small number any more and the maximum alone is the result.
+// exp(exact - rounded), by which l must be multiplied when its maximum is rounded. Beyond 2^24 it is 1, because there
+// the difference is no small number any more and the maximum alone is the result.
 FNCE_HD double rounding_correction(double exact, float rounded) {
   return abs_of(exact) < 16777216.0 ? exp_of(exact - static_cast<double>(rounded)) : 1.0;
 }
 
-// log(1 + e^x), keeping the digits of a small result.
+// log(1 + e^x), computed so that a small result keeps its digits.
 template <class T>
 FNCE_HD T softplus(T x) {
   return (x > T(0) ? x : T(0)) + log1p_of(exp_of(-abs_of(x)));

@@ -12,7 +12,7 @@ FNCE_HD T inverse_norm(T norm, T epsilon) {
   return T(1) / (norm < epsilon ? epsilon : norm);
 }
 
-// The same, but NaN where the norm overflowed: a row of zeros would pass for a result.
+// The same, but NaN where the norm overflowed, because a row of zeros would pass for a result.
 template <class T>
 FNCE_HD T checked_inverse_norm(T norm, T epsilon) {
   return inverse_norm(norm, epsilon) + (norm - norm);

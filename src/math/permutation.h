@@ -9,7 +9,7 @@
 namespace fnce {
 
 constexpr int kFeistelRounds = 8;
-// Fewer bits or rounds are measurably not uniform over the permutations of small sizes.
+// With fewer bits or rounds the permutations of small sizes are measurably not uniform.
 constexpr uint32_t kFeistelMinBits = 8;
 
 struct Feistel {
@@ -57,7 +57,7 @@ FNCE_HD constexpr uint32_t feistel_once_inverse(const Feistel& f, uint32_t x) {
   return (left << f.right_bits) | right;
 }
 
-// Bijection of 0..size-1; i < size. Walking along a cycle of the pass ends, at i itself at the latest.
+// A bijection of 0..size-1, for i < size. The walk along a cycle of the pass ends, at i itself at the latest.
 FNCE_HD constexpr uint32_t sigma(const Feistel& f, uint32_t i) {
   if (f.size == 1) return 0;
   do {
@@ -85,7 +85,7 @@ FNCE_HD constexpr uint32_t cycle_previous_in_16(uint32_t i) {
   return (i & ~9u) | ((v & 2u) << 2) | (v & 1u);
 }
 
-// C: positions at or beyond size are skipped, so that the last cycles may be shorter. i < size.
+// C skips positions at or beyond size, so that the last cycles may be shorter. i < size.
 FNCE_HD constexpr uint32_t cycle_next(uint32_t i, uint32_t size) {
   do {
     i = cycle_next_in_16(i);

@@ -1,5 +1,5 @@
-// Philox4x32-10 (Salmon et al. 2011) and the layout of its counter: where every random bit of the library comes from.
-// Equals cuRAND's curand_init(seed, stream << 56 | index, offset) followed by curand4: docs/maths.md, "Randomness".
+// Philox4x32-10 (Salmon et al. 2011) and the layout of its counter, from which every random bit of the library comes.
+// It equals cuRAND's curand_init(seed, stream << 56 | index, offset) followed by curand4: docs/maths.md, "Randomness".
 #pragma once
 
 #include "math/hd.h"
@@ -10,7 +10,7 @@ struct Philox4 {
   uint32_t word[4];
 };
 
-// What a draw is for; part of the counter.
+// The purpose of a draw, which is part of the counter.
 enum class Stream : uint32_t { kLambdaPos = 1, kLambdaNeg = 2, kPermutation = 3 };
 
 FNCE_HD constexpr Philox4 philox4x32_10(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {

@@ -26,14 +26,14 @@ FNCE_HD Moments<T> merge(Moments<T> x, Moments<T> y) {
                     fma_rn(delta * delta, static_cast<T>(x.count) * share, x.m2 + y.m2)};
 }
 
-// Unbiased, as torch.var: NaN for fewer than two.
+// The unbiased variance, as torch.var gives it: NaN for fewer than two scores.
 template <class T>
 FNCE_HD T variance(Moments<T> moments) {
   const T freedom = static_cast<T>(add_wrapping(moments.count, -1));
   return freedom > T(0) ? moments.m2 / freedom : static_cast<T>(__builtin_nanf(""));
 }
 
-// Scores closer than this tie: rounding alone moves them that far.
+// Scores that are closer than this tie, because rounding alone moves them that far.
 template <class T>
 FNCE_HD T tie_tolerance(T anchor_norm, T pos) {
   const T magnitude = pos < T(0) ? -pos : pos;
@@ -45,7 +45,7 @@ FNCE_HD bool is_greater(T neg, T pos, T tolerance) {
   return neg > pos + tolerance;
 }
 
-// Not below: a NaN must not count as a hit of the positive.
+// This asks for "not below", so that a NaN does not count as a hit of the positive.
 template <class T>
 FNCE_HD bool is_greater_or_tied(T neg, T pos, T tolerance) {
   return !(neg < pos - tolerance);

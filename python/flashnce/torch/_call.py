@@ -59,8 +59,8 @@ def device_of(name: str, tensor: Tensor) -> tuple[int, int]:
 
 
 def stream_of(tensor: Tensor) -> int | None:
-    """PyTorch's current stream of the tensor's device. Temporary tensors of a call are allocated on the same one, so that
-    they may go as soon as the call is enqueued, in a graph capture too."""
+    """PyTorch's current stream of the tensor's device. Temporary tensors of a call are allocated on the same one, so
+    that they may go as soon as the call is enqueued, in a graph capture too."""
     return torch.cuda.current_stream(tensor.device).cuda_stream if tensor.device.type == "cuda" else None
 
 
