@@ -1,4 +1,5 @@
-// What a seed draws, on one thread through the inspection calls: lambda by granularity and shape of Beta, the permutation.
+// The time of the draws, on one thread through the inspection calls: lambda by granularity and shape of Beta, and the
+// permutation.
 #include <string>
 
 #include "workload.h"

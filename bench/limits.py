@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent
-# What every BLAS and OpenMP that may be there reads.
+# Every BLAS and OpenMP that may be there reads one of these.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 # Settings of the caller's environment that could make a BLAS choose other kernels than it would by itself, such as
 # OPENBLAS_CORETYPE=Haswell, or wait otherwise, do not reach the measurement.

@@ -1,8 +1,9 @@
 // The benchmark program of the C interface: fnce_loss by shape, structure and element type, draws, queue, threads.
 //
 // Beside Google Benchmark's options it takes --shapes=NxKxD,... (of fnce_loss) and --types=float32,bfloat16,float16.
-// Counters: GEMM/s is the two matrix products of a step alone, 4*N*K*D operations (the loss without gradients: one product,
-// 2*N*K*D), over the time of the whole call; bytes/s the arrays that the call must read and write; workspace in bytes.
+// Counters: GEMM/s is the two matrix products of a step alone, 4*N*K*D operations (the loss without gradients: one
+// product, 2*N*K*D), over the time of the whole call; bytes/s the arrays that the call must read and write; workspace
+// in bytes.
 #include <cstdio>
 #include <string>
 

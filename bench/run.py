@@ -139,7 +139,7 @@ def measure(record: dict, options: argparse.Namespace) -> None:
             report.print_kernels(entry)
         for line in work("peers.worker", threads, isa, jobs):
             note_line(record, threads, options, line)
-            # Of a process without a limit, if there is one.
+            # The software is that of a process without a limit, if there is one.
             if "software" in line and (record["software"] is None or isa is None):
                 record["software"] = line["software"]
 

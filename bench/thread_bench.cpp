@@ -1,7 +1,8 @@
-// What it costs to have threads: a problem of two tasks and almost no work, on one thread and on two or more.
+// The cost of having threads: a problem of two tasks and almost no work, on one thread and on two or more.
 //
-// "busy" calls it in a row, so that the workers are still awake; "idle" waits before each call until they sleep, which is what
-// a training loop sees, where a loss comes once per step. The difference between t:1 and the others is the price.
+// "busy" calls it in a row, so that the workers are still awake; "idle" waits before each call until they sleep, which
+// is what a training loop sees, where a loss comes once per step. The difference between t:1 and the others is the
+// price.
 #include <chrono>
 #include <string>
 #include <thread>
@@ -11,7 +12,8 @@
 namespace fnce::bench {
 namespace {
 
-// The smallest number of negatives that is cut into two tasks is near 1000; few queries and features keep the work small.
+// The smallest number of negatives that is cut into two tasks is near 1000; few queries and features keep the work
+// small.
 constexpr Shape kShape{16, 1024, 16};
 constexpr std::chrono::milliseconds kPause{5};
 

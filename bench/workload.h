@@ -1,4 +1,4 @@
-// What the benchmarks of the C interface share: inputs of a shape, and a planned call of fnce_loss on them.
+// The benchmarks of the C interface share this: inputs of a shape, and a planned call of fnce_loss on them.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -24,7 +24,7 @@ struct Element {
 inline constexpr Element kElements[] = {
     {"float32", FNCE_FLOAT32, 4}, {"bfloat16", FNCE_BFLOAT16, 2}, {"float16", FNCE_FLOAT16, 2}};
 
-// What the program was told to measure. No shapes: those of the source files.
+// The program measures these. Without shapes it takes those of the source files.
 struct Options {
   std::vector<Shape> shapes;
   std::vector<Element> elements{std::begin(kElements), std::end(kElements)};
@@ -32,7 +32,8 @@ struct Options {
 // Takes --shapes=NxKxD,... and --types=NAME,... out of the arguments; a sentence if one of them is wrong, else "".
 std::string take_options(int& argc, char** argv, Options& options);
 
-// Seconds each benchmark runs at least: long enough for a stable median, short enough for the whole program to be run often.
+// Seconds each benchmark runs at least: long enough for a stable median, short enough for the whole program to be run
+// often.
 constexpr double kMinSeconds = 0.1;
 
 // Random features, and unit rows as negatives, as bytes of an element type; empty where the library does not have it.
@@ -70,7 +71,7 @@ class LossCall {
   LossCall(const LossCall&) = delete;
   LossCall& operator=(const LossCall&) = delete;
 
-  // Of the constructor: plan creation can fail.
+  // The status of the constructor, in which plan creation can fail.
   fnce_status status() const { return status_; }
   // One call; each draws anew, as training steps do.
   fnce_status run();

@@ -1,12 +1,12 @@
 # flashnce_add_cpu_kernels(<target>): compiles every source of src/cpu/engines/isa once per instruction set.
 #
-# Each copy is an object library flashnce_cpu_<isa> with its own flags and FNCE_ISA=<isa>, the name of its namespace; the
-# library picks one when it runs. FNCE_ISA_<ISA>=1 tells the sources of <target> which copies exist. Inline functions with
-# external linkage must not come out of these objects: the linker would keep one copy, perhaps the AVX-512 one, for all
-# (tests/static/check_weak_symbols.py).
+# Each copy is an object library flashnce_cpu_<isa> with its own flags and FNCE_ISA=<isa>, the name of its namespace;
+# the library picks one when it runs. FNCE_ISA_<ISA>=1 tells the sources of <target> which copies exist. Inline
+# functions with external linkage must not come out of these objects: the linker would keep one copy, perhaps the
+# AVX-512 one, for all (tests/static/check_weak_symbols.py).
 #
-# AES and carry-less multiply are named because Highway counts them to its AVX2, AVX-512 and NEON targets; the x86-64 and Arm
-# levels do not. Nothing uses them: NEON code runs on processors without them as well (tests/cpu/neon_code.py).
+# AES and carry-less multiply are named because Highway counts them to its AVX2, AVX-512 and NEON targets; the x86-64
+# and Arm levels do not. Nothing uses them: NEON code runs on processors without them as well (tests/cpu/neon_code.py).
 #
 # GCC's first scheduling pass loads so far ahead that on arm64 accumulators of the main loops leave their registers; the
 # processors reorder by themselves.
@@ -24,9 +24,9 @@ set(FLASHNCE_PRODUCTS "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
   list(APPEND FLASHNCE_ISAS avx2 avx512)
   list(APPEND FLASHNCE_PRODUCTS avx512_bf16 amx)
-  # Four lanes, which GCC turns into SSE2. Before GCC 12.3 Highway falls back to one, because of wrong code for 16-bit products
-  # on other processors (GCC bug 106322); there are none here. Under sanitizers, whose checks of every lane take minutes to
-  # compile, one.
+  # Four lanes, which GCC turns into SSE2. Before GCC 12.3 Highway falls back to one, because of wrong code for 16-bit
+  # products on other processors (GCC bug 106322); there are none here. Under sanitizers, whose checks of every lane
+  # take minutes to compile, one.
   if(FLASHNCE_SANITIZE)
     set(FLASHNCE_ISA_FLAGS_baseline -DHWY_BROKEN_EMU128=1)
   else()
@@ -42,15 +42,15 @@ if(NOT FLASHNCE_HIGHWAY_INCLUDE)
                       "or set FLASHNCE_HIGHWAY_INCLUDE to the folder that holds hwy/")
 endif()
 
-# What every copy shares.
+# Gives a copy the settings that all copies share.
 function(flashnce_kernel_settings kernels)
   flashnce_compile_settings(${kernels})
   target_compile_definitions(${kernels} PRIVATE HWY_COMPILE_ONLY_STATIC)
   target_include_directories(${kernels} SYSTEM PRIVATE "${FLASHNCE_HIGHWAY_INCLUDE}")
 endfunction()
 
-# flashnce_add_products(<object library> <name> [<model>]): src/cpu/engines/bf16 with the matrix instructions of <name>, or with the
-# header <model> in their place, which defines their intrinsics in software.
+# flashnce_add_products(<object library> <name> [<model>]): src/cpu/engines/bf16 with the matrix instructions of <name>,
+# or with the header <model> in their place, which defines their intrinsics in software.
 function(flashnce_add_products kernels name)
   file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cpu/engines/bf16/*.cpp")
   string(TOUPPER ${name} name_upper)

@@ -1,12 +1,12 @@
 # The CUDA backend: whether it is built, for which architectures, and how its kernels are compiled.
 #
 # Sets FLASHNCE_CUDA_FOUND, and with it FLASHNCE_CUDA_OBJECTS: objects that belong into every library beside those of
-# flashnce_objects. They hold NVIDIA's runtime library as well, so that the libraries need nothing but a driver where they run
-# and nothing at all where they are linked.
+# flashnce_objects. They hold NVIDIA's runtime library as well, so that the libraries need nothing but a driver where
+# they run and nothing at all where they are linked.
 #
-# FLASHNCE_CUDA_ARCHS is a list such as "75;80;90;120": machine code for each, and PTX of the last one for what comes later;
-# of 90 as well, for compute capability 10.x and 11.x, which do not run what is made for 12.0. "release" stands for all that a
-# release has, as Python wheels do; while developing, one is enough.
+# FLASHNCE_CUDA_ARCHS is a list such as "75;80;90;120": machine code for each, and PTX of the last one for what comes
+# later; of 90 as well, for compute capability 10.x and 11.x, which do not run what is made for 12.0. "release" stands
+# for all that a release has, as Python wheels do; while developing, one is enough.
 # kernels/rows and kernels/engines/plain are compiled for all of them, kernels/engines/sm80 for those from 80 on.
 set(FLASHNCE_CUDA_RELEASE_ARCHS 75 80 90 120)
 if(FLASHNCE_PYTHON)
@@ -86,7 +86,8 @@ set(sm80_archs "${FLASHNCE_CUDA_ARCHS}")
 list(FILTER sm80_archs EXCLUDE REGEX "^[1-7][0-9]$")
 foreach(arch IN LISTS FLASHNCE_CUDA_ARCHS)
   if(NOT arch MATCHES "^(7[5-9]|[89][0-9]|1[0-9][0-9])$")
-    message(FATAL_ERROR "FLASHNCE_CUDA_ARCHS names the architecture '${arch}'; it may hold numbers from 75 on, such as 80;90")
+    message(FATAL_ERROR
+      "FLASHNCE_CUDA_ARCHS names the architecture '${arch}'; it may hold numbers from 75 on, such as 80;90")
   endif()
 endforeach()
 if(NOT sm80_archs)
@@ -119,9 +120,9 @@ function(flashnce_add_cuda_kernels kernels archs)
                                               POSITION_INDEPENDENT_CODE ON)
 endfunction()
 
-# An object library for each folder of kernels, each with the architectures that its kernels are made for. All code of a kernel lies
-# in one object, of which the driver takes what fits the device: a library per number would need a copy of every kernel
-# under another name for each, and a choice among them of our own.
+# An object library for each folder of kernels, each with the architectures that its kernels are made for. All code of a
+# kernel lies in one object, of which the driver takes what fits the device: a library per number would need a copy of
+# every kernel under another name for each, and a choice among them of our own.
 set(kernel_objects "")
 foreach(folder rows engines/plain engines/sm80)
   set(archs "${FLASHNCE_CUDA_ARCHS}")

@@ -1,6 +1,6 @@
-# What is installed: the headers, both libraries, the CMake package, the pkg-config file and the licence. With
-# FLASHNCE_PYTHON the shared library alone, as component `python`, into the wheel's flashnce/lib. In another project's
-# build (FetchContent, add_subdirectory) nothing, unless that sets FLASHNCE_INSTALL.
+# Installs the headers, both libraries, the CMake package, the pkg-config file and the licence; with FLASHNCE_PYTHON the
+# shared library alone, as component `python`, into the wheel's flashnce/lib. In another project's build (FetchContent,
+# add_subdirectory) nothing is installed unless that project sets FLASHNCE_INSTALL.
 include(CMakePackageConfigHelpers)
 
 option(FLASHNCE_INSTALL "Install FlashNCE with this build" ${PROJECT_IS_TOP_LEVEL})

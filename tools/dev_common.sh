@@ -96,7 +96,8 @@ clang_format() {
   for folder in include src kernels tests bench examples; do
     if [[ -d $folder ]]; then folders+=("$folder"); fi
   done
-  find "${folders[@]}" -type f \( -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) \
+  find "${folders[@]}" -type f \
+    \( -name '*.h' -o -name '*.hpp' -o -name '*.c' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) \
     -not -path 'include/flashnce/flashnce.h' -print0 | xargs -0 "$VENV/bin/clang-format" "$@"
 }
 

@@ -67,7 +67,8 @@ Cell parse(const std::string& line) {
   return cell;
 }
 
-// Rows of random signs and magnitudes with unit length on average, 4096 of them repeated to fill `memory`, in the element type.
+// Rows of random signs and magnitudes with unit length on average, 4096 of them repeated to fill `memory`, in the
+// element type.
 void fill_rows(const Memory& memory, int64_t d, const Element& element, uint64_t seed) {
   const int64_t rows = 4096;
   std::vector<float> values(static_cast<size_t>(rows * d));

@@ -76,7 +76,7 @@ class Stopwatch {
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
 
-// What `enqueue` puts on a stream, captured.
+// The captured work that `enqueue` puts on a stream.
 class Graph {
  public:
   template <class Enqueue>

@@ -1,10 +1,11 @@
 // The benchmark program of the C interface on a GPU: what the device can do, or the library's step by cell.
 //
 //   gpu_bench                  rates of the device
-//   gpu_bench --cells=FILE     every "N K D TYPE PRESET" of a file, or of the input for "-"; gpu_cells.py prints such lines
+//   gpu_bench --cells=FILE     every "N K D TYPE PRESET" of a file, or of the input for "-"; gpu_cells.py prints such
+//                              lines
 //
-// Beside that, Google Benchmark's options; --benchmark_repetitions=7, --benchmark_min_time=0.01 and aggregates only where they
-// say nothing else. Times are those between CUDA events, per step; benchmarks.h explains the names.
+// Beside that, Google Benchmark's options; --benchmark_repetitions=7, --benchmark_min_time=0.01 and aggregates only
+// where they say nothing else. Times are those between CUDA events, per step; benchmarks.h explains the names.
 // Exit code: 0, 1 (wrong use, nothing to run, or the device failed), 77 (no device; 1 where FLASHNCE_REQUIRE_GPU=1).
 #include <flashnce/flashnce.h>
 
@@ -19,7 +20,7 @@
 namespace fnce::bench::gpu {
 namespace {
 
-// In front of what was given, so that it can say otherwise.
+// These stand in front of the given options, so that those can say otherwise.
 constexpr const char* kDefaults[] = {"--benchmark_repetitions=7", "--benchmark_min_time=0.01",
                                      "--benchmark_report_aggregates_only=true"};
 constexpr const char* kCellsOption = "--cells=";

@@ -49,7 +49,8 @@ def floor_us(cell: Cell, rates: dict[str, float], cold: bool) -> tuple[float, st
 
 
 def with_floors(measured: dict, rates: dict[str, float]) -> dict:
-    """A cell as gpu_results gives it with its floors, and the step's and the pass's multiple of them, for what was measured."""
+    """A cell as gpu_results gives it with its floors, and the step's and the pass's multiple of them, for what was
+    measured."""
     if "error" in measured or any(name not in rates for name in NEEDED):
         return measured
     cell = Cell(*measured["shape"], measured["type"], measured["preset"])

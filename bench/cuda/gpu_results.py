@@ -1,4 +1,5 @@
-"""Reads what gpu_bench wrote with --benchmark_out=FILE.json: rates, and cells with a spread for each of their measurements.
+"""Reads what gpu_bench wrote with --benchmark_out=FILE.json: rates, and cells with a spread for each of their
+measurements.
 
 usage: gpu_results.py FILE.json     prints a line of JSON per rate and cell
 """
@@ -57,7 +58,8 @@ def errors_of(report: dict) -> dict[str, str]:
 
 
 def cell_of(name: str) -> tuple[str, Cell] | None:
-    """The measurement, such as step_graph_cold, and the cell of a benchmark's name; None where it is of something else."""
+    """The measurement, such as step_graph_cold, and the cell of a benchmark's name; None where it is of something
+    else."""
     parts = name.removesuffix("/manual_time").split("/")
     if len(parts) != 8:
         return None
@@ -67,8 +69,8 @@ def cell_of(name: str) -> tuple[str, Cell] | None:
 
 
 def cells_of(report: dict) -> list[dict]:
-    """A dictionary per cell: shape, type, preset, "us" with a spread per measurement, cold_queues, workspace (bytes) and the
-    plan; or "error" where one of its measurements failed."""
+    """A dictionary per cell: shape, type, preset, "us" with a spread per measurement, cold_queues, workspace (bytes)
+    and the plan; or "error" where one of its measurements failed."""
     lines: dict[Cell, dict] = {}
     for name, kinds in results_of(report).items():
         found = cell_of(name)

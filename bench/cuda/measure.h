@@ -11,7 +11,7 @@
 
 namespace fnce::bench::gpu {
 
-// What all benchmarks of the program share.
+// All benchmarks of the program share this.
 struct Session {
   Stopwatch watch;
   bool device_failed = false;  // and then it fails for everything that follows
@@ -19,7 +19,8 @@ struct Session {
 
 enum class Way { kStream, kGraph };
 
-// Runs `enqueue`, which puts `steps` equal steps on the stream, as often as Google Benchmark asks; the time is that of one step.
+// Runs `enqueue`, which puts `steps` equal steps on the stream, as often as Google Benchmark asks; the time is that of
+// one step.
 template <class Enqueue>
 void measure(benchmark::State& state, const Session& session, Way way, int steps, const Enqueue& enqueue) {
   const auto repeat = [&](const auto& once) {
@@ -31,8 +32,8 @@ void measure(benchmark::State& state, const Session& session, Way way, int steps
   repeat([&] { graph.launch(session.watch.stream()); });
 }
 
-// Registers `body`, a function of a benchmark::State that may throw: the benchmark then ends with the sentence, in all its
-// repetitions. One that fails after it has succeeded ends the program: Google Benchmark knows no half of an error.
+// Registers `body`, a function of a benchmark::State that may throw: the benchmark then ends with the sentence, in all
+// its repetitions. One that fails after it has succeeded ends the program: Google Benchmark knows no half of an error.
 template <class Body>
 void register_benchmark(Session& session, const std::string& name, Body body) {
   struct Outcome {

@@ -9,7 +9,8 @@ namespace {
 
 __global__ void nothing_kernel() {}
 
-// kRowsPerBlock rows a block, each by 16 threads, 8 in flight per thread; the grid wraps around `rows` as often as it is longer.
+// kRowsPerBlock rows a block, each by 16 threads, 8 in flight per thread; the grid wraps around `rows` as often as it
+// is longer.
 __global__ void __launch_bounds__(kThreads) read_rows_kernel(const uint4* from, uint4* sink, unsigned rows) {
   const unsigned first = blockIdx.x * kRowsPerBlock % rows + threadIdx.x / 16, piece = threadIdx.x % 16;
   uint4 v[8];
@@ -50,7 +51,8 @@ __global__ void __launch_bounds__(kThreads) multiply_adds_kernel(float* sink, in
   if (sum == 123.0f) sink[threadIdx.x] = sum;
 }
 
-// kChains independent accumulators a warp, operands in registers that look like data: random bits draw the power that data does.
+// kChains independent accumulators a warp, operands in registers that look like data: random bits draw the power that
+// data does.
 template <bool kBfloat>
 __global__ void __launch_bounds__(kThreads) products_kernel(float* sink, int iterations) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800

@@ -1,5 +1,5 @@
-// Kernels that do one thing only, on all multiprocessors, long enough that a launch does not count. Errors of a launch are left
-// to cudaGetLastError.
+// Kernels that do one thing only, on all multiprocessors, long enough that a launch does not count. Errors of a launch
+// are left to cudaGetLastError.
 #pragma once
 #include <cuda_runtime_api.h>
 

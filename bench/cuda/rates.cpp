@@ -1,4 +1,4 @@
-// What the device can do, measured: the rates that floors are made of (gpu_floors.py). Each benchmark's label says what its rate
+// Measures the rates of the device that floors are made of (gpu_floors.py). Each benchmark's label says what its rate
 // counts.
 #include "cuda/benchmarks.h"
 #include "cuda/rate_kernels.h"

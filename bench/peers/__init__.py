@@ -1,1 +1,2 @@
-"""The same training step by several implementations, measured side by side: one worker process per number of threads."""
+"""The same training step by several implementations, measured side by side: one worker process per number of
+threads."""

@@ -14,8 +14,8 @@ from .loaded import Unsupported, own
 from .measure import SLOW, measure, ratio, spread
 from .steps import Inputs, Shape
 
-# Of the two products of a step, above which a shape is left out: on one thread, on more. That is a second or ten a
-# round.
+# A shape is left out if the two products of a step take more operations, on one thread and on more. That is a second
+# or ten a round.
 MOST_OPERATIONS = (4e10, 1e12)
 MOST_MEMORY = 0.7  # of what is free
 

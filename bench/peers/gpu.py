@@ -36,8 +36,8 @@ def measure(shape: Shape, dtype: str, rounds: int, without: list[str], device: t
         try:
             peer = (DeviceGemms if name == "gemms" else make)(inputs)
             peer.step()
-            # Draws on the host take seconds, and trying to capture them leaves PyTorch 2.11's generator in a capture, where no
-            # later peer can draw.
+            # Draws on the host take seconds, and trying to capture them leaves PyTorch 2.11's generator in a capture,
+            # where no later peer can draw.
             on_host = name == "ft-code"
             peers[name] = Timed(clock, peer.step, graphs=not on_host, most_rounds=2 if on_host else None)
             found[name] = {"peak_mib": peak_mib(device, peer.step)}

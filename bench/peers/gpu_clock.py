@@ -1,7 +1,7 @@
 """Times of a step on a CUDA device, by events: on a stream and in a CUDA graph, with a cold queue and a hot one.
 
-Cold: before each step memory is written that is larger than L2, outside of what is timed. On a stream the host enqueues the
-step meanwhile, so what the host takes is hidden for as long as that writing lasts. On the CPU, where there is
+Cold: before each step memory is written that is larger than L2, outside of what is timed. On a stream the host enqueues
+the step meanwhile, so what the host takes is hidden for as long as that writing lasts. On the CPU, where there is
 nothing to flush or capture, only the time on a stream is taken; that is for trying the program.
 """
 

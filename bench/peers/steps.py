@@ -137,7 +137,8 @@ class HalfGemms(TorchGemms):
 
 
 def moco_loss(x_q: Tensor, x_k: Tensor, queue_columns: Tensor, labels: Tensor) -> Tensor:
-    """MoCo as it is usually written: a queue [D,K], cloned so that the later push does not disturb the backward pass."""
+    """MoCo as it is usually written: a queue [D,K], cloned so that the later push does not disturb the backward
+    pass."""
     q, k = normalize(x_q, dim=1), normalize(x_k, dim=1)
     positive = torch.einsum("nd,nd->n", q, k)[:, None]
     negative = torch.einsum("nd,dk->nk", q, queue_columns.clone())

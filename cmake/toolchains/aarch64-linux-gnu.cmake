@@ -1,8 +1,8 @@
-# Cross build for arm64 with the compilers of Debian's and Ubuntu's g++-aarch64-linux-gnu; its programs run under qemu-user, so
-# that tests are found and run as in a native build. `cmake --preset arm64` uses this file.
+# Cross build for arm64 with the compilers of Debian's and Ubuntu's g++-aarch64-linux-gnu; its programs run under
+# qemu-user, so that tests are found and run as in a native build. `cmake --preset arm64` uses this file.
 #
-# Highway and Catch2 2 are headers alone: those of the build machine serve. Its own C library must not: the compiler looks into
-# /usr/aarch64-linux-gnu first, and into /usr/include for what is not there.
+# Highway and Catch2 2 are headers alone: those of the build machine serve. Its own C library must not: the compiler
+# looks into /usr/aarch64-linux-gnu first, and into /usr/include for what is not there.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 

@@ -1,4 +1,5 @@
-"""gpu_bench on the harness of tests/hostcuda, and what its readers make of its report. The times themselves mean nothing.
+"""gpu_bench on the harness of tests/hostcuda, and what its readers make of its report. The times themselves mean
+nothing.
 
 usage: gpu_bench_test.py PROGRAM
 """
@@ -43,7 +44,7 @@ def check_cells(program: str, folder: Path) -> None:
     assert "error" not in timed and "n is 0" in wrong["error"], (timed, wrong)
     with_floors = gpu_floors.with_floors(timed, RATES)
     assert set(with_floors["floors"]) == {"cold", "hot"}, with_floors
-    # What was complete when the program was killed.
+    # The report of a program that was killed holds what was complete.
     cut = gpu_results.report_of(text[: text.index('"step/graph/hot') + 200])
     (partial,) = gpu_results.cells_of(cut)
     assert set(partial["us"]) == {"step_graph_cold", "step_stream_cold", "partial_graph_cold"}, partial

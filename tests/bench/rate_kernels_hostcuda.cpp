@@ -1,5 +1,5 @@
-// Kernels of bench/cuda/rate_kernels.h for the harness: launches that do nothing, so that gpu_bench can be linked and its launches
-// timed. Rates of anything else mean nothing there.
+// Kernels of bench/cuda/rate_kernels.h for the harness: launches that do nothing, so that gpu_bench can be linked and
+// its launches timed. Rates of anything else mean nothing there.
 #include "cuda/rate_kernels.h"
 
 #include "hostcuda/launch.h"

@@ -189,7 +189,7 @@ void Arguments::spoil_pointer(Input& in) {
 
 void Arguments::spoil_number(Input& in) {
   const float value = odd_float(in);
-  // Whether the number is looked at depends on the problem and on the pointers: the library decides.
+  // The problem and the pointers decide whether the library looks at the number.
   verdict_ = Verdict::kEither;
   switch (in.byte() % 8) {
     case 0:
@@ -242,7 +242,7 @@ bool fill_numbers(Input& in, Block& block, int64_t count, int32_t type, float sc
   const bool any_exponent = kind == 11 || kind >= 13;  // of a float16
   for (int64_t i = 0; i < count; ++i) {
     const uint32_t bits = noise.bits();
-    // In -1 .. 1, every eighth of them small.
+    // The values lie in -1 .. 1, and every eighth of them is small.
     float value = (static_cast<float>(bits >> 8) * 0x1p-23f - 1) * (bits % 8 == 0 ? 0.01f : 1.0f) * scale;
     if (kind == 9) value = 0;
     if (kind == 10) value = 0.5f * scale;

@@ -1,5 +1,5 @@
-// One fnce_args with all its memory, made from a fuzzer's bytes for a valid problem: plausible or odd numbers, arrays of
-// any content, and perhaps one thing that is wrong. And what must hold for any call, refused or not.
+// One fnce_args with all its memory, made from a fuzzer's bytes for a valid problem: plausible or odd numbers, arrays
+// of any content, and perhaps one thing that is wrong. And what must hold for any call, refused or not.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@
 
 namespace fuzz {
 
-// What a call reads of fnce_args.
+// The parts of fnce_args that a call reads.
 struct Uses {
   bool features = false, negatives = false, lambda_pos = false, lambda_neg = false, outputs = false;
   bool temperature = true;
@@ -63,8 +63,8 @@ class Arguments {
   size_t skew_ = 0;
 };
 
-// Fills an array of `count` numbers: plain ones of about `scale`, or zeros, equal rows, subnormal numbers, arbitrary bits.
-// False if they may be infinite, NaN or huge.
+// Fills an array of `count` numbers: plain ones of about `scale`, or zeros, equal rows, subnormal numbers, arbitrary
+// bits. False if they may be infinite, NaN or huge.
 bool fill_numbers(Input& input, Block& block, int64_t count, int32_t type, float scale);
 
 // A call that may be repeated. `again` is run before each attempt (to refill a workspace with other garbage).
@@ -76,8 +76,8 @@ struct Attempt {
   bool writes_everything = true;  // every byte of the outputs is written, so their former content does not show
 };
 
-// Runs it twice. Refused: every output is as it was, and fnce_last_error() names a field. Not refused: both times the same
-// bits, guards intact.
+// Runs it twice. Refused: every output is as it was, and fnce_last_error() names a field. Not refused: both times the
+// same bits, guards intact.
 void attempt(const Attempt& a);
 
 // The sentence of a refused call, by its form.

@@ -1,5 +1,5 @@
-// Fuzz target: one call of the C API with any problem and any arguments. What is wrong is refused by name before anything
-// is written; what is right gives the same bits twice, whatever is in the workspace, and touches nothing else.
+// Fuzz target: one call of the C API with any problem and any arguments. What is wrong is refused by name before
+// anything is written; what is right gives the same bits twice, whatever is in the workspace, and touches nothing else.
 #include <cstring>
 #include <memory>
 #include <string>
@@ -262,7 +262,7 @@ void try_draws(const Scene& s, int side) {
            also(arguments.verdict(), drawn && count == expected)});
 }
 
-// What needs no arrays: right for problems of any size.
+// Makes the calls that need no arrays, which are right for problems of any size.
 void ask_plan(const Scene& s) {
   size_t bytes = 1, again = 2;
   require(fnce_plan_workspace(s.plan, &bytes) == FNCE_OK, "a plan does not tell its workspace");

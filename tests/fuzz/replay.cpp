@@ -1,6 +1,6 @@
-// A fuzz target without a fuzzer, for any compiler: `PROGRAM [--random RUNS SEED] FILE_OR_FOLDER...` runs the target on every
-// file, and on so many inputs of random bytes. A finding ends the program. Exit status 77: this processor lacks the instruction
-// set of FNCE_CPU_ISA.
+// A fuzz target without a fuzzer, for any compiler: `PROGRAM [--random RUNS SEED] FILE_OR_FOLDER...` runs the target on
+// every file, and on so many inputs of random bytes. A finding ends the program. Exit status 77: this processor lacks
+// the instruction set of FNCE_CPU_ISA.
 #include <cinttypes>
 #include <cstdint>
 #include <cstdio>

@@ -1,10 +1,11 @@
-"""Runs the libFuzzer programs: each target for --runs inputs, from the committed corpus and what earlier runs have found.
+"""Runs the libFuzzer programs: each target for --runs inputs, from the committed corpus and what earlier runs have
+found.
 
     cmake --preset fuzz && cmake --build --preset fuzz
     python3 tests/fuzz/run.py --build build/fuzz --runs 500000
 
-New inputs go to a folder of their own (--work), never into the tree. A finding ends the program with its input's path; to keep
-it as a test, fix the cause and copy the input to tests/fuzz/corpus/<target>, which every build replays.
+New inputs go to a folder of their own (--work), never into the tree. A finding ends the program with its input's path;
+to keep it as a test, fix the cause and copy the input to tests/fuzz/corpus/<target>, which every build replays.
 """
 import argparse
 import os
@@ -28,12 +29,13 @@ def run(target: str, args: argparse.Namespace) -> int:
     found.mkdir(parents=True, exist_ok=True)
     log = args.work.resolve() / f"{target}.log"
     command = [str(program), f"-runs={args.runs}", f"-seed={args.seed}", f"-max_len={MAX_BYTES}", "-len_control=0",
-               "-timeout=60", "-rss_limit_mb=4096", "-print_final_stats=1", f"-artifact_prefix={found.parent}/{target}-",
-               str(found), str(HERE / "corpus" / target)]
+               "-timeout=60", "-rss_limit_mb=4096", "-print_final_stats=1",
+               f"-artifact_prefix={found.parent}/{target}-", str(found), str(HERE / "corpus" / target)]
     environment = os.environ | {"UBSAN_OPTIONS": "print_stacktrace=1"}
     began = time.monotonic()
     with open(log, "wb") as output:
-        status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False).returncode
+        done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False)
+    status = done.returncode
     text = log.read_text(errors="replace")
     if status != 0:
         print("\n".join(text.splitlines()[-60:]))

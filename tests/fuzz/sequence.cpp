@@ -1,6 +1,6 @@
-// Fuzz target: sequences of calls on few plans, anchors, partials and queues that live across calls: created, used in any
-// order, replaced, destroyed, given to each other. Nothing crashes, what fits together is accepted, what does not is refused
-// by name, and a call repeated at the end of everything has the bits it had at the start.
+// Fuzz target: sequences of calls on few plans, anchors, partials and queues that live across calls: created, used in
+// any order, replaced, destroyed, given to each other. Nothing crashes, what fits together is accepted, what does not
+// is refused by name, and a call repeated at the end of everything has the bits it had at the start.
 #include <array>
 #include <cstring>
 #include <memory>
@@ -169,7 +169,7 @@ void Session::merge() {
            Verdict::kAccepted,
            nullptr,
            false});
-  // In place, the same bits.
+  // Merging in place gives the same bits.
   void* first = const_cast<void*>(fitting[0]);
   require(fnce_merge(s.plan, fitting.data(), count, first, out.size(), nullptr) == FNCE_OK, "merging in place refused");
   fnce_layout layout;

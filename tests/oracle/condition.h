@@ -14,7 +14,8 @@ struct ScoreCondition {
   std::vector<double> pos;            // [N] of q^.k^
   std::vector<double> largest, mean;  // [N] of the negatives' scores: the largest and the average over columns
   std::vector<double> log_mean_exp;   // [N]
-  // What 16-bit roundings move, not times epsilon: a single score, the mean, the log-mean-exp, the ranks' positive.
+  // How far 16-bit roundings move a result, not times epsilon: a single score, the mean, the log-mean-exp, the ranks'
+  // positive.
   std::vector<double> score_rounding, mean_rounding, log_mean_exp_rounding, rank_rounding;  // [N]
 };
 

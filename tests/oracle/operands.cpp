@@ -86,10 +86,10 @@ double weight_extent(const Inputs& in) {
 }
 
 // bfloat16 has 8 digits and float32's exponents: no floor. float16 has 11, and below 2^-14 multiples of 2^-24, of which
-// half a unit is 2^-25; the engine keeps the largest weight of a row above 2^6, so the floor is 2^-31 of it, for weights
-// below 2^-20 of it. (Half a unit in the last place is 2^-9 to 2^-8 of a bfloat16: the policy allows twice the unit.)
-// Weights split in two err as products of split factors do (oracle/rounding.h), perhaps all with one sign, and end at 2^-38
-// of the largest, which is kept above 2^13.
+// half a unit is 2^-25; the engine keeps the largest weight of a row above 2^6, so the floor is 2^-31 of it, for
+// weights below 2^-20 of it. (Half a unit in the last place is 2^-9 to 2^-8 of a bfloat16: the policy allows twice the
+// unit.) Weights split in two err as products of split factors do (oracle/rounding.h), perhaps all with one sign, and
+// end at 2^-38 of the largest, which is kept above 2^13.
 WeightError weight_error(const Inputs& in) {
   switch (in.products) {
     case Products::kFloat32: break;

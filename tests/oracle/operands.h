@@ -1,5 +1,5 @@
-// What each arithmetic of Products rounds, and how: the roundings that are functions of the inputs, and the sizes of those
-// that only a bound can describe.
+// The roundings of each arithmetic of Products: those that are functions of the inputs, and the sizes of those that
+// only a bound can describe.
 #pragma once
 
 #include <limits>
@@ -9,9 +9,9 @@
 
 namespace oracle {
 
-// To the numbers of `element` times 2^-exponent; with `by_row` the exponent is that of each row, which brings its largest
-// magnitude to [2^13, 2^14). The same row within float32's error has the same digits under either of two exponents; they
-// only move the flushing of elements below 2^-27 of the largest, by 2^-38 of it.
+// To the numbers of `element` times 2^-exponent; with `by_row` the exponent is that of each row, which brings its
+// largest magnitude to [2^13, 2^14). The same row within float32's error has the same digits under either of two
+// exponents; they only move the flushing of elements below 2^-27 of the largest, by 2^-38 of it.
 struct Rounding {
   Element element = Element::kFloat32;
   int exponent = 0;
@@ -40,8 +40,8 @@ std::vector<T> multiplied_queue(const Inputs& inputs);
 template <class T>
 std::vector<T> queue_of_scores(const Inputs& inputs);
 
-// The largest |lambda| + |1 - lambda| where scores are mixed, else 1, and 1 more for the raw column of a union: no weight
-// of a row of the queue is larger than that times the largest weight of a column.
+// The largest |lambda| + |1 - lambda| where scores are mixed, else 1, and 1 more for the raw column of a union: no
+// weight of a row of the queue is larger than that times the largest weight of a column.
 double weight_extent(const Inputs& inputs);
 
 // Errors of a weight P, and of a value that is split in two, beyond what float32 makes of them.

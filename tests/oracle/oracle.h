@@ -17,10 +17,10 @@ enum class Columns { kQueue, kMixed, kUnion };
 enum class Anchor { kMixed, kQuery };
 enum class Reduction { kNone, kMean, kSum };
 
-// What the scores and the weighted sums of the negatives are multiplied in. Engines of 16-bit products round the anchor, and
-// mixed negatives where they mix rows; these roundings belong to the function that they compute, and both instances of the
-// oracle make them (oracle/operands.h). The weights P of the sums they round too: that is an error, which only the float32
-// twin makes. Everything else follows the unrounded anchor.
+// The arithmetic of the products: scores, and weighted sums of the negatives. Engines of 16-bit products round the
+// anchor, and mixed negatives where they mix rows; these roundings belong to the function that they compute, and both
+// instances of the oracle make them (oracle/operands.h). The weights P of the sums they round too: that is an error,
+// which only the float32 twin makes. Everything else follows the unrounded anchor.
 //   kBfloat16      a bfloat16 queue as it is
 //   kFloat16       a float16 queue as it is; each anchor is rounded after a multiplication by a power of two
 //   kFloat16Split  a float32 queue; each factor is a sum of two float16, whose errors are errors of the engine
@@ -48,8 +48,8 @@ struct Inputs {
   Products products = Products::kFloat32;
   std::vector<bool>
       mixed_as_row;  // [K] without float32 products: the mixed negative is made and rounded; else scores mix
-  // With kFloat16Fast: the magnitudes of the negatives lie where float16 holds them, in the loss and in fnce_scores. Where
-  // they do not, they are multiplied in float32 as they are.
+  // With kFloat16Fast: the magnitudes of the negatives lie where float16 holds them, in the loss and in fnce_scores.
+  // Where they do not, they are multiplied in float32 as they are.
   bool negatives_fit = true, queue_fits = true;
   Element gradient_type = Element::kFloat32;  // of dq and dk as written; the results here are not rounded to it
 

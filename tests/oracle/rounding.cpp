@@ -68,8 +68,8 @@ Rows score_errors(const Inputs& in, const Factors& f) {
   return errors;
 }
 
-// What a split of both factors in two adds to every score; `columns` and `magnitudes`: [C,D], a mixed column with the
-// magnitudes of its terms.
+// Adds the error of a split of both factors in two to every score; `columns` and `magnitudes`: [C,D], a mixed column
+// with the magnitudes of its terms.
 void add_split_errors(const Inputs& in, const Rows& anchor, const Rows& magnitudes, Rows& errors) {
   if (in.products != Products::kFloat16Split) return;
   const int64_t d = in.d, count = static_cast<int64_t>(magnitudes.size()) / d;
@@ -94,7 +94,7 @@ struct Weights {
   double largest;
 };
 
-// What roundings of the weights do to a sum; `size(j, c)` is what weight j multiplies, c < width.
+// The errors of sums by roundings of their weights; weight j multiplies `size(j, c)`, c < width.
 template <class Size>
 Rows weight_errors(const WeightError& error, const Weights& weights, int64_t width, Size&& size) {
   std::map<int64_t, Rows> groups;

@@ -1,7 +1,7 @@
 """The wheel as a stranger installs it: alone in an environment of its own, PyTorch and NumPy lent where needed.
 
-`./dev test` builds the wheel into dist/ and installs it into build/wheel-venv before this runs. FLASHNCE_WHEELS names another
-folder, with a wheel that was built with CUDA.
+`./dev test` builds the wheel into dist/ and installs it into build/wheel-venv before this runs. FLASHNCE_WHEELS names
+another folder, with a wheel that was built with CUDA.
 """
 import json
 import os
@@ -117,10 +117,12 @@ def test_what_it_needs_and_has_code_for(wheel, tmp_path):
     dynamic = subprocess.run(["readelf", "-d", library], check=True, capture_output=True, text=True).stdout
     needed = {name.split(".so")[0] for name in re.findall(r"\(NEEDED\).*\[(.+)\]", dynamic)}
     assert needed <= {"libc", "libm", "libstdc++", "libgcc_s", "ld-linux-x86-64", "ld-linux-aarch64"}, needed
-    information = json.loads(fresh.run(fresh.environment_with(wheel, tmp_path), tmp_path, "-m", "flashnce", "info", "--json"))
+    printed = fresh.run(fresh.environment_with(wheel, tmp_path), tmp_path, "-m", "flashnce", "info", "--json")
+    information = json.loads(printed)
     cuda = re.search(r"cuda \(runtime [\d.]+, architectures ([\d, ]+), (\d+) devices?\)", information["build"])
     if WITH_CUDA:
-        archs = re.search(r"FLASHNCE_CUDA_RELEASE_ARCHS ([\d ]+)\)", (ROOT / "cmake/cuda_arch.cmake").read_text()).group(1)
+        listed = (ROOT / "cmake/cuda_arch.cmake").read_text()
+        archs = re.search(r"FLASHNCE_CUDA_RELEASE_ARCHS ([\d ]+)\)", listed).group(1)
         assert cuda and re.split(", ?", cuda[1]) == archs.split(), information["build"]
     else:
         assert cuda is None, information["build"]

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(torch_device.name() != "hostcuda", reason="needs
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 PAIRS = [("moco", None), ("ft", None), ("ft-elementwise", None), ("ft", "union"), ("ft-elementwise", "union")]
 FLOATS = ("pos", "neg_mean", "neg_variance", "neg_min", "neg_max", "neg_log_mean_exp")
-# What makes the host wait for a GPU, or copies from it.
+# These methods make the host wait for a GPU, or copy from it.
 READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__int__", "__float__", "__index__", "__contains__")
 HARNESS = {name: getattr(c.LIBRARY, symbol) for name, symbol in (
     ("blocking_calls", "_ZN8hostcuda14blocking_callsEv"), ("reset_calls", "_ZN8hostcuda11reset_callsEv"),

@@ -26,7 +26,7 @@ from flashnce.torch import _call, _ops
 
 cpu_only = pytest.mark.skipif(not torch_device.is_cpu(), reason="what only the CPU backend promises")
 
-# Of torch.compile; "inductor" needs a C++ compiler, and Triton for a GPU.
+# The backends of torch.compile; "inductor" needs a C++ compiler, and Triton for a GPU.
 BACKENDS = ["aot_eager"]
 if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
     if not torch_device.name().startswith("cuda") or importlib.util.find_spec("triton"):
@@ -34,7 +34,7 @@ if shutil.which("c++") or shutil.which("g++") or shutil.which("clang++"):
 
 EPSILON = 2.0**-23
 UNITS = 8
-# What rounding to bfloat16 moves a number by, relatively, in the mean; at most it is twice that.
+# Rounding to bfloat16 moves a number by this, relatively, in the mean, and by twice that at most.
 BFLOAT16_UNIT = 2.0**-9
 # The same for the products that a plan says it has.
 PRODUCT_UNITS = {", bfloat16 products": BFLOAT16_UNIT, ", float16 products": 2.0**-12}
@@ -106,7 +106,8 @@ def bound(temperature: float, largest_score: float = 1.0) -> float:
 
 @functools.cache
 def product_unit(queue: torch.dtype, device: torch.device) -> float:
-    """What the products of a plan with such a queue round anchors, softmax weights and mixed rows to; 0: they do not."""
+    """What the products of a plan with such a queue round anchors, softmax weights and mixed rows to; 0: they do
+    not."""
     one = torch.ones(1, 1, device=device)
     runs = _call.plan_of(one, one.to(queue), _ops._PLAIN).describe()
     return next((unit for words, unit in PRODUCT_UNITS.items() if words in runs), 0.0)

@@ -20,7 +20,7 @@ from flashnce._options import PLAN_FIELDS, Plan
 HOSTCUDA, NO_HOSTCUDA = hostcuda_library()
 NO_GPU = pytest.mark.skipif(c.device_count(c.CUDA) > 0, reason="this machine has a GPU that the library can use")
 
-# What imports NumPy or torch fails.
+# In this program an import of NumPy or torch fails.
 WITHOUT_PACKAGES = """
 import runpy, sys
 sys.modules.update(numpy=None, torch=None)

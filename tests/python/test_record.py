@@ -79,7 +79,8 @@ def test_a_shape_that_takes_too_long_is_left_out_and_named(measured):
     (entry,) = measured["left_out"]
     assert entry["shape"] == [1000000, 100000, 100] and "operations" in entry["reason"]
     assert [cell["shape"] for cell in measured["tables"]["shapes"]] == [[5, 48, 24]]
-    assert "Left out on 1 thread, as more than 4e+10 operations a step take too long: 1000000, 100000, 100." in render.render(measured, "shapes")
+    sentence = "Left out on 1 thread, as more than 4e+10 operations a step take too long: 1000000, 100000, 100."
+    assert sentence in render.render(measured, "shapes")
 
 
 def test_types_run_or_are_named_as_missing(measured):
@@ -88,7 +89,8 @@ def test_types_run_or_are_named_as_missing(measured):
     assert peers <= cell["peers"].keys() | cell["skipped"].keys()
     assert not cell["peers"].keys() & cell["skipped"].keys()
     for name in peers & cell["peers"].keys():
-        # Of the same rounded numbers: at worst the rounding of a score's operands to bfloat16, over the temperature.
+        # The numbers are the same rounded ones: at worst a score's operands are rounded to bfloat16, over the
+        # temperature.
         exact = cell["peers"][name].get("products", "float32") == "float32"
         assert cell["peers"][name]["loss_error"] < (1e-5 if exact else 0.1), name
         assert cell["peers"][name]["dq_error"] < (1e-4 if exact else 0.1), name

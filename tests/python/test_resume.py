@@ -1,4 +1,5 @@
-"""A training run that is killed with SIGKILL, again and again, and resumed: bit for bit the run that nobody disturbed."""
+"""A training run that is killed with SIGKILL, again and again, and resumed: bit for bit the run that nobody
+disturbed."""
 
 import os
 import random

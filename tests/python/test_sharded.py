@@ -174,7 +174,7 @@ def test_the_ring_is_that_of_one_process_and_can_be_sharded_again(ranks):
     assert torch.equal(alone.queue, plain.queue) and torch.equal(alone.position, plain.position)
 
 
-# What is said where the last rank is the odd one out: on the others and on itself, in the words of both or of one.
+# The sentences where the last rank is the odd one out: on the others and on itself, in the words of both or of one.
 ERRORS = {
     "features": "ValueError: features is 13 on rank {last} and 12 on rank 0",
     "size": "ValueError: size is 95 on rank {last} and 96 on rank 0",

@@ -1,5 +1,5 @@
-"""`./dev verify-gpu` without a GPU: stages that resume, end in time and are refused; the record and its page; the command.
-Nothing here runs on a device, and nothing says that it did."""
+"""`./dev verify-gpu` without a GPU: stages that resume, end in time and are refused; the record and its page; the
+command. Nothing here runs on a device, and nothing says that it did."""
 
 from __future__ import annotations
 
@@ -109,7 +109,8 @@ def test_the_budget_ends_before_a_stage_not_in_it(context, tmp_path, capsys):
     assert not run_stages([fake("one", ran), fake("two", ran, least=5)], context, state_of(context), budget=10)
     assert ran == ["two"] and "not started" in capsys.readouterr().out
     # Behind a gate that has not been passed nothing is.
-    assert not run_stages([fake("gate", ran, gate=True), fake("three", ran, least=5)], context, state_of(context), budget=10)
+    behind = [fake("gate", ran, gate=True), fake("three", ran, least=5)]
+    assert not run_stages(behind, context, state_of(context), budget=10)
     assert ran == ["two"]
     # Cut off by the budget and not by its own time, a stage has no result, and starts anew next time.
     sleeper = program(tmp_path / "sleeper", "sleep 30\n")
@@ -182,7 +183,8 @@ def test_reports_of_programs(context, monkeypatch, tmp_path):
 def test_counts_of_a_junit_file(tmp_path):
     path = tmp_path / "a.xml"
     path.write_text(
-        '<testsuites><testsuite><testcase name="a"/><testcase name="b"><failure message="1 is not 2">\n at line 3</failure></testcase>'
+        '<testsuites><testsuite><testcase name="a"/><testcase name="b">'
+        '<failure message="1 is not 2">\n at line 3</failure></testcase>'
         '<testcase name="c"><skipped/></testcase></testsuite></testsuites>'
     )
     assert stages.junit_counts(path) == {"tests": 3, "skipped": 1, "failed": ["b"], "first": "b: 1 is not 2 at line 3"}
@@ -254,8 +256,8 @@ def test_a_made_up_record_and_its_page(tmp_path):
     assert cells and all(any(json.loads(line.strip(" ,")) == cell for line in lines if line.lstrip().startswith('{"'))
                          for cell in cells)  # fmt: skip
     page = path.with_suffix(".md").read_text()
-    for words in ("NVIDIA Example 100", "| conformance | passed", "256×65536×128", "1024×4096×64", "77", "ex2, largest error",
-                  "a \\| b", "FT, eager", "Not run: cudnn-ft (no)", "`main`"):  # fmt: skip
+    for words in ("NVIDIA Example 100", "| conformance | passed", "256×65536×128", "1024×4096×64", "77",
+                  "ex2, largest error", "a \\| b", "FT, eager", "Not run: cudnn-ft (no)", "`main`"):  # fmt: skip
         assert words in page, words
     done = subprocess.run(
         [sys.executable, "-m", "verify_gpu.render", str(path)], env={**os.environ, "PYTHONPATH": str(ROOT / "tools")}

@@ -115,7 +115,8 @@ def test_a_build_without_what_is_missing(context, monkeypatch, tmp_path):
     tools.mkdir()
     said = tmp_path / "said"
     missing = "".join(
-        f"""case "$*" in *{option}=ON*) echo 'By not providing "Find{package}.cmake" in CMAKE_MODULE_PATH'; exit 1;; esac\n"""
+        f"""case "$*" in *{option}=ON*) echo 'By not providing "Find{package}.cmake" in CMAKE_MODULE_PATH'; exit 1;; """
+        "esac\n"
         for option, package in (("FLASHNCE_TESTS", "Catch2"), ("FLASHNCE_BENCH", "benchmark"))
     )
     program(tools / "cmake", f'echo "$*" >>{said}\n{missing}')
@@ -123,7 +124,8 @@ def test_a_build_without_what_is_missing(context, monkeypatch, tmp_path):
         program(tools / name, "")
     monkeypatch.setenv("PATH", f"{tools}:/bin:/usr/bin")
     result = build.build_here(context)
-    assert result.status == runner.PASSED and result.detail == "without api_tests, gpu_bench: Catch2, benchmark not found here"
+    assert result.status == runner.PASSED
+    assert result.detail == "without api_tests, gpu_bench: Catch2, benchmark not found here"
     built, curand = said.read_text().splitlines()[-2:]
     assert "gpu_conformance" in built and not any(name in built for name in ("api_tests", "gpu_bench", "gpu_curand"))
     assert curand.endswith("--target gpu_curand")
@@ -138,7 +140,8 @@ def test_a_build_without_what_is_missing(context, monkeypatch, tmp_path):
 
 def test_libraries_that_travel(monkeypatch, tmp_path):
     library = tmp_path / "elsewhere.so"
-    program(tmp_path / "ldd", f"echo ' libbenchmark.so.1 => {library} (0x1)'; echo ' libc.so.6 => /lib/libc.so.6 (0x2)'\n")
+    lines = (f" libbenchmark.so.1 => {library} (0x1)", " libc.so.6 => /lib/libc.so.6 (0x2)")
+    program(tmp_path / "ldd", "".join(f"echo '{line}'\n" for line in lines))
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert build.libraries_of(tmp_path / "any") == [("libbenchmark.so.1", library)]
 
@@ -150,7 +153,8 @@ def entry(name: str, aggregate: str, us: float, **more) -> dict:
 def bench_program(path: Path, report: dict, code: int = 0):
     """A gpu_bench that writes a report."""
     usage = 'if [ "$1" = --help ]; then echo usage; exit 0; fi'
-    return program(path, f"{usage}\ncat >\"${{1#--benchmark_out=}}\" <<'END'\n{json.dumps(report, indent=2)}\nEND\nexit {code}\n")
+    text = json.dumps(report, indent=2)
+    return program(path, f"{usage}\ncat >\"${{1#--benchmark_out=}}\" <<'END'\n{text}\nEND\nexit {code}\n")
 
 
 def test_rates_and_cells_of_a_report(context, monkeypatch, tmp_path):
@@ -210,7 +214,8 @@ def test_a_report_that_was_cut_off():
 
 
 def test_a_program_that_found_no_device(context, monkeypatch, tmp_path):
-    none = program(tmp_path / "none", "[ $1 = --help ] && echo usage || echo 'SKIP: there is no CUDA device'\nexit 77\n")
+    script = "[ $1 = --help ] && echo usage || echo 'SKIP: there is no CUDA device'\nexit 77\n"
+    none = program(tmp_path / "none", script)
     monkeypatch.setattr(build, "programs_of", lambda _: build.Programs(bench=none))
     for said in ("no CUDA device", "does not start here: no libbenchmark"):
         for run in (benches.rates, lambda c: benches.cells(0, c)):

@@ -1,12 +1,12 @@
-// Counts the blocks of memory in use, by standing in front of the C library's allocator: exact, where its own statistics
-// include what it keeps for later. Under AddressSanitizer, which has taken that place, its count of bytes.
+// Counts the blocks of memory in use, by standing in front of the C library's allocator: exact, where its own
+// statistics include what it keeps for later. Under AddressSanitizer, which has taken that place, its count of bytes.
 #include "soak/live_blocks.h"
 
 #include <cerrno>
 #include <cstddef>
 
 #ifdef FNCE_SOAK_ASAN
-// Of sanitizer/allocator_interface.h, which GCC does not install.
+// This is declared in sanitizer/allocator_interface.h, which GCC does not install.
 extern "C" size_t __sanitizer_get_current_allocated_bytes();
 
 namespace soak {

@@ -1,4 +1,4 @@
-// What of the heap is in use.
+// Counts the part of the heap that is in use.
 #pragma once
 
 #include <cstdint>

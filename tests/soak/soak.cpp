@@ -1,5 +1,5 @@
-// Many training steps in one process: losses of changing sizes and seeds, pushes, stateless calls, the loss in steps, refused
-// calls, plans made and destroyed, one and two threads. The memory in use must be flat after the warm-up.
+// Many training steps in one process: losses of changing sizes and seeds, pushes, stateless calls, the loss in steps,
+// refused calls, plans made and destroyed, one and two threads. The memory in use must be flat after the warm-up.
 //
 //   FNCE_SOAK_STEPS=100000 soak
 #include <unistd.h>
@@ -18,8 +18,8 @@
 namespace {
 
 constexpr int64_t kMaxRows = 48, kMaxKeys = 400, kMaxFeatures = 64;
-// The sizes repeat after so many steps (seeds and contents do not), so that what is in use is the same at the end of every
-// round: what is left of a round is a leak. The first round is the warm-up.
+// The sizes repeat after so many steps (seeds and contents do not), so that what is in use is the same at the end of
+// every round: what is left of a round is a leak. The first round is the warm-up.
 constexpr int64_t kRound = 2500;
 constexpr int64_t kAllowedLive = 8, kAllowedResident = 2 << 20;
 

@@ -17,7 +17,8 @@ import gpu_cells  # noqa: E402
 import gpu_floors  # noqa: E402
 import gpu_results  # noqa: E402
 
-# The first five are such that every peer has a kernel for it (flash up to D = 256; cuDNN where device and version allow).
+# The first five are such that every peer has a kernel for it (flash up to D = 256; cuDNN where device and version
+# allow).
 PEER_SHAPES = (
     "32x65536x128", "256x65536x128", "1024x65536x128", "256x65536x256", "256x4096x128", "256x65536x512",
 )  # fmt: skip

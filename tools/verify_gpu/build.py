@@ -31,12 +31,13 @@ PROGRAMS = {
     "bench": "gpu_bench",
     "curand": "gpu_curand",
 }
-# What some programs are built with and others not, by the package that CMake looks for.
+# The programs that need a package which others do not need, by the name that CMake looks for.
 NEEDS = {"Catch2": "api", "benchmark": "bench"}
 # Shared libraries of packages, which travel with what needs them.
 CARRIED_LIBRARIES = ("libbenchmark",)
 IMITATIONS = ("hostcuda", "amx_model")  # folders of libraries whose CUDA, or AMX, is a model on the CPU
-# What pytest consists of: pure Python, so that the tests of the binding run on a machine that has only PyTorch.
+# The packages of pytest, which are pure Python, so that the tests of the binding run on a machine that has only
+# PyTorch.
 PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
 CARRIED_ARCHITECTURES = "80;90"
 
@@ -91,7 +92,7 @@ def configure(root: Path, folder: Path, architectures: str, without: set[str] = 
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     return [
         "cmake", "-S", str(root), "-B", str(folder), *generator, "-DCMAKE_BUILD_TYPE=Release", "-DFLASHNCE_CUDA=ON",
-        f"-DPython3_EXECUTABLE={sys.executable}",  # among whose packages cuRAND's header may be: PyTorch's wheels bring it along
+        f"-DPython3_EXECUTABLE={sys.executable}",  # its packages may hold cuRAND's header: PyTorch's wheels bring it
         f"-DFLASHNCE_CUDA_ARCHS={architectures}", "-DFLASHNCE_GPU_PROGRAMS=ON",
         f"-DFLASHNCE_TESTS={'OFF' if 'Catch2' in without else 'ON'}",
         f"-DFLASHNCE_BENCH={'OFF' if 'benchmark' in without else 'ON'}",
@@ -154,7 +155,8 @@ def build_here(context: Context) -> Result:
 
 
 def covers(architectures: str, device: str) -> bool:
-    """Whether code for one of the list runs on the device: of its own major number, or PTX, which the last one and 90 have."""
+    """Whether code for one of the list runs on the device: of its own major number, or PTX, which the last one and 90
+    have."""
     numbers, wanted = [int(found) for found in re.findall(r"\d+", architectures)], int(device)
     code = any(number // 10 == wanted // 10 and number <= wanted for number in numbers)
     return code or numbers[-1] <= wanted or (90 in numbers and wanted >= 90)
@@ -251,8 +253,8 @@ def prepare(root: Path, architectures: str = CARRIED_ARCHITECTURES, jobs: int | 
     if missing:
         raise SystemExit(f"verify-gpu: --prepare needs {', '.join(missing)}")
     folder = root / "build" / "carry-build"
-    # Programs use the C++ library of the machine that they run on: the one of this machine, linked into them, would need this
-    # machine's glibc.
+    # Programs use the C++ library of the machine that they run on: the one of this machine, linked into them, would
+    # need this machine's glibc.
     for command in (
         configure(root, folder, architectures),
         compile_command(folder, jobs or os.cpu_count() or 1),
@@ -267,7 +269,8 @@ def prepare(root: Path, architectures: str = CARRIED_ARCHITECTURES, jobs: int | 
     }
     manifest = pack(Programs.below(folder), root / "build" / "carry", facts)
     for name, values in manifest["files"].items():
-        print(f"{values['bytes'] / 2**20:8.1f} MiB  {name} (glibc {values['glibc']}, glibcxx {values['glibcxx']} or newer)")
+        newest = f"(glibc {values['glibc']}, glibcxx {values['glibcxx']} or newer)"
+        print(f"{values['bytes'] / 2**20:8.1f} MiB  {name} {newest}")
     total = size_of(root / "build" / "carry")
     print(f"{total / 2**20:8.1f} MiB  in build/carry")
     if total > LARGEST:

@@ -21,7 +21,7 @@ ATTRIBUTES = {
     "minor": 76,
     "shared_bytes_per_block": 97,
 }
-# What decides the results: a state or a carried build of other sources is not gone on with.
+# These sources decide the results, so a state or a carried build of other ones is not gone on with.
 SOURCES = ("CMakeLists.txt", "cmake", "include", "src", "kernels", "tests", "bench", "python")
 SUFFIXES = {".h", ".hpp", ".c", ".cpp", ".cu", ".cuh", ".py", ".txt", ".cmake", ".map", ".in"}
 

@@ -11,9 +11,9 @@
 }
 
 Stages that prove hold counts, what failed and numbers as data. Stages that measure hold "rates", "cells" (as
-bench/cuda/gpu_results.py gives them, with their floors), "gemms", "kernels" or "peers". Times are microseconds. A spread
-is {"median", "min", "max"}; that of a cell is over repetitions, each of which is the mean of at least 10 ms. The file has
-one cell a line (bench/record_text.py).
+bench/cuda/gpu_results.py gives them, with their floors), "gemms", "kernels" or "peers". Times are microseconds. A
+spread is {"median", "min", "max"}; that of a cell is over repetitions, each of which is the mean of at least 10 ms. The
+file has one cell a line (bench/record_text.py).
 """
 
 from __future__ import annotations

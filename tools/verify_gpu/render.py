@@ -184,8 +184,8 @@ def peers(record: dict) -> list[str]:
     return [
         "## Beside PyTorch",
         "",
-        "Microseconds of a whole training step of the loss, medians of interleaved rounds. Errors against float64 on the "
-        "same rounded inputs: of the loss relative, of dq of the worst row relative to its norm.",
+        "Microseconds of a whole training step of the loss, medians of interleaved rounds. Errors against float64 on "
+        "the same rounded inputs: of the loss relative, of dq of the worst row relative to its norm.",
         "",
         *lines,
     ]

@@ -101,9 +101,9 @@ def judged(done: Done, data: dict | None = None) -> Result:
 
 @dataclass(frozen=True)
 class Stage:
-    """`required`: without it nothing is verified; of the others it is enough that they did not fail. `gate`: where it fails
-    nothing else is run. Seconds: killed after `limit`, several times what it should take; not started with less than
-    `least` of a budget, about what it should take (estimates, until a record tells)."""
+    """`required`: without it nothing is verified; of the others it is enough that they did not fail. `gate`: where it
+    fails nothing else is run. Seconds: killed after `limit`, several times what it should take; not started with less
+    than `least` of a budget, about what it should take (estimates, until a record tells)."""
 
     name: str
     what: str

@@ -18,12 +18,12 @@ from .runner import FAILED, PASSED, REFUSED, SKIPPED, TIMEOUT, Context, Done, Re
 
 REPEATS = 100
 SOAK_STEPS, SOAK_SECONDS = 100_000, 150
-# The tests of the C interface by the beginning of their names, a process each: after an illegal address nothing of a process
-# works any more.
+# The tests of the C interface by the beginning of their names, a process each: after an illegal address nothing of a
+# process works any more.
 API_GROUPS = ("cuda:", "types:", "scores:", "errors:")
 SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
 SANITIZER_ERROR = 9
-# What compute-sanitizer says where the machine does not let it work.
+# compute-sanitizer says one of these where the machine does not let it work.
 REFUSALS = re.compile(
     r"(?i)(insufficient privileges|permission denied|not permitted|device not supported|is not supported|"
     r"failed to (attach|initialize)|unable to (attach|launch)|debugger.*(not|fail)|no attachable process)"
@@ -69,8 +69,8 @@ def curand(context: Context) -> Result:
 
 
 def junit_counts(path: Path) -> dict:
-    """Tests, failures and skips of a JUnit file, the names of what failed, and what the first one says. Empty of a file that
-    was not finished."""
+    """Tests, failures and skips of a JUnit file, the names of what failed, and what the first one says. Empty of a file
+    that was not finished."""
     if not path.is_file():
         return {}
     try:
@@ -175,7 +175,7 @@ def sanitizer(tool: str):
     return run
 
 
-# Of tests/python, those that take the device of support.py.
+# The tests of tests/python that take the device of support.py.
 BINDING_TESTS = ("loss", "autograd", "compile", "module", "queue", "raw_scores", "scores", "seed", "types")
 
 
@@ -216,7 +216,8 @@ def sanitizer_stage(tool: str) -> Stage:
 # What proves and is quick comes first, so that a short loan of a machine is used well.
 STAGES = [
     Stage("build", "the library and the programs for this device", build.build_stage, least=20, gate=True),
-    Stage("conformance", "instructions, conversions and draws against their host models", conformance, limit=90, least=15),
+    Stage("conformance", "instructions, conversions and draws against their host models", conformance,
+          limit=90, least=15),
     Stage("curand", "Philox words against cuRAND's", curand, limit=60, least=10),
     Stage("determinism", f"{REPEATS} repeats, the same bits", calls("determinism", "--repeats", str(REPEATS)),
           limit=90, least=15),

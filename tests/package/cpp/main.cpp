@@ -1,5 +1,5 @@
-// flashnce.hpp from two translation units: errors throw, owners move, every call does what the C call does. Run under the
-// address sanitizer too, which reports what an owner forgot to give back.
+// flashnce.hpp from two translation units: errors throw, owners move, every call does what the C call does. Run under
+// the address sanitizer too, which reports what an owner forgot to give back.
 #include <flashnce/flashnce.hpp>
 
 #include <cmath>
