@@ -146,7 +146,7 @@ enum { FNCE_REDUCTION_NONE = 0, FNCE_REDUCTION_MEAN = 1, FNCE_REDUCTION_SUM = 2 
 
 /* The precision of the products with a float32 queue. FAST is a permission: the CPU backend computes EXACT for both.
  * With a 16-bit queue a backend may round anchors and softmax weights to the queue's type, because matrix units
- * multiply two operands of one type; sums are float32 (fnce_plan_describe says which products a plan has). */
+ * multiply two operands of one type; sums are float32 (fnce_plan_info.products says which a plan has). */
 enum {
   FNCE_PRECISION_EXACT = 0, /* float32 accuracy                             */
   FNCE_PRECISION_FAST = 1   /* one 16-bit product, TF32-class: about 4e-4   */
@@ -316,11 +316,103 @@ FNCE_API void fnce_plan_destroy(fnce_plan* plan);
 /* Writes how many bytes of workspace (device memory) calls with this plan need. The content of the workspace need not
  * be set before a call, nor kept after it. */
 FNCE_API fnce_status fnce_plan_workspace(const fnce_plan* plan, size_t* bytes);
-/* What would run, and why, in words: backend, instruction set or device, tiles, tasks, workspace. Owned by the plan. "" for
- * NULL. On a GPU, FNCE_BACKEND in the environment forces the kernels of new plans: sm80 (matrix units) or plain (float32
- * products, for any number of features); plans fail where they cannot serve. FNCE_MULTIPROCESSORS cuts the work of new plans as
- * for a GPU of so many multiprocessors, where others use the rest of them. */
+/* What would run, and why, in words: fnce_plan_get_info as one line. Owned by the plan. "" for NULL. Programs read the struct:
+ * the words may change in any release. */
 FNCE_API const char* fnce_plan_describe(const fnce_plan* plan);
+
+/* fnce_plan_info.family: the kernels that a plan runs. New families get new numbers. */
+enum {
+  FNCE_FAMILY_CPU = 10,       /* vector and matrix instructions of the CPU, see cpu_isa                              */
+  FNCE_FAMILY_PLAIN = 20,     /* CUDA: float32 multiply-add, for any number of features                              */
+  FNCE_FAMILY_SM80 = 80       /* CUDA: matrix units by mma.sync, from compute capability 8.0                         */
+};
+
+/* fnce_plan_info.cpu_isa: the instruction set, one of those that FNCE_CPU_ISA names. */
+enum {
+  FNCE_CPU_ISA_NONE = 0,      /* not on a CPU                                                                        */
+  FNCE_CPU_ISA_BASELINE = 1,
+  FNCE_CPU_ISA_AVX2 = 10,
+  FNCE_CPU_ISA_AVX512 = 20,
+  FNCE_CPU_ISA_AVX512_BF16 = 21,
+  FNCE_CPU_ISA_AMX = 22,
+  FNCE_CPU_ISA_NEON = 40
+};
+
+/* fnce_plan_info.products: what both GEMMs multiply; sums are float32. */
+enum {
+  FNCE_PRODUCTS_FLOAT32 = 1,
+  FNCE_PRODUCTS_FLOAT16 = 2,
+  FNCE_PRODUCTS_BFLOAT16 = 3,
+  FNCE_PRODUCTS_FLOAT16X3 = 10,   /* a float32 queue, each number split into two of float16: three products          */
+  FNCE_PRODUCTS_FLOAT16_FAST = 11 /* a float32 queue, each number rounded to float16: one product                    */
+};
+
+/* fnce_plan_info.mixing: how negatives are mixed, equation (3). */
+enum {
+  FNCE_MIXING_NONE = 0,         /* they are not                                                                      */
+  FNCE_MIXING_SCORES = 1,       /* as scores: no mixed row is made                                                   */
+  FNCE_MIXING_WHILE_PACKED = 2, /* rows, while the pass packs them                                                   */
+  FNCE_MIXING_BEFORE_PASS = 3   /* rows, once, into the workspace                                                    */
+};
+
+/* Why a plan is what it is: fnce_plan_info.family_reason and mixing_reason. */
+enum {
+  FNCE_REASON_NONE = 0,                /* nothing better is built for this device                                    */
+  FNCE_REASON_RENORMALIZED = 10,       /* mixing: renormalised rows cannot be mixed as scores                        */
+  FNCE_REASON_PERMUTATION_GIVEN = 11,  /* mixing: the partners of a given permutation lie anywhere                   */
+  FNCE_REASON_LAMBDA_GRANULARITY = 12, /* mixing: scores have no dimensions or elements for lambda                   */
+  FNCE_REASON_FORCED = 20,             /* family: FNCE_BACKEND says so, on a CPU FNCE_CPU_ISA                        */
+  FNCE_REASON_COMPUTE_CAPABILITY = 21, /* family: the better one needs compute capability family_limit               */
+  FNCE_REASON_FEATURES = 22,           /* family: the better one goes up to family_limit features                    */
+  FNCE_REASON_SHARED_MEMORY = 23       /* family: the better one needs family_limit bytes of shared memory a block   */
+};
+
+/* What a plan runs, how its work is cut, and why. Numbers that the device does not have are 0. */
+typedef struct fnce_plan_info {
+  uint64_t struct_size;         /* sizeof(fnce_plan_info) of the caller                                               */
+  uint64_t workspace_bytes;     /* as fnce_plan_workspace                                                             */
+  int64_t n;                    /* sizes and types of the problem                                                     */
+  int64_t k;
+  int64_t d;
+  int64_t row_blocks;           /* the queries are cut into so many blocks                                            */
+  int64_t block_rows;           /* of so many queries, the last of perhaps fewer                                      */
+  int64_t column_tiles;         /* the columns are cut into so many tiles; raw columns beside premixed ones count     */
+  int64_t tile_columns;         /* of so many negatives, the last of perhaps fewer                                    */
+  int64_t tile_features;        /* D as tiles pad it                                                                  */
+  int64_t splits;               /* the tiles of a row block are shared by so many tasks; CPU: 0 without negatives     */
+  int64_t tasks;                /* row_blocks * splits: tasks of threads, or thread blocks of the main kernel         */
+  int64_t shared_memory_bytes;  /* GPU: what a thread block of the device can have                                    */
+  int64_t family_limit;         /* what family_reason speaks of                                                       */
+
+  int32_t device;               /* FNCE_CPU | FNCE_CUDA                                                               */
+  int32_t device_index;
+  int32_t family;               /* FNCE_FAMILY_*                                                                      */
+  int32_t better_family;        /* FNCE_FAMILY_*: the one that family_reason keeps away; 0: none                      */
+  int32_t family_reason;        /* FNCE_REASON_*                                                                      */
+  int32_t fallback_family;      /* FNCE_FAMILY_*: computes a call whose queue lies outside float16's range; 0: none   */
+  int32_t products;             /* FNCE_PRODUCTS_*                                                                    */
+  int32_t mixing;               /* FNCE_MIXING_*                                                                      */
+  int32_t mixing_reason;        /* FNCE_REASON_*: why scores are not mixed                                            */
+  int32_t columns;              /* FNCE_COLUMNS_*                                                                     */
+  int32_t feature_type;
+  int32_t queue_type;
+  int32_t gradient_type;
+  int32_t cpu_isa;              /* CPU: FNCE_CPU_ISA_*                                                                */
+  int32_t lanes;                /* CPU: queries in a vector                                                           */
+  int32_t threads;              /* CPU: of a call, at most                                                            */
+  int32_t compute_capability;   /* GPU: 90 is 9.0                                                                     */
+  int32_t multiprocessors;      /* GPU: that the device has                                                           */
+  int32_t planned_multiprocessors; /* GPU: that the work is cut for; others where FNCE_MULTIPROCESSORS says so        */
+  int32_t reserved;             /* 0                                                                                  */
+  char device_name[64];         /* GPU: the driver's name for it, cut off where it is longer                          */
+} fnce_plan_info;
+
+/* Tells what `plan` runs: the tiles are those of fnce_loss and fnce_partial. `size` is the caller's sizeof(fnce_plan_info); only
+ * that many bytes are written, and zeros where this library has no such field. On a GPU, FNCE_BACKEND in the environment forces
+ * the family of new plans, sm80 or plain; plans fail where it cannot serve. FNCE_MULTIPROCESSORS cuts the work of new plans as
+ * for a GPU of so many multiprocessors, where others use the rest of them.
+ * Errors: FNCE_INVALID_ARGUMENT (NULL, size below the first version's). */
+FNCE_API fnce_status fnce_plan_get_info(const fnce_plan* plan, fnce_plan_info* info, size_t size);
 
 /* Computes the loss of equation (7), and the gradients and statistics whose pointers are given, equations (8) and (9).
  *

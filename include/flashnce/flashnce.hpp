@@ -115,6 +115,12 @@ class Plan {
   }
   /* Says in words what would run, and why; the plan owns the text. */
   const char* describe() const noexcept { return fnce_plan_describe(plan_); }
+  /* The same as numbers. */
+  fnce_plan_info info() const {
+    fnce_plan_info info;
+    check(fnce_plan_get_info(plan_, &info, sizeof info));
+    return info;
+  }
   /* The layout of this plan's partials; `bytes` is the size of one. */
   fnce_layout partial_layout() const {
     fnce_layout layout;

@@ -56,13 +56,13 @@ class CudaPlan : public BackendPlan {
       : problem_(problem),
         choice_(choice),
         workspace_bytes_(Workspace(nullptr, problem_, choice_).bytes()),
-        description_(cuda::describe(problem_, choice_, caps, workspace_bytes_)) {
+        info_(info_of(problem_, choice_, caps, workspace_bytes_)) {
     const DeviceGuard guard(device());
     load_kernels();
   }
 
   uint64_t workspace_bytes() const override { return workspace_bytes_; }
-  std::string describe() const override { return description_; }
+  fnce_plan_info info() const override { return info_; }
 
   void loss(const Call& call) const override {
     const DeviceGuard guard(device());
@@ -200,7 +200,7 @@ class CudaPlan : public BackendPlan {
   const Problem problem_;
   const CudaChoice choice_;
   const uint64_t workspace_bytes_;
-  const std::string description_;
+  const fnce_plan_info info_;
 };
 
 void CudaPlan::take_rows(const void* partial, const Problem& from, int64_t first_row, void* out,

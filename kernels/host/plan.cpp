@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <sstream>
 
+#include "core/plan_info.h"
 #include "core/status.h"
 #include "core/types.h"
 #include "kernels/engines/plain/kernels.h"
@@ -108,16 +108,23 @@ int64_t least_shared_bytes(const Problem& problem, Operand operand) {
   return least;
 }
 
-// Why the matrix units cannot serve, or "".
-std::string obstacle(const Problem& problem, const DeviceCaps& caps, Operand operand) {
-  if (caps.arch() < kOldestSm80) return "the sm80 family needs compute capability 8.0";
-  if (problem.d() > sm80::kMaxFeatures)
-    return "the sm80 family goes up to " + to_text(sm80::kMaxFeatures) + " features";
+// Why the matrix units cannot serve, or FNCE_REASON_NONE.
+FamilyReason obstacle(const Problem& problem, const DeviceCaps& caps, Operand operand) {
+  if (caps.arch() < kOldestSm80) return {FNCE_REASON_COMPUTE_CAPABILITY, kOldestSm80};
+  if (problem.d() > sm80::kMaxFeatures) return {FNCE_REASON_FEATURES, sm80::kMaxFeatures};
   const int64_t needed = least_shared_bytes(problem, operand);
-  if (needed > caps.shared_bytes)
-    return "a block of this device has " + to_text(caps.shared_bytes) +
-           " bytes of shared memory, the tiles of the sm80 family need " + to_text(needed);
-  return "";
+  if (needed > caps.shared_bytes) return {FNCE_REASON_SHARED_MEMORY, needed};
+  return {FNCE_REASON_NONE, 0};
+}
+
+// The family's part of fnce_plan_info.
+void tell_family(int32_t family, const FamilyReason& reason, const DeviceCaps& caps, fnce_plan_info& info) {
+  info.family = family;
+  info.family_reason = reason.code;
+  info.family_limit = reason.limit;
+  info.shared_memory_bytes = caps.shared_bytes;
+  const bool stands_back = reason.code != FNCE_REASON_NONE && reason.code != FNCE_REASON_FORCED;
+  info.better_family = stands_back ? FNCE_FAMILY_SM80 : 0;
 }
 
 void check_device(const Problem& problem, const DeviceCaps& caps) {
@@ -131,45 +138,29 @@ void check_device(const Problem& problem, const DeviceCaps& caps) {
 
 void choose_family(const Problem& problem, const DeviceCaps& caps, Forced forced, CudaChoice& choice) {
   const Operand operand = operand_of(problem.raw());
-  const std::string reason = forced == Forced::kPlain ? "FNCE_BACKEND says so" : obstacle(problem, caps, operand);
-  if (reason.empty()) {
-    choice.family = Family::kSm80;
-    choice.operand = operand;
-    return;
+  const FamilyReason found = obstacle(problem, caps, operand);
+  const bool serves = found.code == FNCE_REASON_NONE;
+  if (forced == Forced::kSm80 && !serves) {
+    fnce_plan_info info = {};
+    tell_family(FNCE_FAMILY_PLAIN, found, caps, info);
+    throw StatusError(FNCE_UNSUPPORTED, "FNCE_BACKEND in the environment is sm80: " + family_reason_in_words(info));
   }
-  if (forced == Forced::kSm80)
-    throw StatusError(FNCE_UNSUPPORTED, "FNCE_BACKEND in the environment is sm80: " + reason);
-  choice.family = Family::kPlain;
-  choice.operand = Operand::kFloat32;
-  choice.why_plain = reason;
+  const bool packs = serves && forced != Forced::kPlain;
+  choice.family = packs ? Family::kSm80 : Family::kPlain;
+  choice.operand = packs ? operand : Operand::kFloat32;
+  choice.reason = forced == Forced::kNothing ? found : FamilyReason{FNCE_REASON_FORCED, 0};
 }
 
-const char* mixing_in_words(const Problem& problem) {
-  if (!problem.mixes_negatives()) return "negatives as they are, in the order of the queue";
-  if (problem.can_mix_scores())
-    return "negatives mixed as scores (lambda per call or row and a sampled permutation: partners share a tile, rows "
-           "are "
-           "read once)";
-  if (problem.raw().renormalize_neg)
-    return "negatives mixed once, before the pass (renormalised rows cannot be mixed as scores)";
-  if (!problem.samples_permutation())
-    return "negatives mixed once, before the pass (a given permutation has partners anywhere)";
-  return "negatives mixed once, before the pass (lambda per dimension or element cannot be mixed as scores)";
-}
-
-// Each name follows ", ": none of them is found inside another one.
-const char* products_in_words(Operand operand) {
+int32_t products_of(Operand operand) {
   switch (operand) {
-    case Operand::kFloat32: return "float32 products";
-    case Operand::kHalf: return "float16 products";
-    case Operand::kBfloat: return "bfloat16 products";
-    case Operand::kHalfSplit: return "float16x3 products (a float32 queue, split in two)";
-    case Operand::kHalfFast: return "float16-fast products (a float32 queue, rounded)";
+    case Operand::kFloat32: return FNCE_PRODUCTS_FLOAT32;
+    case Operand::kHalf: return FNCE_PRODUCTS_FLOAT16;
+    case Operand::kBfloat: return FNCE_PRODUCTS_BFLOAT16;
+    case Operand::kHalfSplit: return FNCE_PRODUCTS_FLOAT16X3;
+    case Operand::kHalfFast: return FNCE_PRODUCTS_FLOAT16_FAST;
   }
-  return "";
+  return 0;
 }
-
-const char* plural(int64_t count) { return count == 1 ? "" : "s"; }
 
 }  // namespace
 
@@ -225,28 +216,25 @@ int32_t table_blocks(const Problem& problem) {
   return table_blocks_for(problem.k());
 }
 
-std::string describe(const Problem& problem, const CudaChoice& choice, const DeviceCaps& caps,
-                     uint64_t workspace_bytes) {
-  const fnce_problem& p = problem.raw();
-  const MainLaunch& t = choice.loss;
-  std::ostringstream text;
-  text << "cuda backend, ";
-  if (choice.packs())
-    text << "sm80 family (mma.sync)";
-  else
-    text << "plain family (" << choice.why_plain << ")";
-  text << " on device " << p.device_index << " (" << caps.name << ", compute capability " << caps.cc() << ", "
-       << caps.sm_count << " SM" << plural(caps.sm_count) << "); " << p.n << " queries x " << p.k << " negatives x "
-       << p.d << " features; features in " << type_name(p.feature_type) << ", queue in " << type_name(p.queue_type)
-       << ", gradients in " << type_name(p.gradient_type) << ", " << products_in_words(choice.operand) << "; "
-       << mixing_in_words(problem) << (problem.is_union() ? ", raw negatives beside them from the same pass" : "")
-       << "; " << t.row_blocks << " row block" << plural(t.row_blocks) << " of " << t.rows << " queries x " << t.splits
-       << " split" << plural(t.splits);
-  text << " = " << t.blocks() << " block" << plural(t.blocks()) << ", tiles of " << t.keys << " negatives";
-  if (choice.sm_count != caps.sm_count)
-    text << ", as for " << choice.sm_count << " SM" << plural(choice.sm_count) << " (FNCE_MULTIPROCESSORS says so)";
-  text << "; workspace " << workspace_bytes << " bytes";
-  return text.str();
+fnce_plan_info info_of(const Problem& problem, const CudaChoice& choice, const DeviceCaps& caps,
+                       uint64_t workspace_bytes) {
+  const MainLaunch& launch = choice.loss;
+  fnce_plan_info info = problem_info(problem, FNCE_MIXING_BEFORE_PASS, workspace_bytes);
+  tell_family(choice.packs() ? FNCE_FAMILY_SM80 : FNCE_FAMILY_PLAIN, choice.reason, caps, info);
+  info.fallback_family = choice.may_fall_back() ? FNCE_FAMILY_PLAIN : 0;
+  info.products = products_of(choice.operand);
+  info.row_blocks = launch.row_blocks;
+  info.block_rows = launch.rows;
+  info.column_tiles = launch.key_tiles;
+  info.tile_columns = launch.keys;
+  info.tile_features = choice.d_padded;
+  info.splits = launch.splits;
+  info.tasks = launch.blocks();
+  info.compute_capability = caps.arch();
+  info.multiprocessors = caps.sm_count;
+  info.planned_multiprocessors = choice.sm_count;
+  caps.name.copy(info.device_name, sizeof info.device_name - 1);
+  return info;
 }
 
 }  // namespace fnce::cuda

@@ -1,7 +1,6 @@
 // Which kernels a problem runs with, and how they are cut into blocks: a pure function of the problem and the device.
 #pragma once
 #include <cstdint>
-#include <string>
 
 #include "core/problem.h"
 #include "kernels/contract/caps.h"
@@ -33,13 +32,19 @@ struct MainLaunch {
   int64_t blocks() const { return row_blocks * splits; }
 };
 
+// Why a better family does not serve, or why this one does: FNCE_REASON_* and fnce_plan_info.family_limit.
+struct FamilyReason {
+  int32_t code;
+  int64_t limit;
+};
+
 struct CudaChoice {
   Family family;
   Operand operand;
-  std::string why_plain;  // of the plain family: the reason
-  int sm_count;           // multiprocessors that the work is cut for
-  bool mixes_scores;      // the pass goes in the order of sigma
-  bool premixes;          // mixed rows are written once, before the pass
+  FamilyReason reason;
+  int sm_count;       // multiprocessors that the work is cut for
+  bool mixes_scores;  // the pass goes in the order of sigma
+  bool premixes;      // mixed rows are written once, before the pass
   int32_t premixed_type;
   int64_t premixed_stride;
   int64_t d_padded;  // features of a packed anchor
@@ -57,8 +62,8 @@ CudaChoice choose(const Problem& problem, const DeviceCaps& caps, Forced forced)
 // Blocks that fill the tables of a call: 0 where there are none to fill.
 int32_t table_blocks(const Problem& problem);
 
-// For fnce_plan_describe.
-std::string describe(const Problem& problem, const CudaChoice& choice, const DeviceCaps& caps,
-                     uint64_t workspace_bytes);
+// What fnce_plan_get_info tells of the choice.
+fnce_plan_info info_of(const Problem& problem, const CudaChoice& choice, const DeviceCaps& caps,
+                       uint64_t workspace_bytes);
 
 }  // namespace fnce::cuda

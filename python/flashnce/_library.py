@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import POINTER, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint64, c_void_p
+from ctypes import POINTER, c_char, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
 
 CPU, CUDA = 1, 2
@@ -21,6 +21,15 @@ REDUCTION = {"none": 0, "mean": 1, "sum": 2}
 PRESET = {"moco": 0, "ft": 1, "ft-elementwise": 2}
 SCORES_NONE, SCORES_MIXED, SCORES_UNMIXED = 0, 1, 2
 CHECK_PERMUTATION, CHECK_POINTERS = 1, 2
+# Of fnce_plan_info.
+FAMILY = {"cpu": 10, "plain": 20, "sm80": 80}
+CPU_ISA = {"none": 0, "baseline": 1, "avx2": 10, "avx512": 20, "avx512_bf16": 21, "amx": 22, "neon": 40}
+PRODUCTS = {"float32": 1, "float16": 2, "bfloat16": 3, "float16x3": 10, "float16_fast": 11}
+MIXING = {"none": 0, "scores": 1, "while_packed": 2, "before_pass": 3}
+REASON = {
+    "none": 0, "renormalized": 10, "permutation_given": 11, "lambda_granularity": 12,
+    "forced": 20, "compute_capability": 21, "features": 22, "shared_memory": 23,
+}  # fmt: skip
 ALIGNMENT = 256
 
 OK, INVALID_ARGUMENT, UNSUPPORTED, NO_DEVICE, DEVICE_MISMATCH = 0, 10, 20, 30, 31
@@ -156,6 +165,48 @@ class Layout(ctypes.Structure):
     ]
 
 
+class PlanInfo(ctypes.Structure):
+    """fnce_plan_info"""
+
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("workspace_bytes", c_uint64),
+        ("n", c_int64),
+        ("k", c_int64),
+        ("d", c_int64),
+        ("row_blocks", c_int64),
+        ("block_rows", c_int64),
+        ("column_tiles", c_int64),
+        ("tile_columns", c_int64),
+        ("tile_features", c_int64),
+        ("splits", c_int64),
+        ("tasks", c_int64),
+        ("shared_memory_bytes", c_int64),
+        ("family_limit", c_int64),
+        ("device", c_int32),
+        ("device_index", c_int32),
+        ("family", c_int32),
+        ("better_family", c_int32),
+        ("family_reason", c_int32),
+        ("fallback_family", c_int32),
+        ("products", c_int32),
+        ("mixing", c_int32),
+        ("mixing_reason", c_int32),
+        ("columns", c_int32),
+        ("feature_type", c_int32),
+        ("queue_type", c_int32),
+        ("gradient_type", c_int32),
+        ("cpu_isa", c_int32),
+        ("lanes", c_int32),
+        ("threads", c_int32),
+        ("compute_capability", c_int32),
+        ("multiprocessors", c_int32),
+        ("planned_multiprocessors", c_int32),
+        ("reserved", c_int32),
+        ("device_name", c_char * 64),
+    ]
+
+
 class Push(ctypes.Structure):
     """fnce_push"""
 
@@ -193,6 +244,7 @@ _PROTOTYPES = {
     "fnce_plan_destroy": (None, [c_void_p]),
     "fnce_plan_workspace": (c_int32, [c_void_p, POINTER(c_size_t)]),
     "fnce_plan_describe": (c_char_p, [c_void_p]),
+    "fnce_plan_get_info": (c_int32, [c_void_p, POINTER(PlanInfo), c_size_t]),
     "fnce_loss": (c_int32, [c_void_p, POINTER(Args), c_void_p, c_size_t, c_void_p]),
     "fnce_scale": (
         c_int32,

@@ -11,6 +11,7 @@
 #include "core/layout.h"
 #include "core/limits.h"
 #include "core/plan.h"
+#include "core/plan_info.h"
 #include "core/push.h"
 #include "core/status.h"
 #include "core/threads.h"
@@ -98,6 +99,10 @@ fnce_status fnce_plan_workspace(const fnce_plan* plan, size_t* bytes) {
 }
 
 const char* fnce_plan_describe(const fnce_plan* plan) { return plan ? plan->description.c_str() : ""; }
+
+fnce_status fnce_plan_get_info(const fnce_plan* plan, fnce_plan_info* info, size_t size) {
+  return guard([&] { fnce::init_versioned(info, size, require_plan(plan).info, fnce::kFirstPlanInfoSize, "info"); });
+}
 
 fnce_status fnce_loss(const fnce_plan* plan, const fnce_args* args, void* workspace, size_t workspace_bytes,
                       fnce_stream stream) {

@@ -34,7 +34,8 @@ class BackendPlan {
  public:
   virtual ~BackendPlan() = default;
   virtual uint64_t workspace_bytes() const = 0;
-  virtual std::string describe() const = 0;
+  // All that fnce_plan_get_info tells; core/plan_info.h has the part that is the same everywhere, and the words.
+  virtual fnce_plan_info info() const = 0;
   // fnce_loss = prep, partial, finish on a partial inside the workspace.
   virtual void loss(const Call& call) const = 0;
   virtual void prep(const Call& call, const fnce_anchors& anchors) const = 0;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/plan_info.h"
 #include "core/status.h"
 
 fnce_plan::fnce_plan(const fnce::Problem& checked_problem, const fnce::Backend& chosen_backend,
@@ -10,7 +11,8 @@ fnce_plan::fnce_plan(const fnce::Problem& checked_problem, const fnce::Backend& 
     : problem(checked_problem),
       backend(chosen_backend),
       steps(std::move(plan_of_backend)),
-      description(steps->describe()) {}
+      info(steps->info()),
+      description(fnce::describe(info)) {}
 
 namespace fnce {
 

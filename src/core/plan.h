@@ -14,7 +14,8 @@ struct fnce_plan {
   fnce::Problem problem;
   const fnce::Backend& backend;
   std::unique_ptr<fnce::BackendPlan> steps;
-  std::string description;
+  fnce_plan_info info;
+  std::string description;  // the info in words
 };
 
 namespace fnce {

@@ -1,10 +1,8 @@
 // The order of a call's steps on the CPU.
 #include "cpu/backend.h"
 
-#include <algorithm>
-#include <sstream>
-
 #include "core/layout.h"
+#include "core/plan_info.h"
 #include "core/status.h"
 #include "core/threads.h"
 #include "core/types.h"
@@ -32,7 +30,7 @@ class CpuPlan : public BackendPlan {
         workspace_bytes_(Workspace(nullptr, problem_, tiling_, tiles_, threads_).bytes()) {}
 
   uint64_t workspace_bytes() const override { return workspace_bytes_; }
-  std::string describe() const override;
+  fnce_plan_info info() const override;
 
   void loss(const Call& call) const override {
     const Workspace workspace = carve(call);
@@ -102,34 +100,22 @@ class CpuPlan : public BackendPlan {
   const uint64_t workspace_bytes_;
 };
 
-const char* mixing_in_words(const Problem& problem) {
-  if (!problem.mixes_negatives()) return "negatives as they are, in the order of the queue";
-  if (problem.can_mix_scores())
-    return "negatives mixed as scores (lambda per call or row and a sampled permutation: partners share registers, "
-           "rows are "
-           "read once)";
-  if (problem.raw().renormalize_neg)
-    return "negatives mixed while packed (renormalised rows cannot be mixed as scores)";
-  if (!problem.samples_permutation()) return "negatives mixed while packed (a given permutation has partners anywhere)";
-  return "negatives mixed while packed (lambda per dimension or element cannot be mixed as scores)";
-}
-
-std::string CpuPlan::describe() const {
-  const Tiling& t = tiling_;
-  const fnce_problem& p = problem_.raw();
-  std::ostringstream text;
-  text << "cpu backend, " << kernels_.name << " (" << t.shape.lanes
-       << " queries per vector, the best of this processor unless "
-       << "FNCE_CPU_ISA says otherwise), up to " << threads_ << (threads_ == 1 ? " thread" : " threads") << "; " << t.n
-       << " queries x " << t.k << " negatives x " << t.d << " features; features in " << type_name(p.feature_type)
-       << ", queue in " << type_name(p.queue_type) << ", gradients in " << type_name(p.gradient_type) << ", "
-       << type_name(tiles_.product_type) << " products; " << mixing_in_words(problem_)
-       << (problem_.is_union() ? ", raw negatives beside them from the same pass" : "") << "; " << t.row_blocks
-       << " row block" << (t.row_blocks == 1 ? "" : "s") << " of up to " << t.row_block << " queries x " << t.chunks
-       << " chunk" << (t.chunks == 1 ? "" : "s") << " of up to "
-       << std::min(t.k, t.chunks ? divide_up(t.key_tiles, t.chunks) * kKeyTile : 0) << " negatives = " << t.tasks()
-       << " tasks, tiles of " << kKeyTile << " negatives; workspace " << workspace_bytes_ << " bytes";
-  return text.str();
+fnce_plan_info CpuPlan::info() const {
+  fnce_plan_info info = problem_info(problem_, FNCE_MIXING_WHILE_PACKED, workspace_bytes_);
+  info.family = FNCE_FAMILY_CPU;
+  info.family_reason = forced_isa() ? FNCE_REASON_FORCED : FNCE_REASON_NONE;
+  info.products = tiles_.product_type == FNCE_BFLOAT16 ? FNCE_PRODUCTS_BFLOAT16 : FNCE_PRODUCTS_FLOAT32;
+  info.cpu_isa = cpu_isa_of(kernels_.name);
+  info.lanes = tiling_.shape.lanes;
+  info.threads = threads_;
+  info.row_blocks = tiling_.row_blocks;
+  info.block_rows = tiling_.row_block;
+  info.column_tiles = tiling_.key_tiles;
+  info.tile_columns = kKeyTile;
+  info.tile_features = tiling_.d_padded;
+  info.splits = tiling_.chunks;
+  info.tasks = tiling_.tasks();
+  return info;
 }
 
 class CpuBackend : public Backend {

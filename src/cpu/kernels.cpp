@@ -46,12 +46,14 @@ struct Choice {
       names += (names.empty() ? "" : ", ") + std::string(candidate.name);
       if (!refused || std::strcmp(candidate.name, refused) != 0) continue;
       chosen = &candidate;
+      forced = true;
       refused = nullptr;
     }
   }
 
   const std::vector<Kernels> usable;
   const Kernels* chosen;
+  bool forced = false;
   const char* refused;
   std::string names;
 };
@@ -66,6 +68,7 @@ const Choice& choice() {
 
 const Kernels& kernels() { return *choice().chosen; }
 const char* usable_isas() { return choice().names.c_str(); }
+bool forced_isa() { return choice().forced; }
 const char* refused_isa() { return choice().refused; }
 
 }  // namespace fnce::cpu

@@ -176,6 +176,8 @@ struct Kernels {
 const Kernels& kernels();
 // Names of the instruction sets that this processor has and this library is built for, worst first: "baseline, avx2".
 const char* usable_isas();
+// FNCE_CPU_ISA has chosen kernels().
+bool forced_isa();
 // The value of FNCE_CPU_ISA if it is none of them; else null.
 const char* refused_isa();
 

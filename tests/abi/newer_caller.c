@@ -38,6 +38,7 @@ static void problem_and_args(void) {
   fnce_problem p;
   fnce_args a;
   fnce_layout layout;
+  fnce_plan_info info;
   fnce_plan* plan = NULL;
   fnce_plan* other = NULL;
   size_t bytes;
@@ -63,6 +64,10 @@ static void problem_and_args(void) {
 
   memset(&layout, 0xA5, sizeof layout);
   REQUIRE(fnce_partial_layout(plan, &layout, sizeof layout) == FNCE_OK && is_zero(layout.added) && layout.bytes > 0);
+
+  memset(&info, 0xA5, sizeof info);
+  REQUIRE(fnce_plan_get_info(plan, &info, sizeof info) == FNCE_OK && is_zero(info.added) &&
+          info.workspace_bytes == bytes);
 
   p.added[1] = 1;
   refused(fnce_plan_create(&p, &other), "problem ", offsetof(fnce_problem, added) + 8);

@@ -16,6 +16,7 @@ int main(void) {
                                     (any_function)fnce_plan_destroy,
                                     (any_function)fnce_plan_workspace,
                                     (any_function)fnce_plan_describe,
+                                    (any_function)fnce_plan_get_info,
                                     (any_function)fnce_loss,
                                     (any_function)fnce_scale,
                                     (any_function)fnce_push_init,

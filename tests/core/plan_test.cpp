@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 
+#include "core/plan_info.h"
 #include "core/status.h"
 #include "support/catch.h"
 
@@ -13,9 +14,16 @@ using namespace fnce;
 
 class InventedPlan : public BackendPlan {
  public:
-  explicit InventedPlan(std::string words) : words_(std::move(words)) {}
+  InventedPlan(const Problem& problem, const char* name) : problem_(problem), name_(name) {}
   uint64_t workspace_bytes() const override { return 256; }
-  std::string describe() const override { return words_; }
+  fnce_plan_info info() const override {
+    fnce_plan_info info = problem_info(problem_, FNCE_MIXING_BEFORE_PASS, workspace_bytes());
+    info.family = FNCE_FAMILY_PLAIN;
+    info.cpu_isa = FNCE_CPU_ISA_BASELINE;
+    info.products = FNCE_PRODUCTS_FLOAT32;
+    std::strncpy(info.device_name, name_, sizeof info.device_name - 1);
+    return info;
+  }
   void loss(const Call&) const override {}
   void prep(const Call&, const fnce_anchors&) const override {}
   void partial(const Call&, const fnce_anchors&, void*) const override {}
@@ -25,7 +33,8 @@ class InventedPlan : public BackendPlan {
   void scores(const Call&, const fnce_score_buffers&) const override {}
 
  private:
-  std::string words_;
+  const Problem problem_;
+  const char* name_;
 };
 
 // Takes problems of up to max_d features on `devices` devices of a kind.
@@ -39,7 +48,7 @@ class InventedBackend : public Backend {
   bool host_memory() const override { return false; }
   std::string build_info() const override { return name_; }
   std::unique_ptr<BackendPlan> plan(const Problem& problem) const override {
-    return problem.d() <= max_d_ ? std::make_unique<InventedPlan>(name_) : nullptr;
+    return problem.d() <= max_d_ ? std::make_unique<InventedPlan>(problem, name_) : nullptr;
   }
   void scale(const ScaleCall&, fnce_stream) const override {}
   void queue_push(const fnce_push&, fnce_stream) const override {}
@@ -78,9 +87,10 @@ TEST_CASE("plan: the first backend of the device that accepts the problem is tak
   const InventedBackend fast("fast", FNCE_CUDA, 2, 512), general("general", FNCE_CUDA, 2, 1 << 20),
       host("host", FNCE_CPU, 1, 64);
   const std::array<const Backend*, 3> all = {&fast, &general, &host};
-  CHECK(make_plan(problem_on(FNCE_CUDA, 0, 128), all)->description == "fast");
-  CHECK(make_plan(problem_on(FNCE_CUDA, 1, 1000), all)->description == "general");
-  CHECK(make_plan(problem_on(FNCE_CPU, 0, 64), all)->description == "host");
+  const auto taken = [&](const Problem& problem) { return std::string(make_plan(problem, all)->info.device_name); };
+  CHECK(taken(problem_on(FNCE_CUDA, 0, 128)) == "fast");
+  CHECK(taken(problem_on(FNCE_CUDA, 1, 1000)) == "general");
+  CHECK(taken(problem_on(FNCE_CPU, 0, 64)) == "host");
 }
 
 TEST_CASE("plan: a device that is not there, or a problem nobody takes, is said in words") {

@@ -1,4 +1,4 @@
-// Which kernels a problem gets, on invented devices: family, operand, tile, splits, workspace and the words for them.
+// Which kernels a problem gets, on invented devices: family, operand, tile, splits, workspace, and what plans tell of them.
 #include "kernels/host/plan.h"
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "core/plan_info.h"
 #include "core/status.h"
 #include "kernels/engines/plain/kernels.h"
 #include "kernels/host/workspace.h"
@@ -43,10 +44,10 @@ CudaChoice choose(const fnce_problem& p, const DeviceCaps& caps, Forced forced =
   return fnce::cuda::choose(Problem(&p), caps, forced);
 }
 
-std::string words_of(const fnce_problem& p, const DeviceCaps& caps, Forced forced = Forced::kNothing) {
+fnce_plan_info told(const fnce_problem& p, const DeviceCaps& caps, Forced forced = Forced::kNothing) {
   const Problem problem(&p);
   const CudaChoice choice = fnce::cuda::choose(problem, caps, forced);
-  return describe(problem, choice, caps, Workspace(nullptr, problem, choice).bytes());
+  return info_of(problem, choice, caps, Workspace(nullptr, problem, choice).bytes());
 }
 
 bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
@@ -124,7 +125,7 @@ TEST_CASE("cuda plan: family and operand follow device, features and types") {
     CAPTURE(row.caps.name, row.d, row.type, row.precision);
     CHECK(choice.family == row.family);
     CHECK(choice.operand == row.operand);
-    CHECK(choice.why_plain.empty() == (row.family == sm80));
+    CHECK((choice.reason.code == FNCE_REASON_NONE) == (row.family == sm80));
     CHECK(choice.may_fall_back() == (row.family == sm80 && row.type == FNCE_FLOAT32));
   }
 }
@@ -179,7 +180,8 @@ TEST_CASE("cuda plan: a tile fits into the device's shared memory") {
       CHECK(sm80::shared_bytes(Operand::kHalf, sm80::tile_of(Operand::kHalf, choice.scores.tile)) <= bytes);
       rows.insert(choice.loss.rows);
     } else {
-      CHECK(holds(choice.why_plain, "bytes of shared memory, the tiles of the sm80 family need"));
+      CHECK(choice.reason.code == FNCE_REASON_SHARED_MEMORY);
+      CHECK(choice.reason.limit > bytes);
     }
   }
   // The smallest has no statistics, which fnce_scores needs.
@@ -244,7 +246,7 @@ TEST_CASE("cuda plan: mixed as scores where that is possible, else once before t
   CudaChoice choice = choose(p, kH200);
   CHECK((choice.mixes_scores && !choice.premixes));
   CHECK(choice.loss.variant == sm80::Variant::kMixed);
-  CHECK(holds(words_of(p, kH200), "negatives mixed as scores"));
+  CHECK((told(p, kH200).mixing == FNCE_MIXING_SCORES && told(p, kH200).mixing_reason == FNCE_REASON_NONE));
   p.renormalize_neg = 1;
   choice = choose(p, kH200);
   CHECK((!choice.mixes_scores && choice.premixes));
@@ -253,7 +255,8 @@ TEST_CASE("cuda plan: mixed as scores where that is possible, else once before t
   CHECK(choice.premixed_stride == 104);
   CHECK(choose(p, kT4).premixed_type == FNCE_FLOAT32);
   CHECK(choose(p, kT4).premixed_stride == 100);
-  CHECK(holds(words_of(p, kH200), "renormalised"));
+  CHECK(told(p, kH200).mixing == FNCE_MIXING_BEFORE_PASS);
+  CHECK(told(p, kH200).mixing_reason == FNCE_REASON_RENORMALIZED);
   p.scores = FNCE_SCORES_MIXED;
   CHECK(choose(p, kH200).loss.variant == sm80::Variant::kStatistics);
   p.k = 0;
@@ -292,32 +295,63 @@ TEST_CASE("cuda plan: the workspace holds the larger of its passes, and tables w
   CHECK((workspace.queue_extent && workspace.order && workspace.lambda && !workspace.premixed && !workspace.seen));
 }
 
-TEST_CASE("cuda plan: descriptions say what is multiplied, and why a plan is plain") {
+TEST_CASE("cuda plan: plans tell what is multiplied, and why a plan is plain") {
   fnce_problem p = problem_of({256, 65536, 128}, FNCE_FLOAT32);
-  const std::string words = words_of(p, kH200);
-  CHECK(holds(words, "cuda backend, sm80 family (mma.sync) on device 0 (H200, compute capability 9.0, 132 SMs)"));
-  CHECK(holds(words, "256 queries x 65536 negatives x 128 features"));
-  CHECK(holds(words, ", float16x3 products"));
-  CHECK(!holds(words, ", float16 products"));
+  fnce_plan_info info = told(p, kH200);
+  CHECK((info.family == FNCE_FAMILY_SM80 && info.family_reason == FNCE_REASON_NONE && info.better_family == 0));
+  CHECK((info.products == FNCE_PRODUCTS_FLOAT16X3 && info.fallback_family == FNCE_FAMILY_PLAIN));
+  CHECK((info.compute_capability == 90 && info.shared_memory_bytes == 227 << 10 &&
+         std::string(info.device_name) == "H200"));
+  CHECK((info.multiprocessors == 132 && info.planned_multiprocessors == 132));
   p.precision = FNCE_PRECISION_FAST;
-  CHECK(holds(words_of(p, kH200), ", float16-fast products"));
+  CHECK(told(p, kH200).products == FNCE_PRODUCTS_FLOAT16_FAST);
   p.queue_type = FNCE_FLOAT16;
-  CHECK(holds(words_of(p, kH200), ", float16 products"));
+  CHECK(told(p, kH200).products == FNCE_PRODUCTS_FLOAT16);
   p.queue_type = FNCE_BFLOAT16;
-  CHECK(holds(words_of(p, kH200), ", bfloat16 products"));
-  CHECK(!holds(words_of(p, kH200), ", float16 products"));
-  CHECK(holds(words_of(p, kT4), "plain family (the sm80 family needs compute capability 8.0)"));
-  CHECK(holds(words_of(p, kT4), ", float32 products"));
-  CHECK(holds(words_of(p, kH200, Forced::kPlain), "plain family (FNCE_BACKEND says so)"));
+  CHECK((told(p, kH200).products == FNCE_PRODUCTS_BFLOAT16 && told(p, kH200).fallback_family == 0));
+  info = told(p, kT4);
+  CHECK((info.family == FNCE_FAMILY_PLAIN && info.products == FNCE_PRODUCTS_FLOAT32 && info.fallback_family == 0));
+  CHECK((info.better_family == FNCE_FAMILY_SM80 && info.family_reason == FNCE_REASON_COMPUTE_CAPABILITY &&
+         info.family_limit == 80));
+  for (const Forced forced : {Forced::kPlain, Forced::kSm80}) {
+    info = told(p, kH200, forced);
+    CHECK(info.family == (forced == Forced::kPlain ? FNCE_FAMILY_PLAIN : FNCE_FAMILY_SM80));
+    CHECK((info.family_reason == FNCE_REASON_FORCED && info.better_family == 0 && info.family_limit == 0));
+  }
+  p.d = 513;
+  info = told(p, kH200);
+  CHECK((info.better_family == FNCE_FAMILY_SM80 && info.family_reason == FNCE_REASON_FEATURES &&
+         info.family_limit == 512));
+  p.d = 128;
+  info = told(p, {8, 0, 10, 32 << 10, "too small"});
+  CHECK((info.better_family == FNCE_FAMILY_SM80 && info.family_reason == FNCE_REASON_SHARED_MEMORY &&
+         info.shared_memory_bytes == 32 << 10 && info.family_limit > 32 << 10));
+}
+
+TEST_CASE("cuda plan: plans tell how their work is cut, and for which device") {
+  const fnce_problem p = problem_of({256, 65536, 100}, FNCE_FLOAT16);
+  for (const DeviceCaps& caps : kAll) {
+    const MainLaunch launch = choose(p, caps).loss;
+    const fnce_plan_info info = told(p, caps);
+    CAPTURE(caps.name);
+    CHECK((info.row_blocks == launch.row_blocks && info.block_rows == launch.rows && info.splits == launch.splits));
+    CHECK((info.column_tiles == launch.key_tiles && info.tile_columns == launch.keys));
+    CHECK(info.tile_features == (info.family == FNCE_FAMILY_SM80 ? 128 : 100));
+    CHECK(info.tasks == launch.blocks());
+    CHECK((info.compute_capability == caps.arch() && info.multiprocessors == caps.sm_count));
+  }
   DeviceCaps half = kH200;
   half.sm_count = 66;
   const Problem problem(&p);
-  const CudaChoice choice = fnce::cuda::choose(problem, half, Forced::kNothing);
-  const std::string cut = describe(problem, choice, kH200, 1);
-  CHECK((holds(cut, "132 SMs") && holds(cut, ", as for 66 SMs (FNCE_MULTIPROCESSORS says so)")));
-  CHECK(!holds(words_of(p, half), "FNCE_MULTIPROCESSORS"));
-  p.d = 513;
-  CHECK(holds(words_of(p, kH200), "plain family (the sm80 family goes up to 512 features)"));
+  const fnce_plan_info cut = info_of(problem, fnce::cuda::choose(problem, half, Forced::kNothing), kH200, 1);
+  CHECK((cut.multiprocessors == 132 && cut.planned_multiprocessors == 66 && cut.workspace_bytes == 1));
+  // The raw queue is passed as well where it is not what is mixed.
+  fnce_problem both = problem_of({256, 65536, 100}, FNCE_FLOAT16, FNCE_PRESET_FT_ELEMENTWISE);
+  both.columns = FNCE_COLUMNS_UNION;
+  CHECK(told(both, kH200).column_tiles * told(both, kH200).tile_columns == 2 * 65536);
+  DeviceCaps named = kH200;
+  named.name.assign(200, 'x');
+  CHECK(std::string(told(p, named).device_name) == std::string(63, 'x'));
 }
 
 TEST_CASE("cuda plan: what cannot be served is refused with a sentence") {

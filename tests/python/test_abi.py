@@ -22,6 +22,7 @@ STRUCTS = {
     "fnce_push": c.Push,
     "fnce_anchors": c.Anchors,
     "fnce_layout": c.Layout,
+    "fnce_plan_info": c.PlanInfo,
 }
 
 
@@ -70,6 +71,8 @@ def test_constants_are_those_of_the_header():
     mine |= {f"FNCE_ANCHOR_{name.upper()}": value for name, value in c.ANCHOR.items()}
     mine |= {f"FNCE_REDUCTION_{name.upper()}": value for name, value in c.REDUCTION.items()}
     mine |= {f"FNCE_PRESET_{name.upper().replace('-', '_')}": value for name, value in c.PRESET.items()}
+    for kind in ("FAMILY", "CPU_ISA", "PRODUCTS", "MIXING", "REASON"):
+        mine |= {f"FNCE_{kind}_{name.upper()}": value for name, value in getattr(c, kind).items()}
     for name in (
         "OK INVALID_ARGUMENT UNSUPPORTED NO_DEVICE DEVICE_MISMATCH WORKSPACE_TOO_SMALL OUT_OF_MEMORY DEVICE_ERROR "
         "INTERNAL_ERROR CPU CUDA FLOAT32 FLOAT16 BFLOAT16 SAMPLED GIVEN SCORES_NONE SCORES_MIXED SCORES_UNMIXED "

@@ -41,6 +41,12 @@ void require_ok(fnce_status status) {
 
 Plan::Plan(const fnce_problem& problem) { require_ok(fnce_plan_create(&problem, &plan_)); }
 
+fnce_plan_info Plan::info() const {
+  fnce_plan_info info;
+  require_ok(fnce_plan_get_info(plan_, &info, sizeof info));
+  return info;
+}
+
 size_t Plan::workspace_bytes() const {
   size_t bytes = 0;
   require_ok(fnce_plan_workspace(plan_, &bytes));

@@ -64,6 +64,7 @@ class Plan {
   Plan& operator=(const Plan&) = delete;
   const fnce_plan* get() const { return plan_; }
   size_t workspace_bytes() const;
+  fnce_plan_info info() const;
   std::string description() const { return fnce_plan_describe(plan_); }
 
  private:

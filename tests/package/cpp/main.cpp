@@ -76,6 +76,7 @@ void moves() {
   flashnce::Plan moved(std::move(first));
   EXPECT(moved.get() == handle && first.get() == nullptr);
   EXPECT(first.describe()[0] == '\0');
+  EXPECT(holds(refusal([&] { first.info(); }).second, "plan is NULL"));
   EXPECT(holds(refusal([&] { first.workspace_bytes(); }).second, "plan is NULL"));
   second = std::move(moved);  // the plan that `second` had is destroyed
   EXPECT(second.get() == handle && moved.get() == nullptr);
@@ -102,6 +103,7 @@ void losses() {
   args.dk = dk;
   flashnce::loss(plan, args, workspace);
   EXPECT(near(loss, kLoss) && dk[3] != 9 && std::strlen(plan.describe()) > 0);
+  EXPECT(plan.info().family == FNCE_FAMILY_CPU && plan.info().workspace_bytes == workspace.size());
   flashnce::scale(kRows.data(), 2, 2, 2.0f, doubled);
   EXPECT(doubled[0] == 2 && doubled[1] == 0 && doubled[2] == 2 && kRows[0] == 1);
   const float upstream[] = {0, 3};
