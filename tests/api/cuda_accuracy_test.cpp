@@ -2,7 +2,6 @@
 // range, with lambdas far outside [0, 1], with weights that float16 can hardly hold.
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstdlib>
 #include <set>
 #include <string>
@@ -61,20 +60,13 @@ struct Multiprocessors {
 };
 
 // A tile of the sm80 family: products, features as they are padded, queries of a block, negatives.
-using Tile = std::tuple<oracle::Products, int64_t, int, int>;
+using Tile = std::tuple<int32_t, int64_t, int64_t, int64_t>;
 
-// By the plan's own words; float32 products are the plain family's, which has one tile.
+// The plain family has one tile.
 void add_tile(const Case& c, std::set<Tile>& tiles) {
-  const std::string words = Plan(c.problem).description();
-  const oracle::Products products = products_of(words);
-  if (products == oracle::Products::kFloat32) return;
-  int queries = 0, negatives = 0;
-  std::sscanf(words.c_str() + words.find(" row block"), " row block%*[s ]of %d", &queries);
-  std::sscanf(words.c_str() + words.find(", tiles of "), ", tiles of %d", &negatives);
-  REQUIRE((queries > 0 && negatives > 0));
-  int64_t width = 64;
-  while (width < c.problem.d) width *= 2;
-  tiles.emplace(products, width, queries, negatives);
+  const fnce_plan_info info = Plan(c.problem).info();
+  if (info.family == FNCE_FAMILY_SM80)
+    tiles.emplace(info.products, info.tile_features, info.block_rows, info.tile_columns);
 }
 
 void scale_rows(std::vector<float>& rows, float by) {

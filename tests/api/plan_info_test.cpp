@@ -123,6 +123,7 @@ TEST_CASE("plan info: products follow the queue, not features and gradients") {
                                               : FNCE_PRODUCTS_FLOAT16X3;
         }
         CAPTURE(feature, queue, gradient, fnce_build_info());
+        CHECK((info.feature_type == feature && info.queue_type == queue && info.gradient_type == gradient));
         CHECK(info.products == expected);
       }
 }

@@ -201,14 +201,13 @@ TEST_CASE("tolerance: float16 arithmetic of rows scaled by a power of two is the
   CHECK(row == std::vector<double>{1 + 0x1p-10, 0x1p-37, 0});
 }
 
-TEST_CASE("tolerance: a description names one kind of products") {
-  CHECK(products_of("a, float32 products; b") == Products::kFloat32);
-  CHECK(products_of("a, bfloat16 products; b") == Products::kBfloat16);
-  CHECK(products_of("a, float16 products; b") == Products::kFloat16);
-  CHECK(products_of("a, float16x3 products; b") == Products::kFloat16Split);
-  CHECK(products_of("a, float16-fast products; b") == Products::kFloat16Fast);
-  CHECK_THROWS(products_of("no products"));
-  CHECK_THROWS(products_of("a, float16 products, float32 products"));
+TEST_CASE("tolerance: each code of products is one of the oracle's, and no other code is") {
+  CHECK(products_of(FNCE_PRODUCTS_FLOAT32) == Products::kFloat32);
+  CHECK(products_of(FNCE_PRODUCTS_BFLOAT16) == Products::kBfloat16);
+  CHECK(products_of(FNCE_PRODUCTS_FLOAT16) == Products::kFloat16);
+  CHECK(products_of(FNCE_PRODUCTS_FLOAT16X3) == Products::kFloat16Split);
+  CHECK(products_of(FNCE_PRODUCTS_FLOAT16_FAST) == Products::kFloat16Fast);
+  for (const int32_t code : {0, 4, 9, 12}) CHECK_THROWS(products_of(code));
 }
 
 TEST_CASE("tolerance: a planted relative error of 2e-4 in one row is rejected under split products") {

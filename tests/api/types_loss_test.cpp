@@ -192,26 +192,3 @@ TEST_CASE("types: each output alone, in every gradient type") {
     }
   }
 }
-
-TEST_CASE("types: the plan says in words which types it reads, multiplies and writes") {
-  for_every_type([&](const Types& types) {
-    const Case c = typed_case(kWays[0], 4, 32, 8, types, 75);
-    const std::string words = Plan(c.problem).description();
-    INFO(words);
-    CHECK(words.find(std::string("features in ") + type_name(types[0])) != std::string::npos);
-    CHECK(words.find(std::string("queue in ") + type_name(types[1])) != std::string::npos);
-    CHECK(words.find(std::string("gradients in ") + type_name(types[2])) != std::string::npos);
-    const oracle::Products products = products_of(words);  // exactly one
-    if (device().kind() == FNCE_CPU) {
-      if (types[1] != FNCE_BFLOAT16) CHECK(products == oracle::Products::kFloat32);
-      if (types[1] == FNCE_BFLOAT16) CHECK_FALSE(products == oracle::Products::kFloat16);
-      return;
-    }
-    // EXACT never rounds a float32 queue, and no queue is rounded to another type.
-    CHECK_FALSE(products == oracle::Products::kFloat16Fast);
-    if (types[1] == FNCE_FLOAT32) CHECK_FALSE(products == oracle::Products::kBfloat16);
-    if (types[1] != FNCE_FLOAT32) CHECK_FALSE(products == oracle::Products::kFloat16Split);
-    if (types[1] == FNCE_FLOAT16) CHECK_FALSE(products == oracle::Products::kBfloat16);
-    if (types[1] != FNCE_FLOAT16) CHECK_FALSE(products == oracle::Products::kFloat16);
-  });
-}

@@ -270,7 +270,14 @@ void ask_plan(const Scene& s) {
   require(bytes == again, "fnce_run_workspace differs from fnce_plan_workspace");
   require(bytes < uint64_t{1} << 60, "the size of the workspace has overflowed");
   require(partial_bytes(s.plan) > static_cast<size_t>(s.problem.n * s.problem.d) * 4, "a partial is smaller than O");
-  require(std::strlen(fnce_plan_describe(s.plan)) > 20, "a plan has no description");
+  fnce_plan_info info;
+  require(fnce_plan_get_info(s.plan, &info, sizeof info) == FNCE_OK, "a plan tells nothing of itself");
+  require(info.n == s.problem.n && info.k == s.problem.k && info.d == s.problem.d, "a plan has other sizes");
+  require(info.workspace_bytes == bytes, "a plan tells two workspaces");
+  require(info.tasks == info.row_blocks * info.splits, "a plan's tasks are not its blocks times its splits");
+  require(info.row_blocks * info.block_rows >= info.n, "a plan's blocks leave queries out");
+  require(info.column_tiles * info.tile_columns >= info.k, "a plan's tiles leave negatives out");
+  require(std::strstr(fnce_plan_describe(s.plan), std::to_string(bytes).c_str()), "a description lacks the workspace");
   // Nothing is read or written of arrays that are not there: the workspace is refused first.
   fnce_args args;
   require(fnce_args_init(&args, sizeof args) == FNCE_OK, "fnce_args_init refuses its own size");

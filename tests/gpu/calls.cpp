@@ -142,11 +142,11 @@ Plan::Plan(const Case& c) {
   const fnce_status status = fnce_plan_create(&problem_, &plan_);
   if (c.block_rows > 0) unsetenv("FNCE_MULTIPROCESSORS");
   check(status, "fnce_plan_create");
-  const std::string words = fnce_plan_describe(plan_), wanted = " of " + std::to_string(c.block_rows) + " queries";
-  const bool has_one_tile = words.find("plain family (") != std::string::npos || device_kind() == FNCE_CPU;
-  if (c.block_rows == 0 || has_one_tile || words.find(wanted) != std::string::npos) return;
+  FNCE_GPU_CHECK(fnce_plan_get_info(plan_, &info_, sizeof info_));
+  if (c.block_rows == 0 || info_.family != FNCE_FAMILY_SM80 || info_.block_rows == c.block_rows) return;
+  const std::string words = fnce_plan_describe(plan_);
   fnce_plan_destroy(plan_);
-  throw std::runtime_error("blocks are not" + wanted + ": " + words);
+  throw std::runtime_error("blocks are not of " + std::to_string(c.block_rows) + " queries: " + words);
 }
 
 size_t Plan::workspace_bytes() const {

@@ -43,10 +43,12 @@ class Plan {
   Plan& operator=(const Plan&) = delete;
   const fnce_plan* get() const { return plan_; }
   const fnce_problem& problem() const { return problem_; }
+  const fnce_plan_info& info() const { return info_; }
   size_t workspace_bytes() const;
 
  private:
   fnce_problem problem_;
+  fnce_plan_info info_;
   fnce_plan* plan_ = nullptr;
 };
 

@@ -15,7 +15,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <fstream>
 #include <functional>
 #include <set>
@@ -201,7 +200,7 @@ void soak(Report& report, const Options& options) {
   if (options.training) {
     c.n = 256, c.k = 16384;
     // A slower family in the same time.
-    if (std::strstr(fnce_plan_describe(Plan(c).get()), "plain family")) c.n = 64, c.k = 4096;
+    if (Plan(c).info().family == FNCE_FAMILY_PLAIN) c.n = 64, c.k = 4096;
   }
   const auto inputs = inputs_of(c);
   const Stream stream;

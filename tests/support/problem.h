@@ -65,7 +65,6 @@ class Plan {
   const fnce_plan* get() const { return plan_; }
   size_t workspace_bytes() const;
   fnce_plan_info info() const;
-  std::string description() const { return fnce_plan_describe(plan_); }
 
  private:
   fnce_plan* plan_ = nullptr;

@@ -1,9 +1,10 @@
-// Words of descriptions, and the range of a float32 queue.
+// The codes of products, and the range of a float32 queue.
 #include "support/products.h"
 
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "oracle/forward.h"
@@ -41,26 +42,18 @@ double largest_of_loss(const fnce_problem& p, const oracle::Inputs& in) {
 
 }  // namespace
 
-Products products_of(const std::string& description) {
-  static const struct {
-    const char* words;
-    Products products;
-  } all[] = {{", float32 products", Products::kFloat32},
-             {", bfloat16 products", Products::kBfloat16},
-             {", float16 products", Products::kFloat16},
-             {", float16x3 products", Products::kFloat16Split},
-             {", float16-fast products", Products::kFloat16Fast}};
-  const Products* found = nullptr;
-  for (const auto& one : all) {
-    if (description.find(one.words) == std::string::npos) continue;
-    if (found != nullptr) throw std::runtime_error("a plan names two kinds of products: " + description);
-    found = &one.products;
+Products products_of(int32_t code) {
+  switch (code) {
+    case FNCE_PRODUCTS_FLOAT32: return Products::kFloat32;
+    case FNCE_PRODUCTS_FLOAT16: return Products::kFloat16;
+    case FNCE_PRODUCTS_BFLOAT16: return Products::kBfloat16;
+    case FNCE_PRODUCTS_FLOAT16X3: return Products::kFloat16Split;
+    case FNCE_PRODUCTS_FLOAT16_FAST: return Products::kFloat16Fast;
+    default: throw std::runtime_error("a plan has products that the oracle does not know: " + std::to_string(code));
   }
-  if (found == nullptr) throw std::runtime_error("a plan does not name its products: " + description);
-  return *found;
 }
 
-Products products_of(const Case& c) { return products_of(Plan(c.problem).description()); }
+Products products_of(const Case& c) { return products_of(Plan(c.problem).info().products); }
 
 void choose_products(const Case& c, oracle::Inputs& in) {
   const fnce_problem& p = c.problem;

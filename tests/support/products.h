@@ -1,15 +1,15 @@
-// Which arithmetic a plan has chosen, by its own words, and what follows from it for the oracle.
+// Which arithmetic a plan has chosen, and what follows from it for the oracle.
 #pragma once
 
-#include <string>
+#include <cstdint>
 
 #include "oracle/oracle.h"
 #include "support/problem.h"
 
 namespace support {
 
-// Of a plan's description, which must name exactly one.
-oracle::Products products_of(const std::string& description);
+// Of FNCE_PRODUCTS_*; throws std::runtime_error for a code that is none.
+oracle::Products products_of(int32_t code);
 oracle::Products products_of(const Case& c);
 
 // Sets products, what is mixed as rows, and whether float16 holds the negatives. `inputs` has everything else.
