@@ -10,6 +10,7 @@
 
 #include "core/layout.h"
 #include "core/status.h"
+#include "kernels/contract/launch.h"
 #include "kernels/engines/plain/kernels.h"
 #include "kernels/engines/sm80/kernels.h"
 #include "kernels/host/device.h"

@@ -3,7 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include "core/status.h"
-#include "kernels/contract/kernel.h"
+#include "kernels/contract/launch.h"
 
 namespace fnce::cuda {
 namespace {

@@ -1,5 +1,5 @@
 // What the tests of kernels/rows share: a small problem with its inputs, the CPU backend through the C API as the reference, and
-// the parameters of the row kernels. Kernels run where FNCE_HOSTCUDA puts them: in host memory.
+// the parameters of the row kernels. Kernels run where tests/hostcuda puts them: in host memory.
 #pragma once
 #include <cmath>
 #include <cstdlib>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/layout.h"
+#include "kernels/contract/launch.h"
 #include "kernels/rows/kernels.h"
 #include "math/half.h"
 #include "support/check.h"

@@ -1,5 +1,5 @@
 // The check kernels. Compiled twice, by nvcc for the device and by g++ for the harness of tests/hostcuda, each in a namespace
-// of its own, so that both live in one program. Every instruction is reached through kernels/engines/sm80/atoms.cuh.
+// of its own, which the includer names by FNCE_CONFORMANCE_SIDE, so that both live in one program. Every instruction is reached through kernels/engines/sm80/atoms.cuh.
 #pragma once
 #include "gpu/draws.h"
 #include "gpu/jobs.h"
@@ -7,12 +7,6 @@
 #include "kernels/engines/sm80/atoms.cuh"
 #include "kernels/rows/reduce.cuh"
 #include "math/half.h"
-
-#if defined(FNCE_HOSTCUDA)
-#define FNCE_CONFORMANCE_SIDE on_model
-#else
-#define FNCE_CONFORMANCE_SIDE on_device
-#endif
 
 namespace fnce::conformance::FNCE_CONFORMANCE_SIDE {
 

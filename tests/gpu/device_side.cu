@@ -1,4 +1,5 @@
 // Runs the check kernels on the device.
+#define FNCE_CONFORMANCE_SIDE on_device
 #include <stdexcept>
 
 #include "gpu/checks.cuh"

@@ -1,8 +1,9 @@
-// Runs the check kernels on the harness of tests/hostcuda. Compiled with FNCE_HOSTCUDA.
+// Runs the check kernels on the harness of tests/hostcuda.
+#define FNCE_CONFORMANCE_SIDE on_model
 #include <cstdio>
 
 #include "gpu/checks.cuh"
-#include "kernels/contract/kernel.h"
+#include "hostcuda/launch.h"
 
 extern "C" int fnce_conformance_model(const fnce::conformance::Job* job, uint32_t* results, char* message,
                                       size_t size) noexcept {

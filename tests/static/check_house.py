@@ -1,5 +1,5 @@
 """House rules that a program can check: sizes, the width of lines, comments without a subject, markers of unfinished
-work, paths of one machine.
+work, paths of one machine, kernels without a harness.
 
 Files stay near 400 lines and functions near 80, so that each can be read in one sitting; the limits here leave a little
 room. The public header, the reference of the API in one piece, may be longer.
@@ -32,6 +32,8 @@ TEXT = CODE | {".abi", ".py", ".sh", ".md", ".txt", ".cmake", ".in", ".map", ".t
 MARKERS = re.compile(r"\b(" + "TO" + "DO|FIX" + "ME|X" + r"XX)\b")
 # Absolute paths that exist on somebody's machine only.
 MACHINE_PATHS = re.compile(r"(?<![\w.}/])/(?:work|root|home|tmp|opt|Users)/\w")
+# Kernels and what launches them are one text for a GPU and for tests/hostcuda, which takes CUDA's place by include path.
+HARNESS = re.compile(r"\w*hostcuda\w*", re.I)
 
 
 def without_comments(text):
@@ -113,6 +115,10 @@ def problems_of(root, source):
             yield f"{path}:{number}: path of one machine: {line.strip()[:80]} (at {place.group()})"
         if line != line.rstrip() or (source.suffix in CODE | {".py"} and "\t" in line):
             yield f"{path}:{number}: trailing space or tab"
+    if path.startswith("kernels/"):
+        for number, line in enumerate(without_comments(text).splitlines(), 1):
+            if harness := HARNESS.search(line):
+                yield f"{path}:{number}: {harness.group()}: kernels/ knows nothing of the harness"
     functions = c_functions(text) if source.suffix in CODE else python_functions(text) if source.suffix == ".py" else ()
     for number, length in functions:
         if length > FUNCTION_LINES:

@@ -1,172 +1,107 @@
 // The instructions of this family, each a function: asynchronous copies, matrix loads, matrix products, exponentials; and reads of
-// a thread's place that the compiler does not move. On the device inline PTX, and nowhere else; under tests/hostcuda their models
-// (compared with a device by tests/gpu/conformance).
+// a thread's place that the compiler does not move. Inline PTX stands here and nowhere else. tests/hostcuda/include has a file of this
+// path with their models, which tests/gpu/conformance compares with a device.
 #pragma once
 #include "kernels/contract/platform.cuh"
 
-#if defined(FNCE_HOSTCUDA)
-#include "hostcuda/atoms_model.h"
-#include "math/half.h"
-#endif
-
 namespace fnce::cuda::sm80 {
 
-#if !defined(FNCE_HOSTCUDA)
 FNCE_DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
-#endif
 
 // threadIdx.x, blockIdx.x and blockIdx.y, read where this stands: what the end of a kernel derives from them takes no registers before.
 FNCE_DEVICE int thread_read_again() {
-#if defined(FNCE_HOSTCUDA)
-  return static_cast<int>(threadIdx.x);
-#else
   int thread;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
   return thread;
-#endif
 }
 
 FNCE_DEVICE uint2 block_read_again() {
-#if defined(FNCE_HOSTCUDA)
-  return make_uint2(blockIdx.x, blockIdx.y);
-#else
   uint2 block;
   asm volatile("mov.u32 %0, %%ctaid.x; mov.u32 %1, %%ctaid.y;" : "=r"(block.x), "=r"(block.y));
   return block;
-#endif
 }
 
 // 16 bytes from global to shared memory, past the registers; zeros if not `valid`. Both addresses are multiples of 16.
 FNCE_DEVICE void cp_async_16(void* shared, const void* global, bool valid) {
-#if defined(FNCE_HOSTCUDA)
-  hostcuda::cp_async_16(shared, global, valid);
-#else
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
                : "memory");
-#endif
 }
 
 // Closes a group of this thread's copies.
-FNCE_DEVICE void cp_async_commit() {
-#if defined(FNCE_HOSTCUDA)
-  hostcuda::cp_async_commit();
-#else
-  asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
+FNCE_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // Waits until at most kLeave of this thread's groups are on their way.
 template <int kLeave>
 FNCE_DEVICE void cp_async_wait() {
-#if defined(FNCE_HOSTCUDA)
-  hostcuda::cp_async_wait(kLeave);
-#else
   asm volatile("cp.async.wait_group %0;" ::"n"(kLeave) : "memory");
-#endif
 }
 
 // Four 8x8 matrices of 16-bit elements; lane 8m + r gives the address of row r of matrix m. A lane receives elements
 // (lane/4, 2*(lane%4)) and the next of each.
 FNCE_DEVICE void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
-#if defined(FNCE_HOSTCUDA)
-  hostcuda::ldmatrix_x4(r, row);
-#else
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(shared_address(row))
                : "memory");
-#endif
 }
 
 // The same, each matrix transposed: elements (2*(lane%4), lane/4) and the one below.
 FNCE_DEVICE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
-#if defined(FNCE_HOSTCUDA)
-  hostcuda::ldmatrix_x4_trans(r, row);
-#else
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(shared_address(row))
                : "memory");
-#endif
 }
 
 // d += a b, 16x8 += 16x16 16x8, float32 sums.
 FNCE_DEVICE void mma_f16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#if defined(FNCE_HOSTCUDA)
-  hostcuda::mma_m16n8k16_f16(d, a, b0, b1);
-#else
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
 }
 
 FNCE_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#if defined(FNCE_HOSTCUDA)
-  hostcuda::mma_m16n8k16_bf16(d, a, b0, b1);
-#else
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
 }
 
 // 2^x within 2 units in the last place; results below 2^-126 are 0. NaN stays NaN.
 FNCE_DEVICE float exp2_approx(float x) {
-#if defined(FNCE_HOSTCUDA)
-  return hostcuda::exp2_approx(x);
-#else
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-#endif
 }
 
 // Two floats rounded to nearest even, `low` in the lower half.
 FNCE_DEVICE uint32_t pack_f16(float low, float high) {
-#if defined(FNCE_HOSTCUDA)
-  return float_to_half(low) | static_cast<uint32_t>(float_to_half(high)) << 16;
-#else
   uint32_t packed;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
-#endif
 }
 
 FNCE_DEVICE uint32_t pack_bf16(float low, float high) {
-#if defined(FNCE_HOSTCUDA)
-  return float_to_bfloat(low) | static_cast<uint32_t>(float_to_bfloat(high)) << 16;
-#else
   uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
-#endif
 }
 
 // The halves of pack_f16 as floats.
 FNCE_DEVICE float low_f16(uint32_t packed) {
-#if defined(FNCE_HOSTCUDA)
-  return half_to_float(static_cast<uint16_t>(packed));
-#else
   float value;
   asm("{ .reg .f16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l; }" : "=f"(value) : "r"(packed));
   return value;
-#endif
 }
 
 FNCE_DEVICE float high_f16(uint32_t packed) {
-#if defined(FNCE_HOSTCUDA)
-  return half_to_float(static_cast<uint16_t>(packed >> 16));
-#else
   float value;
   asm("{ .reg .f16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h; }" : "=f"(value) : "r"(packed));
   return value;
-#endif
 }
 
 }  // namespace fnce::cuda::sm80

@@ -207,9 +207,9 @@ class Job:
 
     def compile(self, mode, sources, output, kernels, *more):
         # `kernels` is found as kernels/ in the folder above it.
-        roots = [kernels.parent, self.source / "src", self.source / "include", self.source / "tests",
-                 self.source / "tests/hostcuda/include"]
-        command = [mode.compiler, "-std=c++20", "-DFNCE_HOSTCUDA=1", "-ffp-contract=off", *mode.flags,
+        roots = [self.source / "tests/hostcuda/include", kernels.parent, self.source / "src", self.source / "include",
+                 self.source / "tests"]
+        command = [mode.compiler, "-std=c++20", "-ffp-contract=off", *mode.flags,
                    *(f"-I{root}" for root in roots), *map(str, sources), *more, "-o", str(output)]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
