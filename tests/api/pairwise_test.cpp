@@ -1,148 +1,24 @@
-// Every pair of choices that a call can make, in about a hundred cases against the oracle: sizes around the edges of tiles, types,
-// precision, mixing and its sources, columns, anchors, reductions, statistics, outputs, where numbers and arrays lie.
+// Every pair of choices that a call can make, in about a hundred cases against the oracle.
 // FNCE_TEST_PAIRWISE_STRIDE=s runs every s-th case.
 #include <cstdlib>
-#include <string>
 #include <vector>
 
 #include "support/check.h"
 #include "support/compare.h"
-#include "support/pairwise.h"
-#include "support/random_case.h"
-
-namespace {
+#include "support/option_grid.h"
 
 using namespace support;
 
-enum Place {
-  kN,
-  kK,
-  kD,
-  kQueue,
-  kFeature,
-  kGradient,
-  kPrecision,
-  kNormalize,
-  kPos,
-  kNeg,
-  kPosSource,
-  kNegSource,
-  kPermutation,
-  kBlock,
-  kRenormalizePos,
-  kRenormalizeNeg,
-  kColumns,
-  kAnchor,
-  kReduction,
-  kScores,
-  kPointers,
-  kSkew,
-  kWeight,
-  kWant,
-  kPlaces
-};
-
-constexpr int64_t kMostProducts = 400'000;
-
-const std::vector<Parameter>& parameters() {
-  static const std::vector<int64_t> flag{0, 1}, types{FNCE_FLOAT32, FNCE_FLOAT16, FNCE_BFLOAT16},
-      granularities{0, 1, 2, 3, 4};
-  static const std::vector<Parameter> all{{"n", {1, 7, 31, 33, 64, 65, 129}},
-                                          {"k", {0, 1, 5, 16, 17, 31, 64, 65, 130}},
-                                          {"d", {1, 8, 13, 64, 65, 128, 129, 200, 257, 513}},
-                                          {"queue", types},
-                                          {"feature", types},
-                                          {"gradient", types},
-                                          {"precision", flag},
-                                          {"normalize", flag},
-                                          {"lambda_pos", granularities},
-                                          {"lambda_neg", granularities},
-                                          {"lambda_pos_source", flag},
-                                          {"lambda_neg_source", flag},
-                                          {"permutation_source", flag},
-                                          {"perm_block", {0, 16, 48}},
-                                          {"renormalize_pos", flag},
-                                          {"renormalize_neg", flag},
-                                          {"columns", {0, 1, 2}},
-                                          {"anchor", flag},
-                                          {"reduction", {0, 1, 2}},
-                                          {"scores", {0, 1, 2, 3}},
-                                          {"numbers_by_pointer", flag},
-                                          {"skew", {0, 4, 12, 16}},
-                                          {"weight", flag},
-                                          {"want", {0, 1, 2}}};  // all, the loss alone, dq alone
-  return all;
-}
-
-// The value at a place, or `open`.
-int64_t value(const Choice& row, Place place, int64_t open) {
-  return row[place] == kOpen ? open : parameters()[place].values[static_cast<size_t>(row[place])];
-}
-
-// What the header allows, and sizes that stay small.
-bool is_allowed(const Choice& row) {
-  const int64_t pos = value(row, kPos, -1), neg = value(row, kNeg, -1);
-  const auto set = [&](Place place) { return value(row, place, 0) != 0; };
-  if (pos == FNCE_LAMBDA_NONE && (set(kPosSource) || set(kRenormalizePos))) return false;
-  if (neg == FNCE_LAMBDA_NONE && (set(kNegSource) || set(kPermutation) || set(kRenormalizeNeg))) return false;
-  if (neg == FNCE_LAMBDA_NONE && value(row, kColumns, 0) == FNCE_COLUMNS_UNION) return false;
-  if (neg > FNCE_LAMBDA_NONE && value(row, kColumns, 1) == FNCE_COLUMNS_QUEUE) return false;
-  if (set(kPermutation) && set(kBlock)) return false;
-  return value(row, kN, 1) * value(row, kK, 0) * value(row, kD, 1) <= kMostProducts;
-}
-
-Case case_of(const Choice& row, uint64_t seed) {
-  const auto at = [&](Place place) { return static_cast<int32_t>(value(row, place, 0)); };
-  Case c = make_case(FNCE_PRESET_MOCO, at(kN), at(kK), at(kD));
-  fnce_problem& p = c.problem;
-  set_types(c, at(kFeature), at(kQueue), at(kGradient));
-  p.precision = at(kPrecision);
-  p.normalize = at(kNormalize);
-  p.lambda_pos = at(kPos);
-  p.lambda_neg = at(kNeg);
-  p.lambda_pos_source = at(kPosSource);
-  p.lambda_neg_source = at(kNegSource);
-  p.permutation_source = at(kPermutation);
-  p.perm_block = at(kBlock);
-  p.renormalize_pos = at(kRenormalizePos);
-  p.renormalize_neg = at(kRenormalizeNeg);
-  p.columns = at(kColumns);
-  p.anchor = at(kAnchor);
-  p.reduction = at(kReduction);
-  p.scores = at(kScores);
-  c.numbers_by_pointer = at(kPointers) != 0;
-  c.skew = static_cast<size_t>(at(kSkew));
-  if (at(kWant) == 1) c.want = {true, false, false, false, false};
-  if (at(kWant) == 2) c.want = {false, true, false, false, false};
-  c.numbers.seed = seed;
-  c.numbers.offset = 4 * seed;
-  Random random(seed);
-  fill_inputs(c, random);
-  if (at(kWeight) != 0) {
-    c.arrays.weight.resize(static_cast<size_t>(p.n));
-    for (float& weight : c.arrays.weight)
-      weight = random.chance(0.1) ? 0.0f : static_cast<float>(random.uniform(0.1, 3));
-  }
-  c.label = "case " + std::to_string(seed) + ": " + describe(c);
-  return c;
-}
-
-const CoveringArray& covering_array() {
-  static const CoveringArray array = cover_pairs(parameters(), is_allowed, 1);
-  return array;
-}
-
-}  // namespace
-
 TEST_CASE("pairwise: every pair that can occur is covered, in about a hundred cases") {
-  const CoveringArray& array = covering_array();
+  const CoveringArray& array = option_grid();
+  const std::vector<Parameter>& parameters = grid_parameters();
   // Again, by a plain look at the rows: what no row has must be impossible.
   int64_t covered = 0, all = 0;
-  for (size_t i = 0; i < kPlaces; ++i)
-    for (size_t j = i + 1; j < kPlaces; ++j) {
-      std::vector<bool> seen(parameters()[i].values.size() * parameters()[j].values.size(), false);
+  for (size_t i = 0; i < parameters.size(); ++i)
+    for (size_t j = i + 1; j < parameters.size(); ++j) {
+      std::vector<bool> seen(parameters[i].values.size() * parameters[j].values.size(), false);
       for (const Choice& row : array.rows)
-        seen[static_cast<size_t>(row[i]) * parameters()[j].values.size() + static_cast<size_t>(row[j])] = true;
+        seen[static_cast<size_t>(row[i]) * parameters[j].values.size() + static_cast<size_t>(row[j])] = true;
       for (const bool one : seen) covered += one;
       all += static_cast<int64_t>(seen.size());
     }
@@ -152,16 +28,15 @@ TEST_CASE("pairwise: every pair that can occur is covered, in about a hundred ca
   CHECK(array.impossible < 30);
   CHECK(array.rows.size() >= 90);
   CHECK(array.rows.size() <= 130);
-  for (const Choice& row : array.rows) CHECK(is_allowed(row));
+  for (const Choice& row : array.rows) CHECK(grid_allows(row));
 }
 
 TEST_CASE("pairwise: every case of the covering array against the oracle") {
   const char* text = std::getenv("FNCE_TEST_PAIRWISE_STRIDE");
   const size_t stride = text == nullptr ? 1 : std::strtoull(text, nullptr, 10);
   REQUIRE(stride >= 1);
-  const std::vector<Choice>& rows = covering_array().rows;
-  for (size_t i = 0; i < rows.size(); i += stride) {
-    const Case c = case_of(rows[i], 70000 + i);
+  for (size_t i = 0; i < option_grid().rows.size(); i += stride) {
+    const Case c = grid_case(i);
     INFO(c.label);
     FNCE_CHECK_VERDICT(check_case(c));
   }

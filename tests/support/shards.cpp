@@ -20,8 +20,6 @@ std::vector<float> slice_lambda(const std::vector<float>& lambda, int32_t granul
   return lambda;
 }
 
-using Bytes = std::vector<unsigned char>;
-
 float* floats(Bytes& partial, uint64_t offset) { return reinterpret_cast<float*>(partial.data() + offset); }
 
 // The recipe for libraries that have only MAX and SUM: no statistics.
@@ -123,6 +121,16 @@ void append(Statistics& to, const Statistics& from) {
   append(to.dq_norm, from.dq_norm);
 }
 
+void append(Outputs& to, const Outputs& from) {
+  append(to.loss, from.loss);
+  append(to.dq, from.dq);
+  append(to.dk, from.dk);
+  append(to.dtemperature_rows, from.dtemperature_rows);
+  append(to.dtemperature, from.dtemperature);
+  append(to.mixed, from.mixed);
+  append(to.unmixed, from.unmixed);
+}
+
 Outputs finish(const Case& part, const Bytes& partial) {
   const Plan plan(part.problem);
   const Call call(part);
@@ -186,31 +194,32 @@ Bytes rows_of_partial(const Bytes& partial, const Plan& plan, const Case& part, 
 
 }  // namespace
 
-Outputs run_in_steps(const Case& whole, const std::vector<int64_t>& row_counts,
-                     const std::vector<int64_t>& column_counts, Reduce reduce) {
+StepResults run_steps(const Case& whole, const std::vector<int64_t>& row_counts,
+                      const std::vector<int64_t>& column_counts, Reduce reduce) {
   const std::vector<Range> rows = ranges_of(row_counts), columns = ranges_of(column_counts);
   const Anchors anchors(whole.problem);
   prepare(whole, rows, columns[0], anchors);
-  std::vector<Bytes> partials;
+  StepResults steps;
+  steps.anchor = anchors.anchor.values();
+  steps.pos = anchors.pos.values();
+  steps.unmixed_pos = anchors.unmixed_pos.values();
   for (const Range& range : columns)
-    partials.push_back(partial_of(part_of(whole, {0, whole.problem.n}, range), anchors));
+    steps.partials.push_back(partial_of(part_of(whole, {0, whole.problem.n}, range), anchors));
   const Plan plan(part_of(whole, {0, whole.problem.n}, columns[0]).problem);
-  const fnce_layout layout = layout_of(plan);
-  const Bytes merged = reduce == Reduce::kMaxAndSum ? max_and_sum(partials, layout, whole.problem.n, whole.problem.d)
-                                                    : merge(plan, partials, reduce == Reduce::kMergeInPlace);
-  Outputs all;
+  steps.layout = layout_of(plan);
+  steps.merged = reduce == Reduce::kMaxAndSum
+                     ? max_and_sum(steps.partials, steps.layout, whole.problem.n, whole.problem.d)
+                     : merge(plan, steps.partials, reduce == Reduce::kMergeInPlace);
   for (const Range& range : rows) {
     const Case part = part_of(whole, range, columns[0]);
-    const Outputs out = finish(part, rows_of_partial(merged, plan, part, range));
-    append(all.loss, out.loss);
-    append(all.dq, out.dq);
-    append(all.dk, out.dk);
-    append(all.dtemperature_rows, out.dtemperature_rows);
-    append(all.dtemperature, out.dtemperature);
-    append(all.mixed, out.mixed);
-    append(all.unmixed, out.unmixed);
+    append(steps.outputs, finish(part, rows_of_partial(steps.merged, plan, part, range)));
   }
-  return all;
+  return steps;
+}
+
+Outputs run_in_steps(const Case& whole, const std::vector<int64_t>& row_counts,
+                     const std::vector<int64_t>& column_counts, Reduce reduce) {
+  return run_steps(whole, row_counts, column_counts, reduce).outputs;
 }
 
 }  // namespace support

@@ -20,10 +20,22 @@ Case part_of(const Case& whole, Range rows, Range columns);
 
 fnce_layout layout_of(const Plan& plan);
 
+// What the steps of a call leave behind them, in host memory.
+using Bytes = std::vector<unsigned char>;
+struct StepResults {
+  std::vector<float> anchor, pos, unmixed_pos;  // of fnce_prep
+  std::vector<Bytes> partials;                  // of every column range
+  Bytes merged;
+  fnce_layout layout;  // of the partials
+  Outputs outputs;     // concatenated in row order
+};
+
 // The whole call in steps: every row range prepares its anchors, every column range makes a partial for all rows, the
-// partials are reduced, every row range finishes. Outputs are concatenated in row order; reduction must be NONE where there
-// are several row ranges.
+// partials are reduced, every row range finishes. Reduction must be NONE where there are several row ranges.
 enum class Reduce { kMerge, kMergeInPlace, kMaxAndSum };
+StepResults run_steps(const Case& whole, const std::vector<int64_t>& row_counts,
+                      const std::vector<int64_t>& column_counts, Reduce reduce);
+// The outputs of these steps.
 Outputs run_in_steps(const Case& whole, const std::vector<int64_t>& row_counts,
                      const std::vector<int64_t>& column_counts, Reduce reduce);
 
