@@ -47,6 +47,7 @@ RULES = [
     ("tests/gpu/", ["tests/gpu/", "tests/support/", "tests/oracle/", "tests/hostcuda/", "kernels/", "src/core/", "src/math/",
                     PUBLIC]),
     ("tests/bench/", ["tests/bench/", "tests/hostcuda/", "bench/"]),
+    ("tests/bits/", ["tests/bits/", "tests/support/", PUBLIC]),
     ("tests/abi/", ["tests/abi/", PUBLIC]),
     ("tests/fuzz/", ["tests/fuzz/", PUBLIC]),
     ("tests/soak/", ["tests/soak/", PUBLIC]),
