@@ -8,29 +8,23 @@ one-sided as these if the builds were equally fast. A build compared with itself
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
-import os
-import shutil
 import statistics
-import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 from session import sizes, work
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+from revisions import NAMES, RevisionError, build, commit_of, configure, library_in  # noqa: E402
+
 PRESETS = ("moco", "ft", "ft-elementwise")
 TYPES = ("float32", "bfloat16", "float16")
 ROUNDS, QUICK_ROUNDS = 21, 7
 CONFIDENCE = 0.95
-NAMES = ("libflashnce.so", "libflashnce.dylib")
-
-
-class CompareError(Exception):
-    """The other build cannot be found or made."""
 
 
 def sign_test(ratios: list[float]) -> float:
@@ -52,47 +46,19 @@ def median_interval(values: list[float], confidence: float = CONFIDENCE) -> tupl
     return ordered[depth], ordered[count - 1 - depth]
 
 
-def library_in(folder: Path) -> Path | None:
-    """Of a build folder or an installation."""
-    places = [folder / inside / name for inside in ("src", "lib", "") for name in NAMES]
-    return next((place for place in places if place.is_file()), None)
-
-
 def built(revision: str) -> Path:
     """The library of a commit, from a build folder of its own that is kept."""
-
-    def git(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True)
-
-    found = git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
-    if found.returncode != 0:
-        raise CompareError(f"{revision} is no file, no folder and no revision of this repository")
-    commit = found.stdout.decode().strip()
+    commit = commit_of(revision)
     folder = ROOT / "build" / f"compare-{commit[:12]}"
     library = library_in(folder)
     if library is not None:
         return library
     print(f"building {revision} ({commit[:12]})", flush=True)
-    source = folder / "source"
-    shutil.rmtree(folder, ignore_errors=True)
-    with tarfile.open(fileobj=io.BytesIO(git("archive", commit).stdout)) as archive:
-        # Newer versions of Python ask for a filter, older ones do not know it.
-        archive.extractall(source, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
-    beside = Path(sys.executable).parent / "cmake"
-    cmake = str(beside) if beside.is_file() else "cmake"
-    options = ["-G", "Ninja"] if shutil.which("ninja") else []
-    options += ["-DCMAKE_BUILD_TYPE=Release", "-DFLASHNCE_TESTS=OFF", "-DFLASHNCE_BENCH=OFF"]
-    jobs = str(len(os.sched_getaffinity(0)))
-    for command in (
-        [cmake, "-S", str(source), "-B", str(folder), *options],
-        [cmake, "--build", str(folder), "--target", "flashnce", "-j", jobs],
-    ):
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode != 0:
-            raise CompareError(f"{revision} does not build:\n{done.stdout[-3000:]}")
+    configure(revision, folder, ["-DFLASHNCE_TESTS=OFF", "-DFLASHNCE_BENCH=OFF"])
+    build(revision, folder, "flashnce")
     library = library_in(folder)
     if library is None:
-        raise CompareError(f"the build of {revision} has made no {NAMES[0]}")
+        raise RevisionError(f"the build of {revision} has made no {NAMES[0]}")
     return library
 
 
@@ -104,7 +70,7 @@ def library_of(other: str) -> Path:
     if path.is_dir():
         library = library_in(path)
         if library is None:
-            raise CompareError(f"{other} has no {NAMES[0]}, nor have its src and lib")
+            raise RevisionError(f"{other} has no {NAMES[0]}, nor have its src and lib")
         return library.resolve()
     return built(other)
 
@@ -175,7 +141,7 @@ def run(options: argparse.Namespace) -> int:
     """The exit status."""
     try:
         other = library_of(options.compare)
-    except CompareError as error:
+    except RevisionError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
     cells = measured(options, other)
