@@ -3,9 +3,9 @@
 usage: compare_bits.py [--this FOLDER] OTHER
 
 One program, tests/bits/result_bits of this tree, prints a digest of every array that a few hundred cases write: the
-covering array of the options, sizes that reach several chunks and row blocks, random cases, values that are not finite, each
-through the loss and its steps; the queue, the backward pass. It runs with this tree's library and with the other one in its
-place, once per instruction set of this machine and per family of kernels on the harness of tests/hostcuda.
+covering array of the options, sizes that reach several chunks and row blocks, random cases, values that are not finite,
+each through the loss and its steps; the queue, the backward pass. It runs with this tree's library and with the other
+one in its place, once per instruction set of this machine and per family of kernels on the harness of tests/hostcuda.
 
 OTHER is a revision, which is built in a folder of its own, or a build folder. Ends with 0 where no bit differs, with 1
 where one does or where only one of the builds can run something, with 2 where there is nothing to compare.

@@ -21,7 +21,7 @@ REDUCTION = {"none": 0, "mean": 1, "sum": 2}
 PRESET = {"moco": 0, "ft": 1, "ft-elementwise": 2}
 SCORES_NONE, SCORES_MIXED, SCORES_UNMIXED = 0, 1, 2
 CHECK_PERMUTATION, CHECK_POINTERS = 1, 2
-# Of fnce_plan_info.
+# The codes of fnce_plan_info.
 FAMILY = {"cpu": 10, "plain": 20, "sm80": 80}
 CPU_ISA = {"none": 0, "baseline": 1, "avx2": 10, "avx512": 20, "avx512_bf16": 21, "amx": 22, "neon": 40}
 PRODUCTS = {"float32": 1, "float16": 2, "bfloat16": 3, "float16x3": 10, "float16_fast": 11}

@@ -13,7 +13,8 @@ namespace fnce {
 // sizeof(fnce_plan_info) of the first version; pinned.
 constexpr size_t kFirstPlanInfoSize = 256;
 
-// The part that follows from the problem alone. `row_mixing` is the backend's FNCE_MIXING_* where scores cannot be mixed.
+// The part that follows from the problem alone. `row_mixing` is the backend's FNCE_MIXING_* where scores cannot be
+// mixed.
 fnce_plan_info problem_info(const Problem& problem, int32_t row_mixing, uint64_t workspace_bytes);
 
 // FNCE_CPU_ISA_* of the name that FNCE_CPU_ISA has for it; FNCE_CPU_ISA_NONE if it has none.

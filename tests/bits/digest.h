@@ -1,5 +1,5 @@
-// 64-bit digests of results. Two arrays with the same digest have the same bits, NaN apart: one value, whatever its sign and
-// payload, because no result promises them.
+// 64-bit digests of results. Two arrays with the same digest have the same bits, NaN apart: a NaN counts as
+// one value, whatever its sign and payload, because no result promises them.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Losses: the grid of options, sizes that reach several chunks and row blocks, random cases, values that are not finite.
+// Losses: the grid of options, sizes that reach several chunks and row blocks, random cases, values that are not
+// finite.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

@@ -1,5 +1,5 @@
-// The queue and the backward pass: all element types, a batch that wraps around and one longer than the queue, values that are not
-// finite among them.
+// The queue and the backward pass: all element types, a batch that wraps around and one longer than the queue, values
+// that are not finite among them.
 #include <cmath>
 
 #include "bits/cases.h"

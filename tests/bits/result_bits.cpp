@@ -1,9 +1,9 @@
-// Prints digests of what the loaded library computes, one line a case: its words, a bar, and name=digest of every array that it
-// wrote. tools/compare_bits.py runs it with two libraries and compares the lines. It needs nothing but the public header's
-// functions, so that an older or a newer library can be loaded in place of its own.
+// Prints digests of what the loaded library computes, one line a case: its words, a bar, and name=digest of every array
+// that it wrote. tools/compare_bits.py runs it with two libraries and compares the lines. It needs nothing but the
+// public header's functions, so that an older or a newer library can be loaded in place of its own.
 //
-// The environment chooses what is run: FNCE_TEST_DEVICE, FNCE_TEST_HOSTCUDA, FNCE_CPU_ISA, FNCE_BACKEND. Ends with 77 where the
-// library has no such thing on this machine.
+// The environment chooses what is run: FNCE_TEST_DEVICE, FNCE_TEST_HOSTCUDA, FNCE_CPU_ISA, FNCE_BACKEND. The program
+// ends with 77 where the library has no such thing on this machine.
 #include <dlfcn.h>
 
 #include <cstdio>

@@ -32,7 +32,8 @@ TEXT = CODE | {".abi", ".py", ".sh", ".md", ".txt", ".cmake", ".in", ".map", ".t
 MARKERS = re.compile(r"\b(" + "TO" + "DO|FIX" + "ME|X" + r"XX)\b")
 # Absolute paths that exist on somebody's machine only.
 MACHINE_PATHS = re.compile(r"(?<![\w.}/])/(?:work|root|home|tmp|opt|Users)/\w")
-# Kernels and what launches them are one text for a GPU and for tests/hostcuda, which takes CUDA's place by include path.
+# Kernels and what launches them are one text for a GPU and for tests/hostcuda, which takes CUDA's place by include
+# path.
 HARNESS = re.compile(r"\w*hostcuda\w*", re.I)
 
 
