@@ -19,8 +19,12 @@ first_program() {
   return 1
 }
 
+# Stages that have no result to build on: the failed ones, and those left out because of them. Filled where KEEP_GOING is set.
+declare -A BROKEN=()
+FAILED=() LEFT_OUT=()
+
 # stage NAME COMMAND...: runs the command with its output in build/logs/NAME.log, prints one line with the time it took;
-# on failure the end of the log, and the end of everything.
+# on failure the end of the log, and the end of everything, unless KEEP_GOING is set.
 stage() {
   local name=$1 log start status=0
   shift
@@ -38,9 +42,35 @@ stage() {
     echo "---- the end of ${log#"$ROOT"/} ----"
     # Without ctest's lines on what went well.
     grep -v -E '^ +Start +[0-9]+:|Test +#[0-9]+: .* Passed +[0-9.]+ sec' "$log" | tail -n 80
+    if [[ -n ${KEEP_GOING:-} ]]; then
+      BROKEN[$name]=1
+      FAILED+=("$name (${log#"$ROOT"/})")
+      return 0
+    fi
     if declare -F on_failure >/dev/null; then on_failure; fi
     exit 1
   fi
+}
+
+# after STAGE FUNCTION NAME [ARGUMENTS...]: calls the function, whose stage is NAME, if STAGE has not failed; else says so.
+after() {
+  local needed=$1 name=$3
+  shift
+  if [[ -n ${BROKEN[$needed]:-} ]]; then
+    printf '%-44s left out: needs "%s"\n' "$name" "$needed"
+    BROKEN[$name]=1
+    LEFT_OUT+=("$name")
+    return 0
+  fi
+  "$@"
+}
+
+# What failed and what was left out, in words; fails if there is anything.
+report_failures() {
+  local name
+  for name in "${FAILED[@]}"; do echo "failed: $name"; done
+  for name in "${LEFT_OUT[@]}"; do echo "left out: $name"; done
+  [[ ${#FAILED[@]} -eq 0 ]]
 }
 
 # The system's CMake, or the one of .venv where that is too old.

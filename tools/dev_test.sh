@@ -3,7 +3,7 @@ RESULTS=$ROOT/build/results
 
 help_test() {
   cat <<'TEXT'
-usage: ./dev test [--quick | --full | --long]
+usage: ./dev test [--quick | --full | --long] [--keep-going]
 
   --quick   format, release build with its tests, Python tests, the wheel in an environment of its own: under 5 minutes
   --full    (default) that, the long tests, every instruction set, arm64 under emulation, address, undefined-behaviour
@@ -11,6 +11,7 @@ usage: ./dev test [--quick | --full | --long]
   --long    the full tier with ten times as many random cases, 10^6 fuzzing runs and 10^5 steps of soak
 
 Stops at the first failing stage and prints the end of its log. The last line counts the tests of all stages.
+With --keep-going the other stages run, too, but for those that need what has failed, and the end lists all failures.
 
   FNCE_TEST_CASES=N, FNCE_TEST_SEED=N   how many random cases, and from which seed
   FNCE_TEST_DEVICE=cpu                  the device that the tests of the C interface run on
@@ -52,10 +53,10 @@ demo_smoke() {
 test_quick() {
   stage "format" format_check
   build_preset release ""
-  ctest_stage "tests release" release -L quick
-  pytest_stage "tests python" -m "not full" tests/python
+  after "build release" ctest_stage "tests release" release -L quick
+  after "build release" pytest_stage "tests python" -m "not full" tests/python
   stage "wheel" install_wheel
-  pytest_stage "tests wheel" tests/package/test_wheel.py
+  after "wheel" pytest_stage "tests wheel" tests/package/test_wheel.py
 }
 
 # The cross build's tests; where these packages do not exist, or the machine is arm64 itself, there is nothing to do.
@@ -65,61 +66,72 @@ test_arm64() {
     return 0
   fi
   build_preset arm64 "all"
-  FNCE_TEST_CASES=50 ctest_stage "tests arm64 emulated" arm64 -L '^quick$' -E fork
+  FNCE_TEST_CASES=50 after "build arm64" ctest_stage "tests arm64 emulated" arm64 -L '^quick$' -E fork
 }
 
 # What a release holds, where nvcc is there to build it.
 test_cuda_wheel() {
-  if ! grep -q '^CMAKE_CUDA_COMPILER:' build/release/CMakeCache.txt; then
+  if ! grep -qs '^CMAKE_CUDA_COMPILER:' build/release/CMakeCache.txt; then
     echo "wheel with CUDA, registers and instructions of kernels: not built or checked here (needs nvcc)"
     return 0
   fi
   stage "wheel with CUDA" build_wheel ON build/dist-cuda
-  FLASHNCE_WHEELS=build/dist-cuda pytest_stage "tests wheel with CUDA" tests/package/test_wheel.py -k "not known_loss"
+  FLASHNCE_WHEELS=build/dist-cuda after "wheel with CUDA" pytest_stage "tests wheel with CUDA" tests/package/test_wheel.py -k "not known_loss"
 }
 
 # test_full CASES FUZZ_RUNS SOAK_STEPS
 test_full() {
   FNCE_TEST_CASES=${FNCE_TEST_CASES:-$1} FNCE_TEST_SEED=${FNCE_TEST_SEED:-100001} \
-    ctest_stage "tests long grid" release -R "randomised grid"
-  ctest_stage "tests instruction sets" release -L full
-  pytest_stage "tests python full" -m full tests/python
-  FNCE_SOAK_STEPS=$3 ctest_stage "soak" release -L long
+    after "build release" ctest_stage "tests long grid" release -R "randomised grid"
+  after "build release" ctest_stage "tests instruction sets" release -L full
+  after "build release" pytest_stage "tests python full" -m full tests/python
+  FNCE_SOAK_STEPS=$3 after "build release" ctest_stage "soak" release -L long
   pytest_stage "tests sdist" tests/package/test_sdist.py
   test_cuda_wheel
   test_arm64
   build_preset asan ""
-  ctest_stage "tests asan ubsan" asan -L quick
+  after "build asan" ctest_stage "tests asan ubsan" asan -L quick
   build_preset tsan "api_tests cpu_tests cuda_tests hostcuda_selftest hostcuda_planted flashnce_hostcuda"
   # The pool is tested across a fork as well.
-  TSAN_OPTIONS=die_after_fork=0 ctest_stage "tests tsan" tsan -R "api_tests|cpu_tests|cuda_tests|hostcuda"
+  TSAN_OPTIONS=die_after_fork=0 after "build tsan" \
+    ctest_stage "tests tsan" tsan -R "api_tests|cpu_tests|cuda_tests|hostcuda"
   build_preset fuzz "fuzz_one_call fuzz_sequence"
-  stage "fuzzing" python3 tests/fuzz/run.py --build build/fuzz --runs "$2"
-  stage "demo in short" demo_smoke --steps 40 --limit 2000 --queue-size 1024 --no-progress
+  after "build fuzz" stage "fuzzing" python3 tests/fuzz/run.py --build build/fuzz --runs "$2"
+  after "build release" stage "demo in short" demo_smoke --steps 40 --limit 2000 --queue-size 1024 --no-progress
   build_preset release "" -DFLASHNCE_BENCH=ON
-  ctest_stage "tests bench" release -L bench
-  stage "bench in short" bench_program --rounds 1 --shapes 32x4096x64 --threads 1 --no-memory
-  stage "bench compare in short" bench_program --compare build/release --rounds 6 --shapes 32x4096x64 --threads 1
+  after "build release" ctest_stage "tests bench" release -L bench
+  after "build release" stage "bench in short" \
+    bench_program --rounds 1 --shapes 32x4096x64 --threads 1 --no-memory
+  after "build release" stage "bench compare in short" \
+    bench_program --compare build/release --rounds 6 --shapes 32x4096x64 --threads 1
 }
 
 cmd_test() {
-  local tier=full
-  case ${1:-} in
-    "") ;;
-    --quick | --full | --long) tier=${1#--} ;;
-    *) die "test takes --quick, --full or --long, not '$1'" ;;
-  esac
+  local tier=full argument
+  KEEP_GOING=
+  for argument in "$@"; do
+    case $argument in
+      --quick | --full | --long) tier=${argument#--} ;;
+      --keep-going) KEEP_GOING=1 ;;
+      *) die "test takes --quick, --full or --long, and --keep-going, not '$argument'" ;;
+    esac
+  done
   if [[ $tier == quick ]]; then setup_system base test; else setup_system base test analysis demo arm64; fi
   setup_python
   rm -rf "$RESULTS"
   mkdir -p "$RESULTS"
   on_failure() { print_results || true; }
+  # A stage's program may take the signal for itself and fail.
+  trap 'exit 130' INT
   SECONDS=0
   test_quick
   case $tier in
     full) test_full 4000 40000 5000 ;;
     long) test_full 40000 500000 100000 ;;
   esac
-  printf '%-44s %s %7.1f s\n' "all of it" "ok    " "$SECONDS"
-  print_results
+  printf '%-44s %s %7.1f s\n' "all of it" "$([[ ${#FAILED[@]} -eq 0 ]] && echo "ok    " || echo "FAILED")" "$SECONDS"
+  local status=0
+  report_failures || status=1
+  print_results || status=1
+  return "$status"
 }
