@@ -16,8 +16,6 @@ from importlib import metadata
 from . import __version__
 from . import _library as c
 
-TYPES = {"float32": c.FLOAT32, "float16": c.FLOAT16, "bfloat16": c.BFLOAT16}
-DEVICES = {"cpu": c.CPU, "cuda": c.CUDA}
 # Shown where they are set: they change what the lines above them say.
 VARIABLES = (
     "FNCE_CPU_ISA",
@@ -27,8 +25,6 @@ VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "FLASHNCE_LIBRARY",
 )
-# How a plan names its device.
-GPU = re.compile(r"on device \d+ \((.+?, compute capability [\d.]+, \d+ SMs?)\)")
 
 
 def _installed(package: str) -> str | None:
@@ -54,12 +50,13 @@ def cuda_devices() -> list[str]:
         problem.n = problem.k = problem.d = 1
         problem.device, problem.device_index = c.CUDA, index
         try:
-            runs, _ = plan_of(problem)
+            _, info = plan_of(problem)
         except (RuntimeError, ValueError) as error:
             lines.append(str(error))
         else:
-            found = GPU.search(runs)
-            lines.append(found[1] if found else runs)
+            name, capability = info.device_name.decode(errors="replace"), info.compute_capability
+            sms = f"{info.multiprocessors} SM" + "s" * (info.multiprocessors != 1)
+            lines.append(f"{name}, compute capability {capability // 10}.{capability % 10}, {sms}")
     return lines
 
 
@@ -68,7 +65,7 @@ def library_info() -> dict:
         "version": __version__,
         "library": str(c.PATH),
         "build": c.LIBRARY.fnce_build_info().decode(),
-        "devices": {name: c.device_count(code) for name, code in DEVICES.items()},
+        "devices": {name: c.device_count(code) for name, code in c.DEVICES.items()},
         "cuda_devices": cuda_devices(),
         "threads": c.LIBRARY.fnce_get_threads(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
@@ -77,13 +74,12 @@ def library_info() -> dict:
     }
 
 
-def plan_of(problem: c.Problem) -> tuple[str, int]:
-    """What a plan says would run, and the bytes of its workspace."""
-    plan, size = ctypes.c_void_p(), ctypes.c_size_t()
+def plan_of(problem: c.Problem) -> tuple[str, c.PlanInfo]:
+    """What would run, in words and in numbers."""
+    plan = ctypes.c_void_p()
     c.check(c.LIBRARY.fnce_plan_create(problem, ctypes.byref(plan)))
     try:
-        c.check(c.LIBRARY.fnce_plan_workspace(plan, ctypes.byref(size)))
-        return c.LIBRARY.fnce_plan_describe(plan).decode(), size.value
+        return c.LIBRARY.fnce_plan_describe(plan).decode(), c.plan_info(plan)
     finally:
         c.LIBRARY.fnce_plan_destroy(plan)
 
@@ -100,7 +96,7 @@ def defect() -> str | None:
 
 
 def plan_info(options: argparse.Namespace, on: tuple[str, int]) -> dict:
-    """What fnce_loss would do for the shape on a device, and the memory that it asks for.
+    """What fnce_loss would do for the shape on a device: the preset, the fields of fnce_plan_info, and those in words.
 
     Raises:
         ValueError: the library refuses the problem; the sentence is the library's.
@@ -109,16 +105,12 @@ def plan_info(options: argparse.Namespace, on: tuple[str, int]) -> dict:
     problem = c.new_problem(options.preset)
     problem.n, problem.k, problem.d = n, k, d
     kind, problem.device_index = on
-    problem.device = DEVICES[kind]
-    problem.feature_type, problem.queue_type = TYPES[options.feature_type], TYPES[options.queue_type]
-    problem.gradient_type = TYPES[options.gradient_type]
+    problem.device = c.DEVICES[kind]
+    problem.feature_type, problem.queue_type = c.TYPES[options.feature_type], c.TYPES[options.queue_type]
+    problem.gradient_type = c.TYPES[options.gradient_type]
     problem.threads = options.threads
-    runs, workspace_bytes = plan_of(problem)
-    return {
-        "n": n, "k": k, "d": d, "preset": options.preset, "device": kind, "device_index": problem.device_index,
-        "feature_type": options.feature_type, "queue_type": options.queue_type, "gradient_type": options.gradient_type,
-        "runs": runs, "workspace_bytes": workspace_bytes,
-    }  # fmt: skip
+    runs, info = plan_of(problem)
+    return {"preset": options.preset, **c.named(info), "runs": runs}
 
 
 def plans_info(options: argparse.Namespace) -> dict:
@@ -186,9 +178,9 @@ def parser() -> argparse.ArgumentParser:
     info.add_argument(
         "--device", type=device, help="cpu, cuda or cuda:INDEX; default: the CPU and, where there is one, the first GPU"
     )
-    info.add_argument("--feature-type", choices=TYPES, default="float32", help="of the queries and keys")
-    info.add_argument("--queue-type", choices=TYPES, default="float32")
-    info.add_argument("--gradient-type", choices=TYPES, default="float32")
+    info.add_argument("--feature-type", choices=c.TYPES, default="float32", help="of the queries and keys")
+    info.add_argument("--queue-type", choices=c.TYPES, default="float32")
+    info.add_argument("--gradient-type", choices=c.TYPES, default="float32")
     info.add_argument("--threads", type=int, default=0, help="of a call; default: those of the library")
     info.add_argument("--json", action="store_true", help="print one JSON object")
     info.set_defaults(error=info.error)

@@ -12,7 +12,9 @@ from ctypes import POINTER, c_char, c_char_p, c_float, c_int32, c_int64, c_size_
 from pathlib import Path
 
 CPU, CUDA = 1, 2
+DEVICES = {"cpu": CPU, "cuda": CUDA}
 FLOAT32, FLOAT16, BFLOAT16 = 1, 2, 3
+TYPES = {"float32": FLOAT32, "float16": FLOAT16, "bfloat16": BFLOAT16}
 LAMBDA = {"none": 0, "call": 1, "row": 2, "dimension": 3, "element": 4}
 SAMPLED, GIVEN = 0, 1
 COLUMNS = {"queue": 0, "mixed": 1, "union": 2}
@@ -347,6 +349,33 @@ def new_push() -> Push:
     push = Push()
     check(LIBRARY.fnce_push_init(push, ctypes.sizeof(Push)))
     return push
+
+
+def plan_info(plan: c_void_p) -> PlanInfo:
+    """What an fnce_plan tells of itself."""
+    info = PlanInfo()
+    check(LIBRARY.fnce_plan_get_info(plan, info, ctypes.sizeof(PlanInfo)))
+    return info
+
+
+# Fields of fnce_plan_info that hold codes.
+_CODES = {
+    "device": DEVICES, "family": FAMILY, "better_family": FAMILY, "fallback_family": FAMILY, "family_reason": REASON,
+    "products": PRODUCTS, "mixing": MIXING, "mixing_reason": REASON, "columns": COLUMNS, "feature_type": TYPES,
+    "queue_type": TYPES, "gradient_type": TYPES, "cpu_isa": CPU_ISA,
+}  # fmt: skip
+
+
+def name_of(code: int, codes: dict[str, int]) -> str | int | None:
+    """The name of a code: None for a 0 without one, and the number itself where a newer library has a new one."""
+    return next((name for name, value in codes.items() if value == code), code or None)
+
+
+def named(info: PlanInfo) -> dict[str, str | int | None]:
+    """The fields of fnce_plan_info, with names in place of codes."""
+    fields = {name: getattr(info, name) for name, _ in PlanInfo._fields_ if name not in ("struct_size", "reserved")}
+    fields["device_name"] = fields["device_name"].decode(errors="replace")
+    return fields | {field: name_of(fields[field], codes) for field, codes in _CODES.items()}
 
 
 def device_count(device: int) -> int:

@@ -126,6 +126,9 @@ class Plan:
         c.check(c.LIBRARY.fnce_partial_layout(self.handle, layout, ctypes.sizeof(c.Layout)))
         return layout.bytes
 
+    def info(self) -> c.PlanInfo:
+        return c.plan_info(self.handle)
+
     def describe(self) -> str:
         return c.LIBRARY.fnce_plan_describe(self.handle).decode()
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import flashnce
-from flashnce import _library, reference
+from flashnce import _library as c
+from flashnce import reference
 from flashnce.torch import _call, _ops
 
 cpu_only = pytest.mark.skipif(not torch_device.is_cpu(), reason="what only the CPU backend promises")
@@ -37,12 +38,12 @@ UNITS = 8
 # Rounding to bfloat16 moves a number by this, relatively, in the mean, and by twice that at most.
 BFLOAT16_UNIT = 2.0**-9
 # The same for the products that a plan says it has.
-PRODUCT_UNITS = {", bfloat16 products": BFLOAT16_UNIT, ", float16 products": 2.0**-12}
+PRODUCT_UNITS = {c.PRODUCTS["bfloat16"]: BFLOAT16_UNIT, c.PRODUCTS["float16"]: 2.0**-12}
 
 
 def instruction_sets() -> list[str]:
     """Those that this library can use on this processor, worst first."""
-    return re.search(r"cpu \(\w+ of ([\w, ]+)\)", _library.LIBRARY.fnce_build_info().decode())[1].split(", ")
+    return re.search(r"cpu \(\w+ of ([\w, ]+)\)", c.LIBRARY.fnce_build_info().decode())[1].split(", ")
 
 
 def generator(seed: int) -> torch.Generator:
@@ -109,8 +110,7 @@ def product_unit(queue: torch.dtype, device: torch.device) -> float:
     """What the products of a plan with such a queue round anchors, softmax weights and mixed rows to; 0: they do
     not."""
     one = torch.ones(1, 1, device=device)
-    runs = _call.plan_of(one, one.to(queue), _ops._PLAIN).describe()
-    return next((unit for words, unit in PRODUCT_UNITS.items() if words in runs), 0.0)
+    return PRODUCT_UNITS.get(_call.plan_of(one, one.to(queue), _ops._PLAIN).info().products, 0.0)
 
 
 def typed_bound(queue: torch.dtype, temperature: float, largest_score: float = 1.0, device=None) -> float:

@@ -57,34 +57,38 @@ def test_a_shape_runs_what_the_library_says():
     found = info_json(24, 80, 12, "--preset", "moco", "--threads", 2)
     assert found["version"] == flashnce.__version__
     plan = found["plan"]
-    assert "24 queries x 80 negatives x 12 features" in plan["runs"] and "up to 2 threads" in plan["runs"]
-    assert (plan["n"], plan["k"], plan["d"], plan["preset"]) == (24, 80, 12, "moco")
+    assert (plan["n"], plan["k"], plan["d"], plan["preset"], plan["threads"]) == (24, 80, 12, "moco", 2)
+    assert (plan["device"], plan["family"], plan["better_family"], plan["mixing"]) == ("cpu", "cpu", None, "none")
     problem = c.new_problem("moco")
     problem.n, problem.k, problem.d, problem.threads = 24, 80, 12, 2
     same = Plan(tuple(getattr(problem, field) for field in PLAN_FIELDS))
-    assert (plan["runs"], plan["workspace_bytes"]) == (same.describe(), same.workspace_bytes)
+    assert plan == {"preset": "moco", **c.named(same.info()), "runs": same.describe()}
+    assert plan["workspace_bytes"] == same.workspace_bytes
+    lines = info(24, 80, 12, "--preset", "moco", "--threads", 2).stdout
+    assert same.describe() in lines and f"  {same.workspace_bytes} bytes (" in lines
 
 
 def test_the_preset_changes_what_runs():
-    assert info_json(24, 80, 12, "--preset", "moco")["plan"]["runs"] != info_json(24, 80, 12)["plan"]["runs"]
+    moco, ft = info_json(24, 80, 12, "--preset", "moco")["plan"], info_json(24, 80, 12)["plan"]
+    assert (moco["mixing"], ft["mixing"]) == ("none", "scores") and moco["runs"] != ft["runs"]
 
 
 @pytest.mark.parametrize("option", ["--feature-type", "--queue-type", "--gradient-type"])
 def test_types_reach_the_library(option):
-    """Either they are in the words of the plan or the library refuses them by the field's name."""
-    result = info(8, 16, 4, option, "bfloat16")
-    field = option[2:].replace("-", "_")
-    if result.returncode:
-        assert f"problem.{field} is" in result.stderr
-    else:
-        assert "bfloat16" in result.stdout.split("runs", 1)[1]
+    assert info_json(8, 16, 4, option, "bfloat16")["plan"][option[2:].replace("-", "_")] == "bfloat16"
 
 
 @pytest.mark.parametrize("name", instruction_sets())
 def test_an_instruction_set_that_is_forced_is_shown(name):
     found = info_json(8, 16, 4, FNCE_CPU_ISA=name)
     assert found["environment"]["FNCE_CPU_ISA"] == name
-    assert f"cpu ({name} of" in found["build"] and f"cpu backend, {name} " in found["plan"]["runs"]
+    assert f"cpu ({name} of" in found["build"] and found["plan"]["cpu_isa"] == name
+    assert found["plan"]["family_reason"] == "forced"
+
+
+def test_codes_have_names():
+    assert [c.name_of(code, c.FAMILY) for code in (80, 81, 0)] == ["sm80", 81, None]
+    assert c.name_of(0, c.MIXING) == "none"
 
 
 @pytest.mark.parametrize(
@@ -119,15 +123,16 @@ def test_cuda_devices_and_what_would_run_on_them():
     with_two = {"FLASHNCE_LIBRARY": str(HOSTCUDA)}
     found = info_json(24, 80, 128, **with_two)
     assert found["devices"] == {"cpu": 1, "cuda": 2} and len(found["cuda_devices"]) == 2
-    assert found["plan"]["device"] == "cpu" and "cpu backend" in found["plan"]["runs"]
-    assert found["cuda_plan"]["device"] == "cuda" and "cuda backend" in found["cuda_plan"]["runs"]
-    assert found["cuda_plan"]["workspace_bytes"] > 0
+    assert found["plan"]["device"] == "cpu" and found["plan"]["family"] == "cpu"
+    plan = found["cuda_plan"]
+    assert plan["device"] == "cuda" and plan["family"] == "sm80" and plan["products"] == "float16x3"
+    assert plan["workspace_bytes"] > 0 and found["cuda_devices"][0].startswith(plan["device_name"] + ", compute ")
     text = info(24, 80, 128, **with_two).stdout
     lines = dict(re.split("  +", line, maxsplit=1) for line in text.splitlines())
     assert lines["cuda 1"] == found["cuda_devices"][1] and "compute capability" in lines["cuda 1"]
     assert lines["runs on cuda"] == found["cuda_plan"]["runs"]
     second = info_json(24, 80, 128, "--device", "cuda:1", **with_two)
-    assert "on device 1" in second["plan"]["runs"] and "cuda_plan" not in second
+    assert second["plan"]["device_index"] == 1 and "cuda_plan" not in second
     third = info(24, 80, 128, "--device", "cuda:2", **with_two)
     assert third.returncode == 2 and "problem.device_index is 2; this machine has 2" in third.stderr
 
@@ -137,6 +142,6 @@ def test_a_gpu_that_cannot_serve_hides_nothing_of_the_rest():
     found = info_json(24, 80, 128, FLASHNCE_LIBRARY=str(HOSTCUDA), FNCE_BACKEND="neither")
     sentence = "FNCE_BACKEND in the environment is neither"
     assert found["cuda_plan"]["error"].startswith(sentence) and found["cuda_devices"][0].startswith(sentence)
-    assert found["environment"]["FNCE_BACKEND"] == "neither" and "cpu backend" in found["plan"]["runs"]
+    assert found["environment"]["FNCE_BACKEND"] == "neither" and found["plan"]["device"] == "cpu"
     none = info(FLASHNCE_LIBRARY=str(HOSTCUDA), FNCE_HOSTCUDA_DEVICES="0")
     assert none.returncode == 0 and re.search("^cuda +no device", none.stdout, re.M)
