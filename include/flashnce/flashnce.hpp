@@ -30,6 +30,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -253,35 +254,32 @@ inline void finish(const Plan& plan, const fnce_args& args, const Workspace& par
 
 /* ---- Inspection -------------------------------------------------------------------------------------------------- */
 
-namespace detail {
-
-/* The number of lambdas over `rows` rows; 0 for a problem that the library is about to refuse. */
-inline std::size_t lambda_count(std::int32_t granularity, std::int64_t rows, std::int64_t d) {
-  const auto size = [](std::int64_t n) { return n > 0 ? static_cast<std::size_t>(n) : std::size_t{0}; };
+/* The number of lambdas of a granularity over `rows` rows (N for the positives, K for the negatives) of d features: the
+ * length of a given lambda, and of a sampled one. It is 0 without mixing, and for sizes that no problem can have. */
+inline std::int64_t lambda_count(std::int32_t granularity, std::int64_t rows, std::int64_t d) noexcept {
+  if (rows < 0 || d < 0 || (d > 0 && rows > std::numeric_limits<std::int64_t>::max() / d)) return 0;
   switch (granularity) {
     case FNCE_LAMBDA_CALL: return 1;
-    case FNCE_LAMBDA_ROW: return size(rows);
-    case FNCE_LAMBDA_DIMENSION: return size(d);
-    case FNCE_LAMBDA_ELEMENT: return size(rows) * size(d);
+    case FNCE_LAMBDA_ROW: return rows;
+    case FNCE_LAMBDA_DIMENSION: return d;
+    case FNCE_LAMBDA_ELEMENT: return rows * d;
     default: return 0;
   }
 }
 
-}  // namespace detail
-
 /* The draws of a call with these arguments, where they are SAMPLED: lambda in row order, indices of this shard's rows. */
 inline std::vector<float> sample_lambda_pos(const fnce_problem& problem, const fnce_args& args) {
-  std::vector<float> out(detail::lambda_count(problem.lambda_pos, problem.n, problem.d));
+  std::vector<float> out(static_cast<std::size_t>(lambda_count(problem.lambda_pos, problem.n, problem.d)));
   check(fnce_sample_lambda_pos(&problem, &args, out.data(), static_cast<std::int64_t>(out.size())));
   return out;
 }
 inline std::vector<float> sample_lambda_neg(const fnce_problem& problem, const fnce_args& args) {
-  std::vector<float> out(detail::lambda_count(problem.lambda_neg, problem.k, problem.d));
+  std::vector<float> out(static_cast<std::size_t>(lambda_count(problem.lambda_neg, problem.k, problem.d)));
   check(fnce_sample_lambda_neg(&problem, &args, out.data(), static_cast<std::int64_t>(out.size())));
   return out;
 }
 inline std::vector<std::int32_t> permutation(const fnce_problem& problem, const fnce_args& args) {
-  std::vector<std::int32_t> out(detail::lambda_count(FNCE_LAMBDA_ROW, problem.k, problem.d));
+  std::vector<std::int32_t> out(problem.k > 0 ? static_cast<std::size_t>(problem.k) : std::size_t{0});
   check(fnce_permutation(&problem, &args, out.data(), static_cast<std::int64_t>(out.size())));
   return out;
 }

@@ -1,4 +1,6 @@
 // Inspection: lambdas and permutations of a seed, shards that draw what the whole draws, descriptions, versions, threads.
+#include <flashnce/flashnce.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -55,7 +57,7 @@ TEST_CASE("inspect: lambdas lie where Beta and the shift put them") {
     Case c = ft_case(64, 128, 33, 6);
     c.problem.lambda_pos = c.problem.lambda_neg = granularity;
     const std::vector<float> pos = lambda_pos_of(c), neg = lambda_neg_of(c);
-    CHECK(static_cast<int64_t>(pos.size()) == lambda_count(granularity, 64, 33));
+    CHECK(static_cast<int64_t>(pos.size()) == flashnce::lambda_count(granularity, 64, 33));
     for (const float lambda : pos) CHECK((lambda >= 1.0f && lambda <= 2.0f));
     for (const float lambda : neg) CHECK((lambda >= 0.0f && lambda <= 1.0f));
     if (granularity != FNCE_LAMBDA_ELEMENT) continue;

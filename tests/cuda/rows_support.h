@@ -1,6 +1,8 @@
 // What the tests of kernels/rows share: a small problem with its inputs, the CPU backend through the C API as the reference, and
 // the parameters of the row kernels. Kernels run where tests/hostcuda puts them: in host memory.
 #pragma once
+#include <flashnce/flashnce.hpp>
+
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -73,18 +75,10 @@ struct Setup {
     if (granularity == FNCE_LAMBDA_NONE) source = FNCE_SAMPLED;
     p.lambda_pos_source = p.lambda_neg_source = source;
     a.shift_neg = 0.25f;
-    lambda_pos = source == FNCE_GIVEN ? normal(lambda_count(granularity, p.n), 1.0f) : std::vector<float>();
-    lambda_neg = source == FNCE_GIVEN ? normal(lambda_count(granularity, p.k), 1.0f) : std::vector<float>();
-  }
-
-  int64_t lambda_count(int32_t granularity, int64_t rows) const {
-    switch (granularity) {
-      case FNCE_LAMBDA_CALL: return 1;
-      case FNCE_LAMBDA_ROW: return rows;
-      case FNCE_LAMBDA_DIMENSION: return p.d;
-      case FNCE_LAMBDA_ELEMENT: return rows * p.d;
-      default: return 0;
-    }
+    lambda_pos =
+        source == FNCE_GIVEN ? normal(flashnce::lambda_count(granularity, p.n, p.d), 1.0f) : std::vector<float>();
+    lambda_neg =
+        source == FNCE_GIVEN ? normal(flashnce::lambda_count(granularity, p.k, p.d), 1.0f) : std::vector<float>();
   }
 
   // The arrays in their types, and pointers to them in `a`.
@@ -104,8 +98,8 @@ struct Setup {
   std::vector<float> lambdas(bool positives) const {
     const std::vector<float>& given = positives ? lambda_pos : lambda_neg;
     if (!given.empty()) return given;
-    std::vector<float> out(
-        static_cast<size_t>(positives ? lambda_count(p.lambda_pos, p.n) : lambda_count(p.lambda_neg, p.k)));
+    std::vector<float> out(static_cast<size_t>(positives ? flashnce::lambda_count(p.lambda_pos, p.n, p.d)
+                                                         : flashnce::lambda_count(p.lambda_neg, p.k, p.d)));
     FNCE_REQUIRE_OK((positives ? fnce_sample_lambda_pos : fnce_sample_lambda_neg)(&p, &a, out.data(),
                                                                                   static_cast<int64_t>(out.size())));
     return out;

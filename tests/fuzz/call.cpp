@@ -1,6 +1,8 @@
 // Arguments of a call, and the promises every call keeps.
 #include "fuzz/call.h"
 
+#include <flashnce/flashnce.hpp>
+
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -74,9 +76,9 @@ void Arguments::read_inputs(Input& in) {
 void Arguments::read_lambdas(Input& in) {
   const fnce_problem& p = problem_;
   if (p.lambda_pos_source == FNCE_GIVEN)
-    args_.lambda_pos = features(in, lambda_count(p.lambda_pos, p.n, p.d), FNCE_FLOAT32, 2)->as<float>();
+    args_.lambda_pos = features(in, flashnce::lambda_count(p.lambda_pos, p.n, p.d), FNCE_FLOAT32, 2)->as<float>();
   if (p.lambda_neg_source == FNCE_GIVEN)
-    args_.lambda_neg = features(in, lambda_count(p.lambda_neg, p.k, p.d), FNCE_FLOAT32, 2)->as<float>();
+    args_.lambda_neg = features(in, flashnce::lambda_count(p.lambda_neg, p.k, p.d), FNCE_FLOAT32, 2)->as<float>();
   if (p.permutation_source != FNCE_GIVEN) return;
   Block* block = add(static_cast<size_t>(p.k) * 4, Block::kInput, 4);
   int32_t* permutation = block->as<int32_t>();

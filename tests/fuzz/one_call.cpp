@@ -1,5 +1,7 @@
 // Fuzz target: one call of the C API with any problem and any arguments. What is wrong is refused by name before
 // anything is written; what is right gives the same bits twice, whatever is in the workspace, and touches nothing else.
+#include <flashnce/flashnce.hpp>
+
 #include <cstring>
 #include <memory>
 #include <string>
@@ -243,8 +245,8 @@ void try_partial_rows(const Scene& s) {
 void try_draws(const Scene& s, int side) {
   const fnce_problem& p = s.problem;
   const Arguments arguments(s.in, p, Uses{false, false, false, false, false, false});
-  const int64_t expected = side == 0   ? lambda_count(p.lambda_pos, p.n, p.d)
-                           : side == 1 ? lambda_count(p.lambda_neg, p.k, p.d)
+  const int64_t expected = side == 0   ? flashnce::lambda_count(p.lambda_pos, p.n, p.d)
+                           : side == 1 ? flashnce::lambda_count(p.lambda_neg, p.k, p.d)
                                        : p.k;
   const int64_t count = s.in.rarely(30) ? read_odd_number(s.in) : expected;
   const bool drawn = side == 0   ? p.lambda_pos != FNCE_LAMBDA_NONE && p.lambda_pos_source == FNCE_SAMPLED

@@ -135,14 +135,4 @@ bool runs_quickly(const fnce_problem& p) {
 
 size_t element_size(int32_t type) { return type == FNCE_FLOAT32 ? 4 : 2; }
 
-int64_t lambda_count(int32_t granularity, int64_t rows, int64_t d) {
-  switch (granularity) {
-    case FNCE_LAMBDA_CALL: return 1;
-    case FNCE_LAMBDA_ROW: return rows;
-    case FNCE_LAMBDA_DIMENSION: return d;
-    case FNCE_LAMBDA_ELEMENT: return rows * d;
-    default: return 0;
-  }
-}
-
 }  // namespace fuzz

@@ -25,7 +25,5 @@ Verdict judge(const fnce_problem& problem);
 bool runs_quickly(const fnce_problem& problem);
 
 size_t element_size(int32_t type);
-// Length of a lambda array.
-int64_t lambda_count(int32_t granularity, int64_t rows, int64_t d);
 
 }  // namespace fuzz

@@ -1,6 +1,8 @@
 // Cases on the device: building, running, gathering.
 #include "support/problem.h"
 
+#include <flashnce/flashnce.hpp>
+
 #include <cmath>
 #include <stdexcept>
 
@@ -212,20 +214,10 @@ Statistics run_scores(const Case& c) {
   return out.values();
 }
 
-int64_t lambda_count(int32_t granularity, int64_t rows, int64_t d) {
-  switch (granularity) {
-    case FNCE_LAMBDA_CALL: return 1;
-    case FNCE_LAMBDA_ROW: return rows;
-    case FNCE_LAMBDA_DIMENSION: return d;
-    case FNCE_LAMBDA_ELEMENT: return rows * d;
-    default: return 0;
-  }
-}
-
 std::vector<float> lambda_pos_of(const Case& c) {
   const fnce_problem& p = c.problem;
   if (p.lambda_pos == FNCE_LAMBDA_NONE || p.lambda_pos_source == FNCE_GIVEN) return c.arrays.lambda_pos;
-  std::vector<float> lambda(static_cast<size_t>(lambda_count(p.lambda_pos, p.n, p.d)));
+  std::vector<float> lambda(static_cast<size_t>(flashnce::lambda_count(p.lambda_pos, p.n, p.d)));
   require_ok(fnce_sample_lambda_pos(&p, &c.numbers, lambda.data(), static_cast<int64_t>(lambda.size())));
   return lambda;
 }
@@ -233,7 +225,7 @@ std::vector<float> lambda_pos_of(const Case& c) {
 std::vector<float> lambda_neg_of(const Case& c) {
   const fnce_problem& p = c.problem;
   if (p.lambda_neg == FNCE_LAMBDA_NONE || p.lambda_neg_source == FNCE_GIVEN) return c.arrays.lambda_neg;
-  std::vector<float> lambda(static_cast<size_t>(lambda_count(p.lambda_neg, p.k, p.d)));
+  std::vector<float> lambda(static_cast<size_t>(flashnce::lambda_count(p.lambda_neg, p.k, p.d)));
   require_ok(fnce_sample_lambda_neg(&p, &c.numbers, lambda.data(), static_cast<int64_t>(lambda.size())));
   return lambda;
 }

@@ -124,9 +124,6 @@ std::vector<float> lambda_pos_of(const Case& c);
 std::vector<float> lambda_neg_of(const Case& c);
 std::vector<int32_t> permutation_of(const Case& c);
 
-// Length of a lambda array: [1] | [rows] | [d] | [rows,d], 0 without mixing.
-int64_t lambda_count(int32_t granularity, int64_t rows, int64_t d);
-
 // Whether two results have the same bits.
 template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {

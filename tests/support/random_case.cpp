@@ -1,6 +1,8 @@
 // Random inputs and cases.
 #include "support/random_case.h"
 
+#include <flashnce/flashnce.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -167,9 +169,9 @@ void fill_inputs(Case& c, Random& random, Style style) {
       a.queue[i] = static_cast<float>(a.queue[i] * (0.5 + double(i / static_cast<size_t>(p.d) % 3) * 0.5));
   }
   if (p.lambda_pos_source == FNCE_GIVEN)
-    a.lambda_pos = given_lambda(random, lambda_count(p.lambda_pos, p.n, p.d), -0.3, 2);
+    a.lambda_pos = given_lambda(random, flashnce::lambda_count(p.lambda_pos, p.n, p.d), -0.3, 2);
   if (p.lambda_neg_source == FNCE_GIVEN)
-    a.lambda_neg = given_lambda(random, lambda_count(p.lambda_neg, p.k, p.d), -0.1, 1.2);
+    a.lambda_neg = given_lambda(random, flashnce::lambda_count(p.lambda_neg, p.k, p.d), -0.1, 1.2);
   if (p.permutation_source == FNCE_GIVEN) a.permutation = random_permutation(random, p.k);
   a.x_q = oracle::rounded(element_of(p.feature_type), a.x_q);
   a.x_k = oracle::rounded(element_of(p.feature_type), a.x_k);

@@ -169,6 +169,9 @@ void queue_and_draws() {
   flashnce::Args args;
   args.seed = 11;
   EXPECT(flashnce::sample_lambda_pos(problem, args).size() == 12);
+  EXPECT(flashnce::lambda_count(FNCE_LAMBDA_ELEMENT, 3, 5) == 15);
+  EXPECT(flashnce::lambda_count(FNCE_LAMBDA_NONE, 3, 5) == 0);
+  EXPECT(flashnce::lambda_count(FNCE_LAMBDA_ELEMENT, INT64_MAX, 2) == 0);
   EXPECT(flashnce::sample_lambda_neg(problem, args).size() == 20);
   std::int32_t sum = 0;
   for (const std::int32_t index : flashnce::permutation(problem, args)) sum += index;
