@@ -209,25 +209,10 @@ void CudaPlan::take_rows(const void* partial, const Problem& from, int64_t first
   const DeviceGuard guard(device());
   check_stream(stream, device());
   const PartialView source = splits_of(from, partial).view, target = splits_of(problem_, out).view;
-  const auto copy = [&](auto* to, const auto* from_array, int64_t width) {
-    if (to)
-      copy_async(to, from_array + first_row * width, static_cast<uint64_t>(problem_.n() * width) * sizeof *to, stream);
-  };
-  copy(target.m, source.m, 1);
-  copy(target.l, source.l, 1);
-  copy(target.o, source.o, problem_.d());
-  for (int set = 0; set < 2; ++set) {
-    const StatsView &a = target.stats[set], &b = source.stats[set];
-    copy(a.count, b.count, 1);
-    copy(a.mean, b.mean, 1);
-    copy(a.m2, b.m2, 1);
-    copy(a.min, b.min, 1);
-    copy(a.max, b.max, 1);
-    copy(a.n_greater, b.n_greater, 1);
-    copy(a.n_greater_equal, b.n_greater_equal, 1);
-  }
-  copy(target.unmixed_m, source.unmixed_m, 1);
-  copy(target.unmixed_l, source.unmixed_l, 1);
+  fnce::take_rows(source, first_row, target, problem_.n(), problem_.d(),
+                  [&](auto* to, const auto* from_array, int64_t count) {
+                    copy_async(to, from_array, static_cast<uint64_t>(count) * sizeof *to, stream);
+                  });
 }
 
 class CudaBackend : public Backend {

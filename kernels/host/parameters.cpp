@@ -201,7 +201,6 @@ Splits splits_of(const CallContext& call, const MainLaunch& launch, const PassOp
   PartialView view = call.workspace.splits(call.problem, launch, scores);
   for (int set = 0; set < 2; ++set)
     if (!options.statistics[set]) view.stats[set] = {};
-  if (!options.statistics[1]) view.unmixed_m = view.unmixed_l = nullptr;
   return {
       view, call.problem.n(), call.problem.d(), launch.splits, 1, options.sums ? 1 : 0, call.problem.k() > 0 ? 1 : 0};
 }

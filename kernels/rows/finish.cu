@@ -27,7 +27,7 @@ struct FinishShared {
   alignas(16) unsigned char reduce[kReduceBytes];
   float factors[kFactors];
   RowResult row;
-  RowStats statistics[2];
+  SetStats<float> statistics[2];
   unsigned is_last;
 };
 constexpr int64_t kFinishBytes = (static_cast<int64_t>(sizeof(FinishShared)) + 127) / 128 * 128;
@@ -190,10 +190,10 @@ FNCE_DEVICE void write_row(const FinishParams& p, int64_t i, const RowState& s, 
   if (p.unmixed.pos) p.unmixed.pos[i] = s.unmixed_pos;
   // What was multiplied by a wrong temperature is NaN, whatever else it was.
   const double check = static_cast<double>(nan_unless_finite(scale));
-  if (gathers(p, 0)) write_statistics(p.mixed, i, shared.statistics[0], log_sum(m, l) + check);
+  if (gathers(p, 0)) write_scores(p.mixed, i, shared.statistics[0].stats, log_sum(m, l) + check);
   if (gathers(p, 1)) {
-    const RowStats& unmixed = shared.statistics[1];
-    write_statistics(p.unmixed, i, unmixed, log_sum(unmixed.unmixed_m, unmixed.unmixed_l) + check);
+    const SetStats<float>& unmixed = shared.statistics[1];
+    write_scores(p.unmixed, i, unmixed.stats, log_sum(unmixed.lse.m, unmixed.lse.l) + check);
   }
 }
 
@@ -209,7 +209,7 @@ __global__ void __launch_bounds__(kRowThreads, 4) finish_rows(const __grid_const
   if (p.needs_gradient) l += merge_sums(parts, maximum, shared.factors, arrays.o, reduce);
   const int set = static_cast<int>(threadIdx.x / 32);
   if (set <= 1 && gathers(p, set)) {
-    const RowStats statistics = row_statistics(merge_statistics_by_warp(parts, set));
+    const SetStats<float> statistics = rounded_statistics(merge_statistics_by_warp(parts, set));
     if (threadIdx.x % 32 == 0) shared.statistics[set] = statistics;
   }
   const RowState s = prepare_row(p.rows, i, arrays, reduce);

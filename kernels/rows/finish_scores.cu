@@ -25,8 +25,8 @@ __global__ void __launch_bounds__(kRowThreads, 4) finish_scores(const __grid_con
     if (p.out.pos) p.out.pos[i] = p.pos[i];
     if (!wants_negatives(p.out)) continue;
     const Parts parts = {p.from, nullptr, i};
-    const RowStats statistics = row_statistics(merge_statistics(parts, 0, 0, count_of(parts)));
-    write_statistics(p.out, i, statistics, log_sum_of(parts) + check);
+    const RowStats<double> statistics = merge_statistics(parts, 0, 0, count_of(parts)).stats;
+    write_scores(p.out, i, rounded_stats(statistics), log_sum_of(parts) + check);
   }
 }
 

@@ -5,18 +5,11 @@
 namespace fnce::cuda {
 namespace {
 
-FNCE_DEVICE void store_statistics(const PartialView& out, int set, int64_t i, const RowStats& s) {
-  const StatsView& view = out.stats[set];
-  view.count[i] = s.count;
-  view.mean[i] = s.mean;
-  view.m2[i] = s.m2;
-  view.min[i] = s.min;
-  view.max[i] = s.max;
-  view.n_greater[i] = s.n_greater;
-  view.n_greater_equal[i] = s.n_greater_equal;
-  if (set == 0) return;
-  out.unmixed_m[i] = s.unmixed_m;
-  out.unmixed_l[i] = s.unmixed_l;
+FNCE_DEVICE void store_statistics(const StatsView& out, int64_t i, const SetStats<float>& s) {
+  store_stats(s.stats, out, i);
+  if (!out.m) return;
+  out.m[i] = s.lse.m;
+  out.l[i] = s.lse.l;
 }
 
 __global__ void __launch_bounds__(kRowThreads, 4) merge_rows(const __grid_constant__ MergeParams p) {
@@ -38,8 +31,8 @@ __global__ void __launch_bounds__(kRowThreads, 4) merge_rows(const __grid_consta
   }
   const int set = static_cast<int>(threadIdx.x / 32);
   if (set > 1 || !p.from.view.stats[set].count || !p.out.stats[set].count) return;
-  const RowStats statistics = row_statistics(merge_statistics_by_warp(parts, set));
-  if (threadIdx.x % 32 == 0) store_statistics(p.out, set, i, statistics);
+  const SetStats<float> statistics = rounded_statistics(merge_statistics_by_warp(parts, set));
+  if (threadIdx.x % 32 == 0) store_statistics(p.out.stats[set], i, statistics);
 }
 
 }  // namespace

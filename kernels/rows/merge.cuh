@@ -3,7 +3,6 @@
 #include "kernels/rows/elements.cuh"
 #include "kernels/rows/reduce.cuh"
 #include "math/lse.h"
-#include "math/stats.h"
 
 namespace fnce::cuda {
 
@@ -110,83 +109,48 @@ FNCE_DEVICE float merge_sums(const Parts& parts, const Maximum& maximum, float* 
 
 // ---- Statistics ----------------------------------------------------------------------------------------------------------
 
-struct StatsSum {
-  Moments<double> moments;
-  float low, high;
-  int64_t greater, greater_equal;
-  LogSum<double> sum;  // of the unmixed scores
+// Of one set, with the log-sum-exp of the unmixed scores.
+template <class T>
+struct SetStats {
+  RowStats<T> stats;
+  LogSum<T> lse;
 };
 
-FNCE_DEVICE StatsSum empty_statistics() {
-  StatsSum s = {};
-  s.low = infinity_float();
-  s.high = -infinity_float();
-  return s;
+FNCE_DEVICE SetStats<double> merge(const SetStats<double>& x, const SetStats<double>& y) {
+  return {fnce::merge(x.stats, y.stats), fnce::merge(x.lse, y.lse)};
 }
 
-FNCE_DEVICE StatsSum merge(const StatsSum& x, const StatsSum& y) {
-  StatsSum s;
-  s.moments = fnce::merge(x.moments, y.moments);
-  s.low = y.low < x.low ? y.low : x.low;
-  s.high = y.high > x.high ? y.high : x.high;
-  s.greater = add_wrapping(x.greater, y.greater);
-  s.greater_equal = add_wrapping(x.greater_equal, y.greater_equal);
-  s.sum = fnce::merge(x.sum, y.sum);
-  return s;
-}
-
-FNCE_DEVICE StatsSum statistics_of(const Part& part, int set) {
+FNCE_DEVICE SetStats<double> statistics_of(const Part& part, int set) {
   const StatsView& view = part.view.stats[set];
-  const int64_t i = part.index;
-  StatsSum s = empty_statistics();
-  s.moments = {view.count[i], static_cast<double>(view.mean[i]), static_cast<double>(view.m2[i])};
-  s.low = view.min[i];
-  s.high = view.max[i];
-  s.greater = view.n_greater[i];
-  s.greater_equal = view.n_greater_equal[i];
-  if (set == 0 || s.moments.count == 0) return s;
-  const float m = part.view.unmixed_m[i];
-  s.sum = {natural_maximum(part, m), static_cast<double>(part.view.unmixed_l[i])};
+  SetStats<double> s = {load_stats<double>(view, part.index), {}};
+  if (set == 0 || s.stats.count == 0) return s;
+  const float m = view.m[part.index];
+  s.lse = {natural_maximum(part, m), static_cast<double>(view.l[part.index])};
   // As for the maximum of the loss.
-  if (part.base2 && m <= kMinusInfinity) s.sum.m = nan_float();
+  if (part.base2 && m <= kMinusInfinity) s.lse.m = nan_float();
   return s;
 }
 
-FNCE_DEVICE StatsSum merge_statistics(const Parts& parts, int set, int begin, int end) {
-  StatsSum s = empty_statistics();
+FNCE_DEVICE SetStats<double> merge_statistics(const Parts& parts, int set, int begin, int end) {
+  SetStats<double> s;
   for (int p = begin; p < end; ++p) s = merge(s, statistics_of(part_of(parts, p), set));
   return s;
 }
 
 // Of one row, by one warp: each lane merges a stretch of the parts, then neighbouring stretches are merged, in order. Lane 0 gets
 // the result.
-FNCE_DEVICE StatsSum merge_statistics_by_warp(const Parts& parts, int set) {
+FNCE_DEVICE SetStats<double> merge_statistics_by_warp(const Parts& parts, int set) {
   const int count = count_of(parts), lane = static_cast<int>(threadIdx.x % 32), stretch = (count + 31) / 32;
   const int begin = lane * stretch < count ? lane * stretch : count;
   const int end = begin + stretch < count ? begin + stretch : count;
-  const auto in_order = [](const StatsSum& x, const StatsSum& y) { return merge(x, y); };
+  const auto in_order = [](const SetStats<double>& x, const SetStats<double>& y) { return merge(x, y); };
   return reduce_to_lane_0(merge_statistics(parts, set, begin, end), in_order);
 }
 
-// The statistics of a row as a partial holds them.
-struct RowStats {
-  int64_t count, n_greater, n_greater_equal;
-  float mean, m2, min, max, unmixed_m, unmixed_l;
-};
-
-FNCE_DEVICE RowStats row_statistics(const StatsSum& s) {
-  // Comparisons pass over a NaN; the mean does not.
-  const bool finite = is_finite(s.moments.mean);
-  const float m = static_cast<float>(s.sum.m);
-  return {s.moments.count,
-          s.greater,
-          s.greater_equal,
-          static_cast<float>(s.moments.mean),
-          static_cast<float>(s.moments.m2),
-          finite ? s.low : nan_float(),
-          finite ? s.high : nan_float(),
-          m,
-          static_cast<float>(s.sum.l * rounding_correction(s.sum.m, m))};
+// As a partial holds them.
+FNCE_DEVICE SetStats<float> rounded_statistics(const SetStats<double>& s) {
+  const float m = static_cast<float>(s.lse.m);
+  return {rounded_stats(s.stats), {m, static_cast<float>(s.lse.l * rounding_correction(s.lse.m, m))}};
 }
 
 }  // namespace fnce::cuda

@@ -20,20 +20,4 @@ FNCE_DEVICE bool wants_negatives(const fnce_score_buffers& out) {
          out.n_greater || out.n_greater_equal;
 }
 
-// By one thread. lse: the log-sum-exp of the scores / temperature.
-FNCE_DEVICE void write_statistics(const fnce_score_buffers& out, int64_t i, const RowStats& stats, double lse) {
-  // Exponentials and comparisons may lose a NaN; the mean does not.
-  if (!is_finite(stats.mean)) lse = nan_float();
-  if (out.neg_count) out.neg_count[i] = stats.count;
-  if (out.neg_mean) out.neg_mean[i] = stats.mean;
-  if (out.neg_variance) out.neg_variance[i] = variance(Moments<float>{stats.count, stats.mean, stats.m2});
-  if (out.neg_min) out.neg_min[i] = stats.min;
-  if (out.neg_max) out.neg_max[i] = stats.max;
-  if (out.neg_log_mean_exp)
-    out.neg_log_mean_exp[i] =
-        stats.count > 0 ? static_cast<float>(lse - log_of(static_cast<double>(stats.count))) : -infinity_float();
-  if (out.n_greater) out.n_greater[i] = stats.n_greater;
-  if (out.n_greater_equal) out.n_greater_equal[i] = stats.n_greater_equal;
-}
-
 }  // namespace fnce::cuda

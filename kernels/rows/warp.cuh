@@ -35,6 +35,19 @@ FNCE_DEVICE T reduce_to_lane_0(const T& value, Combine combine) {
   return Reduce(none).Reduce(value, combine);
 }
 
+// The value of the lane whose number differs in the bits of `mask`. T consists of 32-bit words.
+template <class T>
+FNCE_DEVICE T shuffled_xor(const T& value, int mask) {
+  constexpr int kWords = sizeof(T) / sizeof(uint32_t);
+  static_assert(kWords * sizeof(uint32_t) == sizeof(T));
+  uint32_t words[kWords];
+  memcpy(words, &value, sizeof value);
+  FNCE_UNROLL for (int w = 0; w < kWords; ++w) words[w] = __shfl_xor_sync(kFullWarp, words[w], mask);
+  T out;
+  memcpy(&out, words, sizeof out);
+  return out;
+}
+
 // Every lane gets the result.
 template <class T, class Combine>
 FNCE_DEVICE T reduce_warp(T value, Combine combine) {

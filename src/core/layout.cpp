@@ -1,6 +1,23 @@
 #include "core/layout.h"
 
+#include <type_traits>
+
 namespace fnce {
+namespace {
+
+// Calls visit(&StatsView::array, &fnce_layout::offsets) for every array that both sets have, in their order in a partial.
+template <class Visit>
+void for_each_offset(Visit&& visit) {
+  visit(&StatsView::count, &fnce_layout::count);
+  visit(&StatsView::mean, &fnce_layout::mean);
+  visit(&StatsView::m2, &fnce_layout::m2);
+  visit(&StatsView::min, &fnce_layout::min);
+  visit(&StatsView::max, &fnce_layout::max);
+  visit(&StatsView::n_greater, &fnce_layout::n_greater);
+  visit(&StatsView::n_greater_equal, &fnce_layout::n_greater_equal);
+}
+
+}  // namespace
 
 fnce_layout partial_layout(int64_t n, int64_t d, int32_t scores) {
   fnce_layout layout = {};
@@ -18,13 +35,8 @@ fnce_layout partial_layout(int64_t n, int64_t d, int32_t scores) {
   layout.o = place(rows * static_cast<uint64_t>(d) * sizeof(float));
   for (int set = 0; set < 2; ++set) {
     if ((scores & (set == 0 ? FNCE_SCORES_MIXED : FNCE_SCORES_UNMIXED)) == 0) continue;
-    layout.count[set] = place(rows * sizeof(int64_t));
-    layout.mean[set] = place(rows * sizeof(float));
-    layout.m2[set] = place(rows * sizeof(float));
-    layout.min[set] = place(rows * sizeof(float));
-    layout.max[set] = place(rows * sizeof(float));
-    layout.n_greater[set] = place(rows * sizeof(int64_t));
-    layout.n_greater_equal[set] = place(rows * sizeof(int64_t));
+    for_each_offset(
+        [&](auto array, auto offsets) { (layout.*offsets)[set] = place(rows * sizeof *(StatsView().*array)); });
   }
   if (scores & FNCE_SCORES_UNMIXED) {
     layout.unmixed_m = place(rows * sizeof(float));
@@ -41,17 +53,13 @@ PartialView::PartialView(void* base, const fnce_layout& layout) {
   m = static_cast<float*>(at(layout.m));
   l = static_cast<float*>(at(layout.l));
   o = static_cast<float*>(at(layout.o));
-  for (int set = 0; set < 2; ++set) {
-    stats[set] = {static_cast<int64_t*>(at(layout.count[set])),
-                  static_cast<float*>(at(layout.mean[set])),
-                  static_cast<float*>(at(layout.m2[set])),
-                  static_cast<float*>(at(layout.min[set])),
-                  static_cast<float*>(at(layout.max[set])),
-                  static_cast<int64_t*>(at(layout.n_greater[set])),
-                  static_cast<int64_t*>(at(layout.n_greater_equal[set]))};
-  }
-  unmixed_m = static_cast<float*>(at(layout.unmixed_m));
-  unmixed_l = static_cast<float*>(at(layout.unmixed_l));
+  for (int set = 0; set < 2; ++set)
+    for_each_offset([&](auto array, auto offsets) {
+      auto& typed = stats[set].*array;
+      typed = static_cast<std::remove_reference_t<decltype(typed)>>(at((layout.*offsets)[set]));
+    });
+  stats[1].m = static_cast<float*>(at(layout.unmixed_m));
+  stats[1].l = static_cast<float*>(at(layout.unmixed_l));
 }
 
 }  // namespace fnce

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/stats.h"
+
 namespace fnce {
 
 // sizeof(fnce_layout) of the first version; pinned.
@@ -36,17 +38,6 @@ class Carver {
 // The partial of n rows and d features with the statistics of `scores` (FNCE_SCORES_* bits).
 fnce_layout partial_layout(int64_t n, int64_t d, int32_t scores);
 
-// One of the two sets of statistics inside a partial.
-struct StatsView {
-  int64_t* count = nullptr;
-  float* mean = nullptr;
-  float* m2 = nullptr;
-  float* min = nullptr;
-  float* max = nullptr;
-  int64_t* n_greater = nullptr;
-  int64_t* n_greater_equal = nullptr;
-};
-
 // Typed pointers into a partial; null where the layout has no such array.
 struct PartialView {
   PartialView(void* base, const fnce_layout& layout);
@@ -54,8 +45,19 @@ struct PartialView {
   float* l;
   float* o;
   StatsView stats[2];
-  float* unmixed_m;
-  float* unmixed_l;
 };
+
+// Rows first_row .. first_row + n - 1 of `from` become the rows of `to`: calls copy(to, from, elements) for every array of both.
+template <class Copy>
+void take_rows(const PartialView& from, int64_t first_row, const PartialView& to, int64_t n, int64_t d, Copy&& copy) {
+  const auto rows = [&](auto* to_array, const auto* from_array, int64_t width) {
+    if (to_array) copy(to_array, from_array + first_row * width, n * width);
+  };
+  rows(to.m, from.m, 1);
+  rows(to.l, from.l, 1);
+  rows(to.o, from.o, d);
+  for (int set = 0; set < 2; ++set)
+    for_each_array<int64_t>([&](auto array) { rows(to.stats[set].*array, from.stats[set].*array, 1); });
+}
 
 }  // namespace fnce

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "core/stats.h"
 #include "cpu/tiling.h"
 #include "math/permutation.h"
 #include "math/philox.h"
@@ -44,13 +45,9 @@ struct PackJob {
   void* packed;    // as the TileKernels have it; zeros beyond D
 };
 
-// Running statistics of a row block's rows over the keys of a task, one array per statistic, all [padded rows].
-struct StatsLanes {
-  float *mean, *m2, *min, *max;
-  int32_t *n_greater, *n_greater_equal;
+// Running statistics of a row block's rows over the keys of a task, all arrays [padded rows]; m and l in base 2.
+struct StatsLanes : StatsArrays<int32_t> {
   const float *upper, *lower;  // a negative above `upper` is greater than the positive, one >= `lower` greater or tied
-  float *m, *l;                // running log-sum-exp (base 2) of the scores / temperature; null: not gathered
-  int64_t count;               // keys so far, the same for all rows
 };
 
 // How the scores of a tile become columns.

@@ -6,7 +6,6 @@
 #include "cpu/pool.h"
 #include "cpu/tiling.h"
 #include "math/lse.h"
-#include "math/stats.h"
 
 namespace fnce::cpu {
 namespace {
@@ -24,27 +23,16 @@ void merge_row(const PartialView& out, const PartialView& from, int64_t i, int64
 
 void merge_statistics(const StatsView& out, const StatsView& from, int64_t i) {
   if (!out.count) return;
-  const Moments<float> merged = fnce::merge(Moments<float>{out.count[i], out.mean[i], out.m2[i]},
-                                            Moments<float>{from.count[i], from.mean[i], from.m2[i]});
-  out.count[i] = merged.count;
-  out.mean[i] = merged.mean;
-  out.m2[i] = merged.m2;
-  // Comparisons pass over a NaN; the mean does not, and a NaN minus itself is one.
-  const float check = nan_unless_finite(merged.mean);
-  out.min[i] = (from.min[i] < out.min[i] ? from.min[i] : out.min[i]) + check;
-  out.max[i] = (from.max[i] > out.max[i] ? from.max[i] : out.max[i]) + check;
-  out.n_greater[i] = add_wrapping(out.n_greater[i], from.n_greater[i]);
-  out.n_greater_equal[i] = add_wrapping(out.n_greater_equal[i], from.n_greater_equal[i]);
+  store_stats(rounded_stats(fnce::merge(load_stats<float>(out, i), load_stats<float>(from, i))), out, i);
+  if (!out.m) return;
+  const LogSum<float> both = fnce::merge(load_log_sum<float>(out.m, out.l, i), load_log_sum<float>(from.m, from.l, i));
+  out.m[i] = both.m;
+  out.l[i] = both.l;
 }
 
 void merge_all(const PartialView& out, const PartialView& from, int64_t i, int64_t d) {
   merge_row(out, from, i, d);
   for (int set = 0; set < 2; ++set) merge_statistics(out.stats[set], from.stats[set], i);
-  if (!out.unmixed_m) return;
-  const LogSum<float> both = fnce::merge(LogSum<float>{out.unmixed_m[i], out.unmixed_l[i]},
-                                         LogSum<float>{from.unmixed_m[i], from.unmixed_l[i]});
-  out.unmixed_m[i] = both.m;
-  out.unmixed_l[i] = both.l;
 }
 
 fnce_layout layout_of(const Problem& problem) {
@@ -70,25 +58,9 @@ void merge_partials(const Problem& problem, const void* const* partials, int32_t
 
 void take_rows(const Problem& from, const void* partial, int64_t first_row, const Problem& to, void* out) {
   const PartialView source(const_cast<void*>(partial), layout_of(from)), target(out, layout_of(to));
-  const auto copy = [&](auto* to_array, const auto* from_array, int64_t width) {
-    if (to_array)
-      std::memcpy(to_array, from_array + first_row * width, static_cast<size_t>(to.n() * width) * sizeof *to_array);
-  };
-  copy(target.m, source.m, 1);
-  copy(target.l, source.l, 1);
-  copy(target.o, source.o, to.d());
-  for (int set = 0; set < 2; ++set) {
-    const StatsView &a = target.stats[set], &b = source.stats[set];
-    copy(a.count, b.count, 1);
-    copy(a.mean, b.mean, 1);
-    copy(a.m2, b.m2, 1);
-    copy(a.min, b.min, 1);
-    copy(a.max, b.max, 1);
-    copy(a.n_greater, b.n_greater, 1);
-    copy(a.n_greater_equal, b.n_greater_equal, 1);
-  }
-  copy(target.unmixed_m, source.unmixed_m, 1);
-  copy(target.unmixed_l, source.unmixed_l, 1);
+  fnce::take_rows(source, first_row, target, to.n(), to.d(), [](auto* to_array, const auto* from_array, int64_t count) {
+    std::memcpy(to_array, from_array, static_cast<size_t>(count) * sizeof *to_array);
+  });
 }
 
 }  // namespace fnce::cpu

@@ -1,6 +1,5 @@
 #include "cpu/pass.h"
 
-#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -16,7 +15,6 @@ namespace {
 
 constexpr int64_t kDimsPerMerge = 64;  // features of a panel merged by one parallel task
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Pass {
   const CallContext& call;
@@ -73,14 +71,10 @@ void pack_all_queries(const Pass& pass) {
 
 void start_statistics(StatsLanes& s, int64_t padded) {
   for (int64_t i = 0; i < padded; ++i) {
-    s.mean[i] = s.m2[i] = 0;
-    s.min[i] = kInfinity;
-    s.max[i] = -kInfinity;
-    s.n_greater[i] = s.n_greater_equal[i] = 0;
+    store_stats(RowStats<float>(), s, i);
     if (s.m) s.m[i] = kMinusInfinity;
     if (s.l) s.l[i] = 0;
   }
-  s.count = 0;
 }
 
 // One task: a row block against a chunk of keys.
@@ -136,13 +130,6 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
   for (int64_t i = 0; i < padded; ++i) state.m[i] = state.l[i] = kNan;
 }
 
-int64_t columns_of_chunk(const Pass& pass, int64_t chunk, int set) {
-  const Tiling& t = pass.tiling();
-  const int64_t end = t.first_tile(chunk + 1) * kKeyTile;
-  const int64_t keys = (end < t.k ? end : t.k) - t.first_tile(chunk) * kKeyTile;
-  return set == 0 && pass.negatives.is_union ? 2 * keys : keys;
-}
-
 // From base 2; NaN if every score lay below the start of the maximum.
 LogSum<double> natural_log_sum(float m, float l) {
   const float checked = m <= kMinusInfinity ? kNan : m;
@@ -152,33 +139,17 @@ LogSum<double> natural_log_sum(float m, float l) {
 // Statistics of one row over the chunks, in order, into the partial.
 void merge_statistics(const Pass& pass, int64_t block, int64_t lane, int64_t row, int set) {
   const StatsView& out = pass.partial.stats[set];
-  Moments<double> moments;
-  float low = kInfinity, high = -kInfinity;
-  int64_t greater = 0, greater_equal = 0;
+  RowStats<double> merged;
   LogSum<double> sum;
   for (int64_t c = 0; c < pass.tiling().chunks; ++c) {
     const StatsLanes s = pass.call.workspace.task(block, c).stats[set];
-    moments = merge(moments, Moments<double>{columns_of_chunk(pass, c, set), static_cast<double>(s.mean[lane]),
-                                             static_cast<double>(s.m2[lane])});
-    low = s.min[lane] < low ? s.min[lane] : low;
-    high = s.max[lane] > high ? s.max[lane] : high;
-    greater += s.n_greater[lane];
-    greater_equal += s.n_greater_equal[lane];
+    merged = merge(merged, load_stats<double>(s, lane));
     if (set == 1) sum = merge(sum, natural_log_sum(s.m[lane], s.l[lane]));
   }
-  // Comparisons pass over a NaN; the mean does not.
-  if (!std::isfinite(moments.mean)) low = high = kNan;
-  out.count[row] = moments.count;
-  out.mean[row] = static_cast<float>(moments.mean);
-  out.m2[row] = static_cast<float>(moments.m2);
-  out.min[row] = low;
-  out.max[row] = high;
-  out.n_greater[row] = greater;
-  out.n_greater_equal[row] = greater_equal;
-  if (set == 0) return;
-  const float m = static_cast<float>(sum.m);
-  pass.partial.unmixed_m[row] = m;
-  pass.partial.unmixed_l[row] = static_cast<float>(sum.l * rounding_correction(sum.m, m));
+  store_stats(rounded_stats(merged), out, row);
+  if (!out.m) return;
+  out.m[row] = static_cast<float>(sum.m);
+  out.l[row] = static_cast<float>(sum.l * rounding_correction(sum.m, out.m[row]));
 }
 
 // One slice of features of one panel; the first slice also does what exists once per row.

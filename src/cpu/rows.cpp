@@ -8,14 +8,12 @@
 #include "math/gradient.h"
 #include "math/lambda.h"
 #include "math/lse.h"
-#include "math/stats.h"
 
 namespace fnce::cpu {
 namespace {
 
 constexpr int64_t kRowsPerTask = 16;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 LambdaDraw positive_draw(const Args& args) {
   return {args.seed(), args.offset(), Stream::kLambdaPos, inverse_alpha(args.raw().alpha_pos), args.raw().shift_pos};
@@ -90,23 +88,12 @@ RowResult row_result(const CallContext& call, const PartialView& partial, int64_
   return {row.loss, row.w, pos, score_scale, finite};
 }
 
-void write_statistics(const fnce_score_buffers& out, int64_t i, float pos, const StatsView& stats, double lse) {
-  const int64_t count = stats.count[i];
-  // Exponentials and comparisons may lose a NaN; the mean does not.
-  if (!std::isfinite(stats.mean[i])) lse = static_cast<double>(kNan);
+// m and l: of the scores of `stats`.
+void write_statistics(const fnce_score_buffers& out, int64_t i, float pos, const StatsView& stats, const float* m,
+                      const float* l) {
   if (out.pos) out.pos[i] = pos;
-  if (out.neg_count) out.neg_count[i] = count;
-  if (out.neg_mean) out.neg_mean[i] = stats.mean[i];
-  if (out.neg_variance) out.neg_variance[i] = variance(Moments<float>{count, stats.mean[i], stats.m2[i]});
-  if (out.neg_min) out.neg_min[i] = stats.min[i];
-  if (out.neg_max) out.neg_max[i] = stats.max[i];
-  if (out.neg_log_mean_exp)
-    out.neg_log_mean_exp[i] = count > 0 ? static_cast<float>(lse - std::log(static_cast<double>(count))) : -kInfinity;
-  if (out.n_greater) out.n_greater[i] = stats.n_greater[i];
-  if (out.n_greater_equal) out.n_greater_equal[i] = stats.n_greater_equal[i];
+  write_scores(out, i, load_stats<float>(stats, i), log_sum_exp(load_log_sum<double>(m, l, i)));
 }
-
-double log_sum(float m, float l) { return log_sum_exp(LogSum<double>{static_cast<double>(m), static_cast<double>(l)}); }
 
 // The factor of the reduction on every row.
 float reduction_factor(const fnce_problem& p) {
@@ -220,11 +207,9 @@ void finish_rows(const CallContext& call, const PartialView& partial) {
     const float loss = row.finite ? weight * static_cast<float>(row.loss) : kNan;
     call.workspace.loss_rows[i] = weight == 0 ? 0.0f : loss;
     if (call.args.needs_gradient()) write_gradients(call, partial, i, scratch, input, row, weight);
-    if (any_buffer(a.mixed))
-      write_statistics(a.mixed, i, scratch.row.pos, partial.stats[0], log_sum(partial.m[i], partial.l[i]));
+    if (any_buffer(a.mixed)) write_statistics(a.mixed, i, scratch.row.pos, partial.stats[0], partial.m, partial.l);
     if (any_buffer(a.unmixed))
-      write_statistics(a.unmixed, i, scratch.row.unmixed_pos, partial.stats[1],
-                       log_sum(partial.unmixed_m[i], partial.unmixed_l[i]));
+      write_statistics(a.unmixed, i, scratch.row.unmixed_pos, partial.stats[1], partial.stats[1].m, partial.stats[1].l);
   });
   write_reductions(call);
 }
@@ -232,7 +217,7 @@ void finish_rows(const CallContext& call, const PartialView& partial) {
 void finish_scores(const CallContext& call, const PartialView& partial, const float* pos,
                    const fnce_score_buffers& out) {
   for (int64_t i = 0; i < call.problem.n(); ++i)
-    write_statistics(out, i, pos[i], partial.stats[0], log_sum(partial.m[i], partial.l[i]));
+    write_statistics(out, i, pos[i], partial.stats[0], partial.m, partial.l);
 }
 
 }  // namespace fnce::cpu

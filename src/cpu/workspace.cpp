@@ -1,6 +1,7 @@
 #include "cpu/workspace.h"
 
 #include <initializer_list>
+#include <type_traits>
 
 namespace fnce::cpu {
 
@@ -57,12 +58,11 @@ TaskState Workspace::carve_task(Carver& carver) const {
   s.o = carver.take<float>(padded * static_cast<uint64_t>(tiling_.d_padded));
   s.m = carver.take<float>(padded);
   s.l = carver.take<float>(padded);
-  for (StatsLanes& stats : s.stats) {
-    for (float** array : {&stats.mean, &stats.m2, &stats.min, &stats.max, &stats.m, &stats.l})
-      *array = carver.take<float>(padded);
-    for (int32_t** array : {&stats.n_greater, &stats.n_greater_equal}) *array = carver.take<int32_t>(padded);
-  }
-  s.finite = carver.take<int64_t>(1);
+  for (StatsLanes& stats : s.stats)
+    for_each_array<int32_t>([&](auto array) {
+      auto& lanes = stats.*array;
+      lanes = carver.take<std::remove_reference_t<decltype(*lanes)>>(padded);
+    });
   return s;
 }
 

@@ -13,7 +13,6 @@ namespace fnce::cpu {
 struct TaskState {
   float *o, *m, *l;     // O in panels [d_padded][panel], m (base 2) and l [padded rows]
   StatsLanes stats[2];  // mixed, unmixed
-  int64_t* finite;      // [1] 0: a key of the chunk is not finite
 };
 
 // What one thread works with.

@@ -30,7 +30,7 @@ void check_partial(const fnce_problem& p, const support::Truth& truth, const Par
   std::vector<double> exact_log_sum, unmixed_log_sum;
   for (int64_t i = 0; i < p.n; ++i) {
     exact_log_sum.push_back(static_cast<double>(x.m[i]) + std::log(static_cast<double>(x.l[i])));
-    unmixed_log_sum.push_back(static_cast<double>(x.unmixed_m[i]) + std::log(static_cast<double>(x.unmixed_l[i])));
+    unmixed_log_sum.push_back(static_cast<double>(x.stats[1].m[i]) + std::log(static_cast<double>(x.stats[1].l[i])));
     log_sum.push_back(static_cast<float>(exact_log_sum.back()));
     for (int64_t c = i * p.d; c < (i + 1) * p.d; ++c) mean.push_back(x.o[c] / x.l[i]);
     for (int set = 0; set < 2; ++set) {

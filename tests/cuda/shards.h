@@ -50,21 +50,12 @@ struct SplitArrays {
       copy(out.m, from.m, 1);
       copy(out.l, from.l, 1);
       copy(out.o, from.o, p.d);
-      for (int set = 0; set < 2; ++set) {
-        copy(out.stats[set].count, from.stats[set].count, 1);
-        copy(out.stats[set].mean, from.stats[set].mean, 1);
-        copy(out.stats[set].m2, from.stats[set].m2, 1);
-        copy(out.stats[set].min, from.stats[set].min, 1);
-        copy(out.stats[set].max, from.stats[set].max, 1);
-        copy(out.stats[set].n_greater, from.stats[set].n_greater, 1);
-        copy(out.stats[set].n_greater_equal, from.stats[set].n_greater_equal, 1);
-      }
-      copy(out.unmixed_m, from.unmixed_m, 1);
-      copy(out.unmixed_l, from.unmixed_l, 1);
+      for (int set = 0; set < 2; ++set)
+        for_each_array<int64_t>([&](auto array) { copy(out.stats[set].*array, from.stats[set].*array, 1); });
     }
     for (int64_t i = 0; base2 && i < count * p.n; ++i) {
       to_base2(out.m[i], out.l[i], out.o + i * p.d, p.d);
-      if (out.unmixed_m) to_base2(out.unmixed_m[i], out.unmixed_l[i], nullptr, 0);
+      if (out.stats[1].m) to_base2(out.stats[1].m[i], out.stats[1].l[i], nullptr, 0);
     }
   }
   static size_t bytes_for(const Shards& shards) {

@@ -103,3 +103,37 @@ TEST_CASE("stats: a collapsed encoder's equal scores are ties, not hits") {
   CHECK(is_greater_or_tied(0.9999999f, pos, t));
   CHECK(!is_greater(1.0000001f, pos, t));
 }
+
+TEST_CASE("stats: rows merge their counts, extremes and ranks, and an empty side changes no bit") {
+  const RowStats<float> x = {17, 0.3f, 1.25f, -0.5f, 0.75f, 3, 4}, y = {5, 0.1f, 0.5f, -0.25f, 0.875f, 1, 1};
+  const RowStats<float> both = merge(x, y);
+  const Moments<float> moments = merge(moments_of(x), moments_of(y));
+  CHECK(both.count == 22);
+  CHECK(both.mean == moments.mean);
+  CHECK(both.m2 == moments.m2);
+  CHECK(both.min == -0.5f);
+  CHECK(both.max == 0.875f);
+  CHECK(both.n_greater == 4);
+  CHECK(both.n_greater_equal == 5);
+  for (const RowStats<float>& same : {merge(x, RowStats<float>()), merge(RowStats<float>(), x)}) {
+    CHECK(same.count == 17);
+    CHECK(same.mean == 0.3f);
+    CHECK(same.m2 == 1.25f);
+    CHECK(same.min == -0.5f);
+    CHECK(same.max == 0.75f);
+    CHECK(same.n_greater == 3);
+    CHECK(same.n_greater_equal == 4);
+  }
+}
+
+TEST_CASE("stats: a mean that is not finite takes the extremes along, which have lost the NaN") {
+  RowStats<double> stats = {2, 0.5, 0.5, 0.25f, 0.75f, 1, 2};
+  CHECK(rounded_stats(stats).min == 0.25f);
+  CHECK(rounded_stats(stats).max == 0.75f);
+  for (const double mean : {static_cast<double>(NAN), static_cast<double>(INFINITY)}) {
+    stats.mean = mean;
+    CHECK(std::isnan(rounded_stats(stats).min));
+    CHECK(std::isnan(rounded_stats(stats).max));
+    CHECK(rounded_stats(stats).n_greater_equal == 2);
+  }
+}

@@ -27,15 +27,7 @@ FNCE_DEVICE float score_scale(const MainParams& p) {
 }
 
 FNCE_DEVICE void start(const MainParams& p, int64_t first_row, Shared& shared) {
-  if (threadIdx.x < kRows) {
-    RowState& state = shared.state[threadIdx.x];
-    state = RowState{};
-    state.m = state.unmixed_m = kMinusInfinity;
-    for (int set = 0; set < 2; ++set) {
-      state.low[set] = __builtin_inff();
-      state.high[set] = -__builtin_inff();
-    }
-  }
+  if (threadIdx.x < kRows) shared.state[threadIdx.x] = RowState();
   if (!p.sums) return;
   const int64_t rows = p.n - first_row < kRows ? p.n - first_row : kRows;
   float* const o = p.out.view.o + (blockIdx.y * p.n + first_row) * p.d;
@@ -94,22 +86,13 @@ FNCE_DEVICE void write_row(const MainParams& p, int64_t row, const RowState& sta
   const float nan = __builtin_nanf("");
   const PartialView& out = p.out.view;
   const int64_t at = blockIdx.y * p.n + row;
-  out.m[at] = finite ? state.m : nan;
-  out.l[at] = finite ? state.l : nan;
-  for (int set = 0; set < 2; ++set) {
-    if (!p.statistics[set]) continue;
-    const StatsView& stats = out.stats[set];
-    stats.count[at] = state.moments[set].count;
-    stats.mean[at] = state.moments[set].mean;
-    stats.m2[at] = state.moments[set].m2;
-    stats.min[at] = state.low[set];
-    stats.max[at] = state.high[set];
-    stats.n_greater[at] = state.greater[set];
-    stats.n_greater_equal[at] = state.greater_equal[set];
-  }
+  out.m[at] = finite ? state.loss.m : nan;
+  out.l[at] = finite ? state.loss.l : nan;
+  for (int set = 0; set < 2; ++set)
+    if (p.statistics[set]) store_stats(state.sets[set], out.stats[set], at);
   if (!p.statistics[1]) return;
-  out.unmixed_m[at] = finite ? state.unmixed_m : nan;
-  out.unmixed_l[at] = finite ? state.unmixed_l : nan;
+  out.stats[1].m[at] = finite ? state.unmixed.m : nan;
+  out.stats[1].l[at] = finite ? state.unmixed.l : nan;
 }
 
 __global__ void __launch_bounds__(kThreads, 4) main_plain(const __grid_constant__ MainParams p) {

@@ -22,35 +22,28 @@ struct Scores {
 // Adds a tile's scores of one row to set `set` of its statistics, equation (9). Lane 0 writes.
 FNCE_DEVICE void add_statistics(const MainParams& p, const Scores& s, int keys, int64_t row, int set, RowState& state) {
   const float upper = p.thresholds.upper[set][row], lower = p.thresholds.lower[set][row];
-  float sum = 0.0f, low = state.low[set], high = state.high[set];
+  RowStats<float> tile;
+  float sum = 0.0f;
   int greater = 0, greater_equal = 0;
   for (int h = 0; h < kHalves; ++h) {
     if (!s.valid[h]) continue;
     const float x = s.value[h];
     sum += x;
-    low = x < low ? x : low;
-    high = x > high ? x : high;
+    tile.min = x < tile.min ? x : tile.min;
+    tile.max = x > tile.max ? x : tile.max;
     greater += x > upper;
     greater_equal += !(x < lower);  // a NaN must not count as a hit of the positive
   }
-  const float mean = reduce_warp(sum, Add()) / static_cast<float>(keys);
-  float m2 = 0.0f;
+  tile.count = keys;
+  tile.mean = reduce_warp(sum, Add()) / static_cast<float>(keys);
   for (int h = 0; h < kHalves; ++h)
-    if (s.valid[h]) m2 = fma_rn(s.value[h] - mean, s.value[h] - mean, m2);
-  m2 = reduce_to_lane_0(m2, Add());
-  low = -reduce_to_lane_0(-low, Max());
-  high = reduce_to_lane_0(high, Max());
-  greater = reduce_to_lane_0(greater, Add());
-  greater_equal = reduce_to_lane_0(greater_equal, Add());
-  __syncwarp();
-  if (threadIdx.x % 32 == 0) {
-    state.moments[set] = merge(state.moments[set], Moments<float>{keys, mean, m2});
-    state.low[set] = low;
-    state.high[set] = high;
-    state.greater[set] += greater;
-    state.greater_equal[set] += greater_equal;
-  }
-  __syncwarp();
+    if (s.valid[h]) tile.m2 = fma_rn(s.value[h] - tile.mean, s.value[h] - tile.mean, tile.m2);
+  tile.m2 = reduce_to_lane_0(tile.m2, Add());
+  tile.min = -reduce_to_lane_0(-tile.min, Max());
+  tile.max = reduce_to_lane_0(tile.max, Max());
+  tile.n_greater = reduce_to_lane_0(greater, Add());
+  tile.n_greater_equal = reduce_to_lane_0(greater_equal, Add());
+  if (threadIdx.x % 32 == 0) state.sets[set] = merge(state.sets[set], tile);
 }
 
 // What a row's maximum becomes with these scores, and its sum of exponentials. Nothing is written.
@@ -64,14 +57,14 @@ FNCE_DEVICE float raised_maximum(float m, const Scores& s, float scale) {
 }
 
 FNCE_DEVICE void add_unmixed_log_sum(const Scores& raw, float scale, RowState& state) {
-  const float m = raised_maximum(state.unmixed_m, raw, scale);
+  const float m = raised_maximum(state.unmixed.m, raw, scale);
   float sum = 0.0f;
   for (int h = 0; h < kHalves; ++h) sum += raw.valid[h] ? weight_of(raw.value[h], scale, m) : 0.0f;
   sum = reduce_warp(sum, Add());
   __syncwarp();
   if (threadIdx.x % 32 == 0) {
-    state.unmixed_l = fma_rn(state.unmixed_l, exp2f(state.unmixed_m - m), sum);
-    state.unmixed_m = m;
+    state.unmixed.l = fma_rn(state.unmixed.l, exp2f(state.unmixed.m - m), sum);
+    state.unmixed.m = m;
   }
   __syncwarp();
 }
@@ -89,7 +82,7 @@ FNCE_DEVICE void weigh(const MainParams& p, const KeyTile& tile, const Scores& r
   RowState& state = shared.state[r];
   const bool counts_raw = !p.mix || p.is_union;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  float m = state.m;
+  float m = state.loss.m;
   if (p.mix) m = raised_maximum(m, mixed, scale);
   if (counts_raw) m = raised_maximum(m, raw, scale);
   float weight[kHalves], sum = 0.0f;
@@ -116,9 +109,9 @@ FNCE_DEVICE void weigh(const MainParams& p, const KeyTile& tile, const Scores& r
   __syncwarp();
   for (int h = 0; h < kHalves; ++h) shared.scores[r * kScoreStride + lane + 32 * h] = weight[h];
   if (lane == 0) {
-    shared.factor[r] = exp2f(state.m - m);
-    state.l = fma_rn(state.l, shared.factor[r], sum);
-    state.m = m;
+    shared.factor[r] = exp2f(state.loss.m - m);
+    state.loss.l = fma_rn(state.loss.l, shared.factor[r], sum);
+    state.loss.m = m;
   }
   __syncwarp();
 }

@@ -15,13 +15,10 @@ constexpr int kChunk = 32;                          // features in shared memory
 constexpr int kKeyStride = kChunk + 1;              // no two lanes in one bank, whichever way the tile is read
 constexpr int kScoreStride = kKeys + 1;
 
-// Running results of one row.
+// Running results of one row; log-sum-exps in base 2.
 struct RowState {
-  float m, l;  // base 2
-  float unmixed_m, unmixed_l;
-  Moments<float> moments[2];  // mixed, unmixed, as all that follows
-  float low[2], high[2];
-  int64_t greater[2], greater_equal[2];
+  LogSum<float> loss, unmixed;
+  RowStats<float> sets[2];  // mixed, unmixed
 };
 
 struct Shared {

@@ -69,35 +69,16 @@ FNCE_DEVICE void write_rows(const MainParams& p, const Place<C>& place, const Ru
   }
 }
 
-struct SharedStatistics {
-  RowStatistics sets[2];
-  int32_t counts[2];
-  RowLogSum unmixed;
-};
-static_assert(sizeof(SharedStatistics) == 64);
-
-FNCE_DEVICE void write_set(const StatsView& out, int64_t at, int count, const RowStatistics& row) {
-  out.count[at] = count;
-  out.mean[at] = row.mean;
-  out.m2[at] = row.m2;
-  out.min[at] = row.min;
-  out.max[at] = row.max;
-  out.n_greater[at] = row.n_greater;
-  out.n_greater_equal[at] = row.n_greater_equal;
-}
+// What tile.h sets aside for a row.
+static_assert(sizeof(RowScores) == 64);
 
 // Lanes, then key warps, in order; a thread per row writes them.
 template <class C>
 FNCE_DEVICE void write_statistics(const MainParams& p, const Shared<C>& shared, const Place<C>& place,
                                   const Statistics<C>& statistics) {
-  auto* all = reinterpret_cast<SharedStatistics*>(shared.base);  // [key warp][row]
+  auto* all = reinterpret_cast<RowScores*>(shared.base);  // [key warp][row]
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) {
-    SharedStatistics merged;
-    FNCE_UNROLL for (int set = 0; set < 2; ++set) {
-      merged.counts[set] = statistics.counts[set];
-      merged.sets[set] = merge_lanes(statistics.sets[set][mi][h], merged.counts[set], place.lane);
-    }
-    merged.unmixed = merge_lanes(statistics.unmixed[mi][h], place.lane);
+    const RowScores merged = merge_lanes(statistics.rows[mi][h], place.lane);
     if (place.feature_warp == 0 && (place.lane & 3) == 0) all[place.key_warp * C::kRows + place.row(mi, h)] = merged;
   }
   __syncthreads();
@@ -105,21 +86,14 @@ FNCE_DEVICE void write_statistics(const MainParams& p, const Shared<C>& shared, 
   const uint2 block = block_read_again();
   const uint32_t row = block.x * C::kRows + static_cast<uint32_t>(thread);
   if (thread >= C::kRows || row >= p.n) return;
-  SharedStatistics merged = all[thread];
-  for (int warp = 1; warp < C::kKeyWarps; ++warp) {
-    const SharedStatistics& next = all[warp * C::kRows + thread];
-    for (int set = 0; set < 2; ++set) {
-      merged.sets[set] = merge_statistics(merged.sets[set], merged.counts[set], next.sets[set], next.counts[set]);
-      merged.counts[set] += next.counts[set];
-    }
-    merged.unmixed = merge_log_sums(merged.unmixed, next.unmixed);
-  }
+  RowScores merged = all[thread];
+  for (int warp = 1; warp < C::kKeyWarps; ++warp) merged = merge(merged, all[warp * C::kRows + thread]);
   const int64_t at = block.y * p.n + row;
   for (int set = 0; set < 2; ++set)
-    if (p.statistics[set]) write_set(p.out.view.stats[set], at, merged.counts[set], merged.sets[set]);
+    if (p.statistics[set]) store_stats(merged.sets[set], p.out.view.stats[set], at);
   if (!p.statistics[1]) return;
-  p.out.view.unmixed_m[at] = merged.unmixed.m;
-  p.out.view.unmixed_l[at] = merged.unmixed.l;
+  p.out.view.stats[1].m[at] = merged.unmixed.m;
+  p.out.view.stats[1].l[at] = merged.unmixed.l;
 }
 
 // The largest magnitude of a float32 queue that this block has seen.

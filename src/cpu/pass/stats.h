@@ -24,23 +24,22 @@ struct MixedScores {
 };
 
 template <class Scores>
-HWY_INLINE void add_moments(const Scores& score, int keys, int64_t count, float* mean_out, float* m2_out, V sum) {
+HWY_INLINE void add_moments(const Scores& score, int keys, V sum, StatsLanes& s, int64_t lane) {
   const V mean = hn::Mul(sum, constant(1.0f / static_cast<float>(keys)));
   V m2 = hn::Zero(df);
   for (int j = 0; j < keys; ++j) {
     const V deviation = hn::Sub(score(j), mean);
     m2 = hn::MulAdd(deviation, deviation, m2);
   }
-  if (count > 0) {
-    const float share = static_cast<float>(keys) / static_cast<float>(count + keys);
-    const V old_mean = hn::Load(df, mean_out), delta = hn::Sub(mean, old_mean);
-    m2 = hn::MulAdd(hn::Mul(delta, delta), constant(static_cast<float>(count) * share),
-                    hn::Add(m2, hn::Load(df, m2_out)));
-    hn::Store(hn::MulAdd(delta, constant(share), old_mean), df, mean_out);
-  } else {
-    hn::Store(mean, df, mean_out);
-  }
-  hn::Store(m2, df, m2_out);
+  const auto before = hn::Load(di, s.count + lane), count = hn::Add(before, hn::Set(di, keys));
+  const V share = hn::Div(constant(static_cast<float>(keys)), hn::ConvertTo(df, count));
+  const V old_mean = hn::Load(df, s.mean + lane), delta = hn::Sub(mean, old_mean);
+  const V both_m2 = hn::MulAdd(hn::Mul(delta, delta), hn::Mul(hn::ConvertTo(df, before), share),
+                               hn::Add(m2, hn::Load(df, s.m2 + lane)));
+  const auto is_first = hn::RebindMask(df, hn::Eq(before, hn::Zero(di)));
+  hn::Store(hn::IfThenElse(is_first, mean, hn::MulAdd(delta, share, old_mean)), df, s.mean + lane);
+  hn::Store(hn::IfThenElse(is_first, m2, both_m2), df, s.m2 + lane);
+  hn::Store(count, di, s.count + lane);
 }
 
 template <class Scores>
@@ -52,27 +51,27 @@ HWY_INLINE void add_log_sum(const Scores& score, int keys, float scale, V top, f
   hn::Store(l, df, l_out);
 }
 
-// Adds `keys` scores of one vector of queries at `lane` to statistics that hold `count` so far.
+// Adds `keys` scores of one vector of queries at `lane`.
 template <class Scores>
-HWY_INLINE void add_scores(const Scores& score, int keys, StatsLanes& s, int64_t lane, int64_t count, float scale) {
+HWY_INLINE void add_scores(const Scores& score, int keys, StatsLanes& s, int64_t lane, float scale) {
   const V upper = hn::LoadU(df, s.upper + lane), lower = hn::LoadU(df, s.lower + lane);
   const auto one = hn::Set(di, 1);
-  V sum = hn::Zero(df), low = hn::Load(df, s.min + lane), high = hn::Load(df, s.max + lane), top = score(0);
+  V sum = hn::Zero(df), min = hn::Load(df, s.min + lane), top = score(0);
   auto greater = hn::Load(di, s.n_greater + lane), greater_equal = hn::Load(di, s.n_greater_equal + lane);
   for (int j = 0; j < keys; ++j) {
     const V x = score(j);
     sum = hn::Add(sum, x);
-    low = hn::Min(low, x);
+    min = hn::Min(min, x);
     top = hn::Max(top, x);
     greater = hn::Add(greater, hn::IfThenElseZero(hn::RebindMask(di, hn::Gt(x, upper)), one));
     // Not below: a NaN must not count as a hit of the positive.
     greater_equal = hn::Add(greater_equal, hn::IfThenZeroElse(hn::RebindMask(di, hn::Lt(x, lower)), one));
   }
-  hn::Store(low, df, s.min + lane);
-  hn::Store(hn::Max(high, top), df, s.max + lane);
+  hn::Store(min, df, s.min + lane);
+  hn::Store(hn::Max(hn::Load(df, s.max + lane), top), df, s.max + lane);
   hn::Store(greater, di, s.n_greater + lane);
   hn::Store(greater_equal, di, s.n_greater_equal + lane);
-  add_moments(score, keys, count, s.mean + lane, s.m2 + lane, sum);
+  add_moments(score, keys, sum, s, lane);
   if (s.m) add_log_sum(score, keys, scale, top, s.m + lane, s.l + lane);
 }
 
@@ -81,14 +80,10 @@ HWY_NOINLINE void gather_statistics(const TileJob& job, int panel) {
   for (int v = 0; v < vectors; ++v) {
     const int64_t lane = (int64_t{job.panels.first_vector(panel)} + v) * kLanes;
     const RawScores raw{job.raw_scores + v * kLanes, int64_t{vectors} * kLanes};
-    if (job.unmixed) add_scores(raw, job.keys, *job.unmixed, lane, job.unmixed->count, job.scale);
+    if (job.unmixed) add_scores(raw, job.keys, *job.unmixed, lane, job.scale);
     if (!job.mixed) continue;
-    int64_t count = job.mixed->count;
-    if (job.mode != TileMode::kPlain) {
-      add_scores(MixedScores{raw, job.lambda}, job.keys, *job.mixed, lane, count, job.scale);
-      count += job.keys;
-    }
-    if (job.mode != TileMode::kMixed) add_scores(raw, job.keys, *job.mixed, lane, count, job.scale);
+    if (job.mode != TileMode::kPlain) add_scores(MixedScores{raw, job.lambda}, job.keys, *job.mixed, lane, job.scale);
+    if (job.mode != TileMode::kMixed) add_scores(raw, job.keys, *job.mixed, lane, job.scale);
   }
 }
 

@@ -15,24 +15,25 @@ constexpr float kNan = __builtin_nanf("");
 // What the kernel writes, [splits][n]. Everything starts as NaN, or as a number that no count is.
 struct StatisticsOut {
   std::vector<int64_t> count, n_greater, n_greater_equal;
-  std::vector<float> mean, m2, min, max;
+  std::vector<float> mean, m2, min, max, m, l;
   void start(size_t rows) {
     for (auto* out : {&count, &n_greater, &n_greater_equal}) out->assign(rows, -1);
-    for (auto* out : {&mean, &m2, &min, &max}) out->assign(rows, kNan);
+    for (auto* out : {&mean, &m2, &min, &max, &m, &l}) out->assign(rows, kNan);
   }
   fnce::StatsView view() {
-    return {count.data(), mean.data(), m2.data(), min.data(), max.data(), n_greater.data(), n_greater_equal.data()};
+    return {count.data(),           mean.data(), m2.data(), min.data(), max.data(), n_greater.data(),
+            n_greater_equal.data(), m.data(),    l.data()};
   }
 };
 
 struct Out {
   explicit Out(const Inputs& in) {
     const auto rows = static_cast<size_t>(in.c.splits * in.c.n);
-    for (auto* out : {&m, &l, &unmixed_m, &unmixed_l}) out->assign(rows, kNan);
+    for (auto* out : {&m, &l}) out->assign(rows, kNan);
     o.assign(rows * static_cast<size_t>(in.c.d), kNan);
     for (auto& set : statistics) set.start(rows);
   }
-  std::vector<float> m, l, o, unmixed_m, unmixed_l, extent;
+  std::vector<float> m, l, o, extent;
   StatisticsOut statistics[2];
 };
 
@@ -78,10 +79,6 @@ MainParams params_of(Inputs& in, Out& out, Grid grid) {
     p.out.view.stats[set] = out.statistics[set].view();
     p.thresholds.upper[set] = in.upper[set].data();
     p.thresholds.lower[set] = in.lower[set].data();
-  }
-  if (gathers(c, 1)) {
-    p.out.view.unmixed_m = out.unmixed_m.data();
-    p.out.view.unmixed_l = out.unmixed_l.data();
   }
   return p;
 }
@@ -165,7 +162,7 @@ void check_statistics(const Case& c, const Out& all, int set, int64_t row, const
               "n_greater_equal" + name, row);
   if (set == 0 || count == 0) return;
   double top = 0;
-  const double log_sum = merged_log_sum(c, all.unmixed_m, all.unmixed_l, row, top);
+  const double log_sum = merged_log_sum(c, all.statistics[1].m, all.statistics[1].l, row, top);
   const double temperature = static_cast<double>(c.temperature);
   const double largest = std::fmax(std::fabs(expected.min), std::fabs(expected.max));
   out.compare("unmixed log-sum-exp", row, log_sum, expected.log_sum, (error + 0x1p-22 * largest) / temperature + 1e-6);

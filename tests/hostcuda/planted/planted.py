@@ -176,8 +176,8 @@ BUGS = [
     Bug("a tile is filled again while it is read", PLAIN_MAIN, "main.cu",
         "total[r] += sum[r];\n    __syncthreads();\n", "total[r] += sum[r];\n", TSAN),
     Bug("lane 0 writes a row's maximum while others read it", PLAIN_MAIN, "softmax.cuh",
-        "sum = reduce_warp(sum, Add());\n  __syncwarp();\n  if (threadIdx.x % 32 == 0) {\n    state.unmixed_l",
-        "sum = reduce_warp(sum, Add());\n  if (threadIdx.x % 32 == 0) {\n    state.unmixed_l", TSAN),
+        "sum = reduce_warp(sum, Add());\n  __syncwarp();\n  if (threadIdx.x % 32 == 0) {\n    state.unmixed.l",
+        "sum = reduce_warp(sum, Add());\n  if (threadIdx.x % 32 == 0) {\n    state.unmixed.l", TSAN),
 ]
 
 

@@ -136,8 +136,6 @@ void run_tile(const TileJob& job) {
     }
     if (job.mixed || job.unmixed) gather_statistics(job, p);
   }
-  if (job.mixed) job.mixed->count += job.keys * (job.mode == TileMode::kUnion ? 2 : 1);
-  if (job.unmixed) job.unmixed->count += job.keys;
 }
 
 }  // namespace fnce::cpu::FNCE_ISA::FNCE_PRODUCTS
