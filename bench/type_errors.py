@@ -17,11 +17,12 @@ from copy import copy
 from pathlib import Path
 
 import torch
+from flashnce._library import TYPES
 from flashnce.torch import InfoNCE
 from peers import software
 from peers.errors import errors_of, reference_step
 from peers.ours import SEED, draws_of
-from peers.loaded import TYPES, own
+from peers.loaded import own
 from peers.steps import TEMPERATURE, Inputs, Shape
 from record_text import text_of
 from render import table_of
@@ -32,14 +33,15 @@ PRESET = "ft"
 
 
 def products(shape: Shape, features: str, queue: str) -> str:
-    """The type that scores are multiplied in, as the plan says it."""
+    """The type that scores are multiplied in, as the plan tells it."""
     library = own()
     problem = library.problem(PRESET)
     problem.n, problem.k, problem.d = shape.n, shape.k, shape.d
     problem.feature_type, problem.queue_type = TYPES[features], TYPES[queue]
-    plan, _, description = library.plan(problem)
+    plan, _ = library.plan(problem)
+    name = library.products(plan)
     library.handle.fnce_plan_destroy(plan)
-    return next(name for name in TYPES if f" {name} products" in description)
+    return name
 
 
 def typed(inputs: Inputs, features: str, queue: str) -> Inputs:

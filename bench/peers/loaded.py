@@ -1,7 +1,8 @@
 """Builds of the library that a process has loaded: the one that flashnce itself uses, and others beside it.
 
 Another build may be older or newer than this code: it needs the few functions below, takes structs that carry their
-size, and may not know what a problem asks for, which is `Unsupported` and no failure.
+size, and may not know what a problem asks for, which is `Unsupported` and no failure. One that is older than
+fnce_plan_get_info has plans that tell nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 from flashnce import _library as c
 
 OK, UNSUPPORTED = 0, 20
-TYPES = {"float32": 1, "float16": 2, "bfloat16": 3}
 # name: (result, arguments)
 _FUNCTIONS = {
     "fnce_build_info": (c_char_p, []),
@@ -24,7 +24,6 @@ _FUNCTIONS = {
     "fnce_plan_create": (c_int32, [POINTER(c.Problem), POINTER(c_void_p)]),
     "fnce_plan_destroy": (None, [c_void_p]),
     "fnce_plan_workspace": (c_int32, [c_void_p, POINTER(c_size_t)]),
-    "fnce_plan_describe": (c_char_p, [c_void_p]),
     "fnce_loss": (c_int32, [c_void_p, POINTER(c.Args), c_void_p, c_size_t, c_void_p]),
 }
 
@@ -46,6 +45,9 @@ class Loaded:
             except AttributeError:
                 raise Unsupported(f"{path.name} has no {name}") from None
             function.restype, function.argtypes = result, arguments
+        self.get_info = getattr(self.handle, "fnce_plan_get_info", None)
+        if self.get_info is not None:
+            self.get_info.restype, self.get_info.argtypes = c_int32, [c_void_p, POINTER(c.PlanInfo), c_size_t]
 
     def is_another_than(self, other: Loaded) -> bool:
         """Whether there are two of them in memory: the loader gives the same one again for the same file."""
@@ -76,12 +78,20 @@ class Loaded:
         self.check(self.handle.fnce_args_init(args, ctypes.sizeof(args)))
         return args
 
-    def plan(self, problem: c.Problem) -> tuple[c_void_p, int, str]:
-        """The plan, the bytes of its workspace, and its description."""
+    def plan(self, problem: c.Problem) -> tuple[c_void_p, int]:
+        """The plan and the bytes of its workspace."""
         plan, size = c_void_p(), c_size_t()
         self.check(self.handle.fnce_plan_create(problem, byref(plan)))
         self.check(self.handle.fnce_plan_workspace(plan, byref(size)))
-        return plan, size.value, self.handle.fnce_plan_describe(plan).decode()
+        return plan, size.value
+
+    def products(self, plan: c_void_p) -> str | None:
+        """What both GEMMs of a plan multiply, "bfloat16"; None from a build whose plans tell nothing."""
+        if self.get_info is None:
+            return None
+        info = c.PlanInfo()
+        self.check(self.get_info(plan, info, ctypes.sizeof(info)))
+        return str(c.name_of(info.products, c.PRODUCTS))
 
 
 _own: Loaded | None = None

@@ -3,7 +3,6 @@ binding costs."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import flashnce
@@ -12,7 +11,7 @@ from flashnce import _library as c
 from flashnce.torch import PRESETS, InfoNCE
 from torch import Tensor
 
-from .loaded import TYPES, Loaded, own
+from .loaded import Loaded, own
 from .steps import TEMPERATURE, Draws, Inputs, Shape
 
 SEED = 20  # that the errors are measured with
@@ -73,14 +72,14 @@ class CInterface:
         workspace: Callable[[int], Tensor] = allocate,
     ) -> None:
         self.transformation, self.loaded = transformation, loaded or own()
-        shape, element = inputs.shape, TYPES[str(inputs.queue.dtype).removeprefix("torch.")]
+        shape, element = inputs.shape, c.TYPES[str(inputs.queue.dtype).removeprefix("torch.")]
         problem = self.loaded.problem(transformation)
         problem.n, problem.k, problem.d = shape.n, shape.k, shape.d
         problem.threads = torch.get_num_threads()
         problem.feature_type = problem.queue_type = element
         problem.reduction = c.REDUCTION[reduction]
         self.plan = None
-        self.plan, self.workspace_bytes, self.description = self.loaded.plan(problem)
+        self.plan, self.workspace_bytes = self.loaded.plan(problem)
         self.buffer = workspace(self.workspace_bytes + c.ALIGNMENT)
         self.workspace = -(-self.buffer.data_ptr() // c.ALIGNMENT) * c.ALIGNMENT
         self.loss, self.dq = torch.empty(shape.n if reduction == "none" else ()), torch.empty(shape.n, shape.d)
@@ -102,9 +101,8 @@ class CInterface:
         )
 
     def products(self) -> str | None:
-        """The type that scores are multiplied in, where the plan says it."""
-        found = re.search(r"\b(float32|float16|bfloat16) products", self.description)
-        return found.group(1) if found else None
+        """The type that scores are multiplied in, where the plan tells it."""
+        return self.loaded.products(self.plan)
 
     def run(self) -> tuple[Tensor, Tensor]:
         """Loss and dq of the seed that the errors are measured with."""
