@@ -1,4 +1,4 @@
-// What the kernels are told: plain structs, filled by the host (kernels/backend.cpp) and passed by value. Every kernel takes
+// What the kernels are told: plain structs, filled by the host (kernels/host/parameters.cpp) and passed by value. Every kernel takes
 // exactly one of them. No CUDA header is needed; all pointers are device memory. Names follow docs/maths.md.
 #pragma once
 #include <flashnce/flashnce.h>
@@ -17,6 +17,10 @@ namespace fnce::cuda {
 //   kHalfFast   a float32 queue rounded to one float16 (FNCE_PRECISION_FAST)
 enum class Operand : int32_t { kFloat32, kHalf, kBfloat, kHalfSplit, kHalfFast };
 
+// Whether the anchors are packed for the matrix units.
+constexpr bool is_packed(Operand operand) { return operand != Operand::kFloat32; }
+// Whether a float32 queue becomes float16 on its way, which cannot hold all of its values.
+constexpr bool converts(Operand operand) { return operand == Operand::kHalfSplit || operand == Operand::kHalfFast; }
 // float16 planes per operand value.
 constexpr int planes_of(Operand operand) { return operand == Operand::kHalfSplit ? 2 : 1; }
 

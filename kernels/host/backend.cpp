@@ -11,9 +11,8 @@
 #include "core/layout.h"
 #include "core/status.h"
 #include "kernels/contract/launch.h"
-#include "kernels/engines/plain/kernels.h"
-#include "kernels/engines/sm80/kernels.h"
 #include "kernels/host/device.h"
+#include "kernels/host/families.h"
 #include "kernels/host/parameters.h"
 #include "kernels/host/plan.h"
 #include "kernels/host/pointers.h"
@@ -144,10 +143,6 @@ class CudaPlan : public BackendPlan {
     if (call.args.raw().checks & FNCE_CHECK_POINTERS) check_pointers(pointers_of(call.args, beside), device());
   }
 
-  Kernel<MainParams> main_of(const MainLaunch& chosen) const {
-    return choice_.packs() ? sm80::main_kernel(choice_.operand, chosen.tile, chosen.variant) : plain::main_kernel();
-  }
-
   // All that a call may launch: afterwards the first one may be inside a stream capture.
   void load_kernels() const {
     const RelaxedCapture relaxed;
@@ -155,9 +150,9 @@ class CudaPlan : public BackendPlan {
     load(pack_kernel(problem_.d()));
     if (choice_.premixes) load(premix_kernel());
     if (choice_.premixes && !problem_.samples_permutation()) load(check_permutation_kernel());
-    load(main_of(choice_.loss));
-    load(main_of(choice_.scores));
-    if (choice_.may_fall_back()) load(plain::main_kernel());
+    load(choice_.loss.kernel());
+    load(choice_.scores.kernel());
+    if (choice_.may_fall_back()) load(choice_.fallback.kernel());
     load(merge_kernel());
     load(finish_kernel(problem_.d()));
     load(finish_scores_kernel());
@@ -190,12 +185,11 @@ class CudaPlan : public BackendPlan {
     if (options.mixing && choice_.premixes) premix(call, stream);
     MainParams params = main_params(call, chosen, options, anchor);
     const auto splits = static_cast<unsigned>(chosen.splits);
-    launch(main_of(chosen), {static_cast<unsigned>(chosen.row_blocks), splits}, params, stream);
+    launch(chosen.kernel(), {static_cast<unsigned>(chosen.row_blocks), splits}, params, stream);
     if (!choice_.may_fall_back()) return;
     // The device decides: the kernel returns at once where float16 holds the queue.
     params.only_if_out_of_range = 1;
-    const auto row_blocks = static_cast<unsigned>((problem_.n() + plain::kRows - 1) / plain::kRows);
-    launch(plain::main_kernel(), {row_blocks, splits}, params, stream);
+    launch(choice_.fallback.kernel(), {static_cast<unsigned>(choice_.fallback.row_blocks), splits}, params, stream);
   }
 
   const Problem problem_;
@@ -232,7 +226,7 @@ class CudaBackend : public Backend {
     const DeviceCaps caps = caps_of(problem.raw().device_index);
     DeviceCaps planned = caps;
     planned.sm_count = planned_multiprocessors(std::getenv("FNCE_MULTIPROCESSORS"), caps.sm_count);
-    const Forced forced = forced_family(std::getenv("FNCE_BACKEND"));
+    const Family* forced = forced_family(std::getenv("FNCE_BACKEND"));
     return std::make_unique<CudaPlan>(problem, caps, choose(problem, planned, forced));
   }
 

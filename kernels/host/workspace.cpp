@@ -23,12 +23,12 @@ Workspace::Workspace(void* base, const Problem& problem, const CudaChoice& choic
   anchor = carver.take<float>(n * d);
   exact_pos = carver.take<float>(n);
   packed = {};
-  packed.d_padded = static_cast<int32_t>(choice.d_padded);
+  packed.d_padded = static_cast<int32_t>(loss.features);
   if (choice.packs()) {
     packed.rows = std::max(loss.padded_rows(), scores.padded_rows());
     const auto rows = static_cast<uint64_t>(packed.rows);
     packed.values = carver.take<uint16_t>(static_cast<uint64_t>(planes_of(choice.operand)) * rows *
-                                          static_cast<uint64_t>(choice.d_padded));
+                                          static_cast<uint64_t>(loss.features));
     packed.scale = carver.take<float>(rows);
   }
   for (int set = 0; set < 2; ++set) {

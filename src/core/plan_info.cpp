@@ -112,6 +112,8 @@ int32_t cpu_isa_of(const char* name) {
   return FNCE_CPU_ISA_NONE;
 }
 
+const char* family_name(int32_t code) { return text_of(kFamilies, code); }
+
 std::string family_reason_in_words(const fnce_plan_info& info) {
   if (info.family_reason == FNCE_REASON_FORCED)
     return info.device == FNCE_CPU ? "FNCE_CPU_ISA says so" : "FNCE_BACKEND says so";

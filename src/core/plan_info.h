@@ -20,6 +20,9 @@ fnce_plan_info problem_info(const Problem& problem, int32_t row_mixing, uint64_t
 // FNCE_CPU_ISA_* of the name that FNCE_CPU_ISA has for it; FNCE_CPU_ISA_NONE if it has none.
 int32_t cpu_isa_of(const char* name);
 
+// What FNCE_BACKEND calls a family of CUDA kernels, FNCE_FAMILY_*.
+const char* family_name(int32_t code);
+
 // Why better_family does not serve, or why this one does.
 std::string family_reason_in_words(const fnce_plan_info& info);
 

@@ -10,6 +10,8 @@
 #include "core/plan_info.h"
 #include "core/status.h"
 #include "kernels/engines/plain/kernels.h"
+#include "kernels/engines/sm80/kernels.h"
+#include "kernels/host/families.h"
 #include "kernels/host/workspace.h"
 #include "support/catch.h"
 
@@ -40,11 +42,11 @@ fnce_problem problem_of(const Shape& shape, int32_t queue_type, int32_t preset =
   return p;
 }
 
-CudaChoice choose(const fnce_problem& p, const DeviceCaps& caps, Forced forced = Forced::kNothing) {
+CudaChoice choose(const fnce_problem& p, const DeviceCaps& caps, const Family* forced = nullptr) {
   return fnce::cuda::choose(Problem(&p), caps, forced);
 }
 
-fnce_plan_info told(const fnce_problem& p, const DeviceCaps& caps, Forced forced = Forced::kNothing) {
+fnce_plan_info told(const fnce_problem& p, const DeviceCaps& caps, const Family* forced = nullptr) {
   const Problem problem(&p);
   const CudaChoice choice = fnce::cuda::choose(problem, caps, forced);
   return info_of(problem, choice, caps, Workspace(nullptr, problem, choice).bytes());
@@ -64,30 +66,39 @@ fnce_status refused(Call&& call, const char* word) {
   }
 }
 
+sm80::Tile tile_of(const MainLaunch& launch) {
+  const sm80::KernelKey key = sm80::key_of(launch.kernel_id);
+  return sm80::tile_of(key.operand, key.tile);
+}
+
+sm80::Variant variant_of(const MainLaunch& launch) { return sm80::key_of(launch.kernel_id).variant; }
+
 // What must hold of every launch, whatever the problem.
 void check_launch(const Problem& problem, const CudaChoice& choice, const MainLaunch& launch, const DeviceCaps& caps) {
   const int64_t n = problem.n(), d = problem.d();
-  bool good = launch.splits >= 1 && launch.splits <= 65535 && launch.keys % 16 == 0 && launch.padded_rows() >= n &&
+  bool good = launch.splits >= 1 && launch.splits <= 65535 && launch.columns % 16 == 0 && launch.padded_rows() >= n &&
               launch.padded_rows() - n < launch.rows;
   // No split is shorter than four key tiles unless there is one only, and sums have an end.
-  good = good && (launch.splits == 1 || launch.key_tiles / launch.splits >= 4);
+  good = good && (launch.splits == 1 || launch.column_tiles / launch.splits >= 4);
   good = good && (launch.splits == 1 || launch.splits * n * d * 4 <= (int64_t{256} << 20));
   // Blocks run in few waves, unless sums in the matrix units would grow too long.
   const int64_t per_sm = choice.packs() ? 1 : 4;
   const bool cuts_off = choice.packs() && choice.operand != Operand::kHalfSplit;
-  const int64_t keys = launch.key_tiles * launch.keys;
+  const int64_t keys = launch.column_tiles * launch.columns;
   good = good && (launch.splits == 1 || launch.blocks() <= 8 * caps.sm_count * per_sm ||
                   (cuts_off && (launch.splits - 1) * (1 << 14) < keys));
-  good = good && (!cuts_off || launch.splits * int64_t{1 << 14} >= keys || (launch.splits + 1) * 4 > launch.key_tiles ||
-                  (launch.splits + 1) * n * d * 4 > (int64_t{256} << 20));
+  good =
+      good && (!cuts_off || launch.splits * int64_t{1 << 14} >= keys || (launch.splits + 1) * 4 > launch.column_tiles ||
+               (launch.splits + 1) * n * d * 4 > (int64_t{256} << 20));
   if (choice.packs()) {
-    const sm80::Tile& tile = sm80::tiles_of(choice.operand).first[launch.tile];
-    good = good && tile.d >= d && (tile.d == 64 || tile.d < 2 * d) && tile.d == choice.d_padded &&
-           tile.rows() == launch.rows && tile.keys == launch.keys &&
+    const sm80::KernelKey key = sm80::key_of(launch.kernel_id);
+    const sm80::Tile tile = sm80::tile_of(key.operand, key.tile);
+    good = good && key.operand == choice.operand && tile.d >= d && (tile.d == 64 || tile.d < 2 * d) &&
+           tile.d == launch.features && tile.rows() == launch.rows && tile.keys == launch.columns &&
            sm80::shared_bytes(choice.operand, tile) <= caps.shared_bytes &&
-           (launch.variant != sm80::Variant::kStatistics || sm80::has_statistics(choice.operand, launch.tile));
+           (key.variant != sm80::Variant::kStatistics || tile.statistics);
   }
-  CAPTURE(n, problem.k(), d, launch.splits, launch.row_blocks, launch.key_tiles, caps.name);
+  CAPTURE(n, problem.k(), d, launch.splits, launch.row_blocks, launch.column_tiles, caps.name);
   CHECK(good);
 }
 
@@ -98,10 +109,10 @@ TEST_CASE("cuda plan: family and operand follow device, features and types") {
     DeviceCaps caps;
     int64_t d;
     int32_t type, precision;
-    Family family;
+    const Family* family;
     Operand operand;
   };
-  const auto plain = Family::kPlain, sm80 = Family::kSm80;
+  const Family *const plain = &plain::family(), *const sm80 = &sm80::family();
   const Row rows[] = {
       {kH200, 128, FNCE_FLOAT32, FNCE_PRECISION_EXACT, sm80, Operand::kHalfSplit},
       {kH200, 128, FNCE_FLOAT32, FNCE_PRECISION_FAST, sm80, Operand::kHalfFast},
@@ -128,6 +139,24 @@ TEST_CASE("cuda plan: family and operand follow device, features and types") {
     CHECK((choice.reason.code == FNCE_REASON_NONE) == (row.family == sm80));
     CHECK(choice.may_fall_back() == (row.family == sm80 && row.type == FNCE_FLOAT32));
   }
+}
+
+TEST_CASE("cuda families: the last one serves everything, and kernels are known by their numbers") {
+  REQUIRE(families().size() >= 2);
+  for (const DeviceCaps& caps : kAll)
+    for (const int64_t d : {1, 513, 100000}) {
+      const fnce_problem p = problem_of({256, 65536, d}, FNCE_FLOAT32);
+      CHECK(families().back()->obstacle(Problem(&p), caps).code == FNCE_REASON_NONE);
+      CHECK(families().back()->operand(Problem(&p)) == Operand::kFloat32);
+    }
+  for (const Operand operand : {Operand::kHalf, Operand::kBfloat, Operand::kHalfSplit, Operand::kHalfFast})
+    for (int tile = 0; tile < sm80::tiles_of(operand).count; ++tile)
+      for (const auto variant : {sm80::Variant::kPlain, sm80::Variant::kMixed, sm80::Variant::kStatistics}) {
+        const int32_t id = sm80::id_of({operand, tile, variant});
+        const sm80::KernelKey key = sm80::key_of(id);
+        CHECK((key.operand == operand && key.tile == tile && key.variant == variant));
+        CHECK(sm80::family().kernel(id).function == sm80::main_kernel(operand, tile, variant).function);
+      }
 }
 
 TEST_CASE("cuda plan: tiles and splits of the usual shapes") {
@@ -176,8 +205,8 @@ TEST_CASE("cuda plan: a tile fits into the device's shared memory") {
     const int64_t bytes = sm80::shared_bytes(Operand::kHalf, tile);
     const CudaChoice choice = choose(p, {8, 0, 10, bytes, "as large as a tile"});
     if (choice.packs()) {
-      CHECK(sm80::shared_bytes(Operand::kHalf, sm80::tile_of(Operand::kHalf, choice.loss.tile)) <= bytes);
-      CHECK(sm80::shared_bytes(Operand::kHalf, sm80::tile_of(Operand::kHalf, choice.scores.tile)) <= bytes);
+      CHECK(sm80::shared_bytes(Operand::kHalf, tile_of(choice.loss)) <= bytes);
+      CHECK(sm80::shared_bytes(Operand::kHalf, tile_of(choice.scores)) <= bytes);
       rows.insert(choice.loss.rows);
     } else {
       CHECK(choice.reason.code == FNCE_REASON_SHARED_MEMORY);
@@ -198,8 +227,8 @@ TEST_CASE("cuda plan: every tile is chosen, for a few queries, on devices of few
             fnce_problem p = problem_of({n, 130, d}, type);
             p.precision = precision;
             const CudaChoice choice = choose(p, {8, 0, sms, 99 << 10, "invented"});
-            chosen.emplace(choice.operand, choice.loss.tile);
-            chosen.emplace(choice.operand, choice.scores.tile);
+            chosen.emplace(choice.operand, sm80::key_of(choice.loss.kernel_id).tile);
+            chosen.emplace(choice.operand, sm80::key_of(choice.scores.kernel_id).tile);
           }
     }
   size_t all = 0;
@@ -217,9 +246,9 @@ TEST_CASE("cuda plan: no number of queries leaves much of the device idle") {
         const MainLaunch launch = choose(problem_of({n, 65536, d}, FNCE_FLOAT16), caps).loss;
         if (launch.splits * n * d * 4 > (int64_t{200} << 20)) continue;  // more sums than that are too many
         const int64_t waves = (launch.blocks() + caps.sm_count - 1) / caps.sm_count;
-        const int64_t longest = waves * ((launch.key_tiles + launch.splits - 1) / launch.splits);
-        const double busy =
-            static_cast<double>(launch.row_blocks * launch.key_tiles) / (static_cast<double>(longest) * caps.sm_count);
+        const int64_t longest = waves * ((launch.column_tiles + launch.splits - 1) / launch.splits);
+        const double busy = static_cast<double>(launch.row_blocks * launch.column_tiles) /
+                            (static_cast<double>(longest) * caps.sm_count);
         CAPTURE(caps.name, n, d, launch.splits, launch.row_blocks, busy);
         if (busy < 0.85) FAIL("idle");
       }
@@ -245,12 +274,12 @@ TEST_CASE("cuda plan: mixed as scores where that is possible, else once before t
   fnce_problem p = problem_of({64, 1000, 100}, FNCE_FLOAT16, FNCE_PRESET_FT);
   CudaChoice choice = choose(p, kH200);
   CHECK((choice.mixes_scores && !choice.premixes));
-  CHECK(choice.loss.variant == sm80::Variant::kMixed);
+  CHECK(variant_of(choice.loss) == sm80::Variant::kMixed);
   CHECK((told(p, kH200).mixing == FNCE_MIXING_SCORES && told(p, kH200).mixing_reason == FNCE_REASON_NONE));
   p.renormalize_neg = 1;
   choice = choose(p, kH200);
   CHECK((!choice.mixes_scores && choice.premixes));
-  CHECK(choice.loss.variant == sm80::Variant::kPlain);
+  CHECK(variant_of(choice.loss) == sm80::Variant::kPlain);
   CHECK(choice.premixed_type == FNCE_FLOAT16);
   CHECK(choice.premixed_stride == 104);
   CHECK(choose(p, kT4).premixed_type == FNCE_FLOAT32);
@@ -258,7 +287,7 @@ TEST_CASE("cuda plan: mixed as scores where that is possible, else once before t
   CHECK(told(p, kH200).mixing == FNCE_MIXING_BEFORE_PASS);
   CHECK(told(p, kH200).mixing_reason == FNCE_REASON_RENORMALIZED);
   p.scores = FNCE_SCORES_MIXED;
-  CHECK(choose(p, kH200).loss.variant == sm80::Variant::kStatistics);
+  CHECK(variant_of(choose(p, kH200).loss) == sm80::Variant::kStatistics);
   p.k = 0;
   choice = choose(p, kH200);
   CHECK((!choice.mixes_scores && !choice.premixes));
@@ -268,7 +297,7 @@ TEST_CASE("cuda plan: the workspace holds the larger of its passes, and tables w
   fnce_problem p = problem_of({256, 65536, 128}, FNCE_FLOAT16);
   const auto bytes = [](const fnce_problem& q, const DeviceCaps& caps) {
     const Problem problem(&q);
-    return Workspace(nullptr, problem, fnce::cuda::choose(problem, caps, Forced::kNothing)).bytes();
+    return Workspace(nullptr, problem, fnce::cuda::choose(problem, caps, nullptr)).bytes();
   };
   const uint64_t moco = bytes(p, kH200);
   const auto o = static_cast<uint64_t>(choose(p, kH200).loss.splits) * 256 * 128 * 4;
@@ -286,7 +315,7 @@ TEST_CASE("cuda plan: the workspace holds the larger of its passes, and tables w
   alignas(256) static unsigned char memory[1 << 20];
   const fnce_problem small = problem_of({5, 100, 24}, FNCE_FLOAT32, FNCE_PRESET_FT);
   const Problem problem(&small);
-  const CudaChoice choice = fnce::cuda::choose(problem, kTiny, Forced::kNothing);
+  const CudaChoice choice = fnce::cuda::choose(problem, kTiny, nullptr);
   const Workspace workspace(memory, problem, choice);
   REQUIRE(workspace.bytes() <= sizeof memory);
   const auto* end = memory + workspace.bytes();
@@ -313,9 +342,9 @@ TEST_CASE("cuda plan: plans tell what is multiplied, and why a plan is plain") {
   CHECK((info.family == FNCE_FAMILY_PLAIN && info.products == FNCE_PRODUCTS_FLOAT32 && info.fallback_family == 0));
   CHECK((info.better_family == FNCE_FAMILY_SM80 && info.family_reason == FNCE_REASON_COMPUTE_CAPABILITY &&
          info.family_limit == 80));
-  for (const Forced forced : {Forced::kPlain, Forced::kSm80}) {
+  for (const Family* forced : families()) {
     info = told(p, kH200, forced);
-    CHECK(info.family == (forced == Forced::kPlain ? FNCE_FAMILY_PLAIN : FNCE_FAMILY_SM80));
+    CHECK(info.family == forced->code);
     CHECK((info.family_reason == FNCE_REASON_FORCED && info.better_family == 0 && info.family_limit == 0));
   }
   p.d = 513;
@@ -335,7 +364,7 @@ TEST_CASE("cuda plan: plans tell how their work is cut, and for which device") {
     const fnce_plan_info info = told(p, caps);
     CAPTURE(caps.name);
     CHECK((info.row_blocks == launch.row_blocks && info.block_rows == launch.rows && info.splits == launch.splits));
-    CHECK((info.column_tiles == launch.key_tiles && info.tile_columns == launch.keys));
+    CHECK((info.column_tiles == launch.column_tiles && info.tile_columns == launch.columns));
     CHECK(info.tile_features == (info.family == FNCE_FAMILY_SM80 ? 128 : 100));
     CHECK(info.tasks == launch.blocks());
     CHECK((info.compute_capability == caps.arch() && info.multiprocessors == caps.sm_count));
@@ -343,7 +372,7 @@ TEST_CASE("cuda plan: plans tell how their work is cut, and for which device") {
   DeviceCaps half = kH200;
   half.sm_count = 66;
   const Problem problem(&p);
-  const fnce_plan_info cut = info_of(problem, fnce::cuda::choose(problem, half, Forced::kNothing), kH200, 1);
+  const fnce_plan_info cut = info_of(problem, fnce::cuda::choose(problem, half, nullptr), kH200, 1);
   CHECK((cut.multiprocessors == 132 && cut.planned_multiprocessors == 66 && cut.workspace_bytes == 1));
   // The raw queue is passed as well where it is not what is mixed.
   fnce_problem both = problem_of({256, 65536, 100}, FNCE_FLOAT16, FNCE_PRESET_FT_ELEMENTWISE);
@@ -356,10 +385,10 @@ TEST_CASE("cuda plan: plans tell how their work is cut, and for which device") {
 
 TEST_CASE("cuda plan: what cannot be served is refused with a sentence") {
   const fnce_problem p = problem_of({256, 65536, 600}, FNCE_FLOAT16);
-  CHECK(forced_family(nullptr) == Forced::kNothing);
-  CHECK(forced_family("") == Forced::kNothing);
-  CHECK(forced_family("sm80") == Forced::kSm80);
-  CHECK(forced_family("plain") == Forced::kPlain);
+  CHECK(forced_family(nullptr) == nullptr);
+  CHECK(forced_family("") == nullptr);
+  CHECK(forced_family("sm80") == &sm80::family());
+  CHECK(forced_family("plain") == &plain::family());
   CHECK(planned_multiprocessors(nullptr, 132) == 132);
   CHECK(planned_multiprocessors("", 132) == 132);
   CHECK(planned_multiprocessors("1", 132) == 1);
@@ -369,8 +398,8 @@ TEST_CASE("cuda plan: what cannot be served is refused with a sentence") {
           FNCE_INVALID_ARGUMENT);
   CHECK(refused([] { forced_family("sm90"); }, "FNCE_BACKEND in the environment is sm90; allowed: sm80, plain") ==
         FNCE_INVALID_ARGUMENT);
-  CHECK(refused([&] { choose(p, kH200, Forced::kSm80); }, "up to 512 features") == FNCE_UNSUPPORTED);
-  CHECK(refused([&] { choose(p, kT4, Forced::kSm80); }, "compute capability 8.0") == FNCE_UNSUPPORTED);
+  CHECK(refused([&] { choose(p, kH200, &sm80::family()); }, "up to 512 features") == FNCE_UNSUPPORTED);
+  CHECK(refused([&] { choose(p, kT4, &sm80::family()); }, "compute capability 8.0") == FNCE_UNSUPPORTED);
   const DeviceCaps old = {7, 0, 80, 96 << 10, "V100"};
   CHECK(refused([&] { choose(p, old); }, "V100, compute capability 7.0") == FNCE_UNSUPPORTED);
   fnce_problem huge = p;

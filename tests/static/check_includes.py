@@ -24,7 +24,8 @@ RULES = [
                                "src/cpu/tiling.h", "src/cpu/features.h", "src/core/", "src/math/", "tests/cpu/amx_model/",
                                PUBLIC]),
     ("src/cpu/", ["src/cpu/", "src/core/", "src/math/", PUBLIC]),
-    # The CUDA backend. The contract is what host and kernels share; engines know rows, and no other engine; the host knows all.
+    # The CUDA backend. The contract is what host and kernels share; engines know rows, and no other engine; the host
+    # knows rows, and the engines by its list of families alone.
     # The harness, tests/hostcuda, takes the place of CUDA, and of what names it here, by include path: nobody in kernels/ knows it.
     ("kernels/contract/", ["kernels/contract/", "src/core/", "src/math/", PUBLIC]),
     ("kernels/rows/", ["kernels/rows/", "kernels/contract/", "src/core/", "src/math/", PUBLIC]),
@@ -32,7 +33,8 @@ RULES = [
                                PUBLIC]),
     ("kernels/engines/plain/", ["kernels/engines/plain/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/",
                                 PUBLIC]),
-    ("kernels/host/", ["kernels/", "src/core/", "src/math/", PUBLIC]),
+    ("kernels/host/families.cpp", ["kernels/host/", "kernels/engines/", "kernels/contract/", "src/core/", "src/math/", PUBLIC]),
+    ("kernels/host/", ["kernels/host/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/", PUBLIC]),
     # The oracle must not share a mistake with the library; the API tests see what a user sees.
     ("tests/oracle/", ["tests/oracle/"]),
     ("tests/support/", ["tests/support/", "tests/oracle/", PUBLIC]),

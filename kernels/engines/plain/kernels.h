@@ -1,6 +1,6 @@
-// The main kernel of the plain family, for the host: any D, any architecture. Grid: x = blocks of kRows queries, y = splits.
+// The plain family for the host: any D, any architecture. Grid of its kernel: x = blocks of kRows queries, y = splits.
 #pragma once
-#include "kernels/contract/kernel.h"
+#include "kernels/contract/family.h"
 
 namespace fnce::cuda::plain {
 
@@ -8,5 +8,7 @@ constexpr int kRows = 16;  // queries per block
 constexpr int kKeys = 64;  // negatives per key tile, a multiple of 16 (a cycle of C)
 
 Kernel<MainParams> main_kernel();
+
+const Family& family();
 
 }  // namespace fnce::cuda::plain

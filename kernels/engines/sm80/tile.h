@@ -68,8 +68,6 @@ constexpr Tile kFastTiles[] = {
 //   kStatistics  either, with the statistics of equation (9)
 enum class Variant : int32_t { kPlain, kMixed, kStatistics };
 
-constexpr bool converts(Operand operand) { return operand == Operand::kHalfSplit || operand == Operand::kHalfFast; }
-
 struct Tiles {
   const Tile* first;
   int count;

@@ -47,7 +47,7 @@ MainParams params_of(Inputs& in, Out& out, Grid grid) {
   p.packed = {in.packed.data(), in.packed_scale.data(), static_cast<int64_t>(in.packed_scale.size()), in.tile.d};
   p.n = c.n;
   p.d = c.d;
-  const int32_t type = sm80::converts(c.operand)       ? FNCE_FLOAT32
+  const int32_t type = converts(c.operand)       ? FNCE_FLOAT32
                        : c.operand == Operand::kBfloat ? FNCE_BFLOAT16
                                                        : FNCE_FLOAT16;
   for (const Rows& rows : in.segments)
@@ -65,7 +65,7 @@ MainParams params_of(Inputs& in, Out& out, Grid grid) {
   if (p.mix) p.tables = {in.order.data(), in.lambda.data(), in.extent.data(), static_cast<int32_t>(in.extent.size())};
   p.temperature = {c.temperature, nullptr};
   p.wide = in.wide;
-  if (sm80::converts(c.operand)) {
+  if (converts(c.operand)) {
     p.queue_extent_count = static_cast<int32_t>(grid.x * grid.y);
     out.extent.assign(static_cast<size_t>(p.queue_extent_count), kNan);
     p.queue_extent = out.extent.data();

@@ -70,7 +70,7 @@ void Inputs::make_anchors(std::mt19937_64& random) {
       }
       anchors.push_back(std::ldexp(value, exponent));
     }
-    const int queue_exponent = sm80::converts(c.operand) ? kQueueExponent : 0;
+    const int queue_exponent = converts(c.operand) ? kQueueExponent : 0;
     packed_scale[static_cast<size_t>(i)] = std::ldexp(1.0f, exponent - queue_exponent);
   }
 }
@@ -84,10 +84,10 @@ void Inputs::make_segment(std::mt19937_64& random, int64_t count) {
     for (int64_t f = 0; f < c.d; ++f) {
       float x = normal(random) * (1.0f + (c.growth - 1.0f) * static_cast<float>(j) / static_cast<float>(count));
       x += c.mean / std::sqrt(static_cast<float>(c.d));
-      if (sm80::converts(c.operand)) x = std::clamp(x, -kQueueMost, kQueueMost);
+      if (converts(c.operand)) x = std::clamp(x, -kQueueMost, kQueueMost);
       if (c.planted != 0.0f && j == count / 2 && f == c.d / 3) x = c.planted;
       unsigned char* at = rows.bytes.get() + (j * stride + f) * size;
-      if (sm80::converts(c.operand)) {
+      if (converts(c.operand)) {
         std::memcpy(at, &x, sizeof x);
         rows.values.push_back(as_multiplied(c, x));
       } else {

@@ -39,7 +39,7 @@ struct Inputs {
   std::vector<float> upper[2], lower[2];
   bool wide;
 
-  int element_size() const { return sm80::converts(c.operand) ? 4 : 2; }
+  int element_size() const { return converts(c.operand) ? 4 : 2; }
   float lambda_at(int64_t position) const { return lambda[c.lambda_per_row ? static_cast<size_t>(position) : 0]; }
 
  private:
