@@ -25,6 +25,24 @@ def integer(name: str, value: object) -> None:
         raise TypeError(f"{name} is a {type(value).__name__}; it must be an int")
 
 
+def flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be True or False")
+
+
+def key_is_detached(detach_key: object, requires_grad: bool) -> bool:
+    """Whether k is to get no gradient. None leaves it open, which is safe only where k wants none."""
+    if detach_key is None:
+        if requires_grad:
+            raise ValueError(
+                "k requires a gradient and detach_key is None; say detach_key=False to compute it, or detach_key=True to "
+                "leave it out, as MoCo does"
+            )
+        return True
+    flag("detach_key", detach_key)
+    return detach_key
+
+
 def choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, allowed))}")

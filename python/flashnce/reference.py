@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit
 
+from ._options import key_is_detached
+
 
 def info_nce(
     q: Tensor,
@@ -29,7 +31,7 @@ def info_nce(
     renormalize_neg: bool = False,
     columns: str | None = None,
     anchor: str = "mixed",
-    detach_key: bool = True,
+    detach_key: bool | None = None,
     reduction: str = "mean",
     weight: Tensor | None = None,
     return_scores: bool = False,
@@ -44,12 +46,15 @@ def info_nce(
         lambda_neg: broadcastable to [K,D]; None: no mixing, equation (3). Needs `permutation`, int64 [K].
         columns: "queue" | "mixed" | "union", equation (5); None: "mixed" where lambda_neg is given, else "queue".
         anchor: "mixed" | "query", equation (6).
+        detach_key: whether k gets no gradient; None: it gets none, and an error where it requires one.
         reduction: "none" | "mean" | "sum", equation (7), with `weight` [N]; a weight of 0 selects an exact 0.
 
     Returns:
         the loss, float64, [] or [N]; with return_scores (loss, mixed, unmixed): two dicts of equation (9).
     """
-    q, k, negatives = q.double(), k.detach().double() if detach_key else k.double(), negatives.double()
+    if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled()):
+        k = k.detach()
+    q, k, negatives = q.double(), k.double(), negatives.double()
     lambda_pos = None if lambda_pos is None else torch.as_tensor(lambda_pos).double()
     lambda_neg = None if lambda_neg is None else torch.as_tensor(lambda_neg).double()
     if weight is not None:

@@ -7,6 +7,7 @@ import torch
 from support import batch, gradients
 from torch.autograd import gradcheck
 
+from flashnce import reference
 from flashnce.torch import InfoNCE, Mix, Queue, info_nce
 
 FT = {"positive": Mix(2.0, shift=1.0), "negative": Mix(1.6), "seed": 3}
@@ -72,16 +73,29 @@ def test_a_push_between_forward_and_backward_does_not_touch_the_gradient():
 def test_the_key_has_a_gradient_only_on_request():
     q, k, negatives = batch()
     k.requires_grad_()
-    info_nce(q, k, negatives, **FT).backward()
+    info_nce(q, k, negatives, detach_key=True, **FT).backward()
     assert k.grad is None and q.grad is not None
     info_nce(q, k, negatives, detach_key=False, **FT).backward()
     assert k.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("loss", [info_nce, InfoNCE(), reference.info_nce])
+def test_a_key_that_requires_a_gradient_never_loses_it_without_a_word(loss):
+    q, k, negatives = batch()
+    expected = loss(q, k, negatives).item()
+    k.requires_grad_()
+    with pytest.raises(ValueError, match="k requires a gradient.*detach_key=False.*detach_key=True"):
+        loss(q, k, negatives)
+    with torch.no_grad():
+        assert loss(q, k, negatives).item() == expected
+    with pytest.raises(TypeError, match="detach_key is a str"):
+        loss(q, k, negatives, detach_key="no")
+
+
 def test_detached_inputs_give_a_detached_loss():
     q, k, negatives = batch()
     assert not info_nce(q.detach(), k, negatives).requires_grad
-    assert not info_nce(q.detach(), k.requires_grad_(), negatives).requires_grad
+    assert not info_nce(q.detach(), k.requires_grad_(), negatives, detach_key=True).requires_grad
     with torch.no_grad():
         assert not info_nce(q, k, negatives).requires_grad
     with torch.inference_mode():

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import _library as c
-from .._options import PRESETS, Mix, choice, integer, lambda_granularity, mix_or_none, number, resolve_columns
+from .._options import (
+    PRESETS, Mix, choice, flag, integer, key_is_detached, lambda_granularity, mix_or_none, number, resolve_columns,
+)  # fmt: skip
 from . import _ops, _sharded
 from ._arguments import beside, float_tensor, negative_rows, pair, temperature_or_number
 from ._call import Inputs, Numbers, Structure
@@ -84,7 +86,7 @@ def info_nce(
     negative: Mix | None = None,
     columns: str | None = None,
     anchor: str = "mixed",
-    detach_key: bool = True,
+    detach_key: bool | None = None,
     reduction: str = "mean",
     weight: Tensor | None = None,
     lambda_pos: Tensor | float | None = None,
@@ -117,7 +119,8 @@ def info_nce(
         positive, negative: Mix of equations (2) and (3), or None: not mixed.
         columns: "queue" | "mixed" | "union", equation (5). None: "mixed" if the negatives are, else "queue".
         anchor: what scores the negatives, equation (6): "mixed" (the mixed query) | "query".
-        detach_key: True as in MoCo: k gets no gradient.
+        detach_key: False: k gets its gradient. True: it gets none, as in MoCo, where k comes from a momentum encoder.
+            None: as True where k requires no gradient, an error where it does.
         reduction: "none" | "mean" | "sum".
         weight: float32 [N], weights of the rows' losses; 0 gives exactly 0, whatever the row holds. Has no gradient.
         lambda_pos, lambda_neg: explicit lambda, float32, no shift is added. The shape says how many there are: [] or
@@ -167,7 +170,7 @@ def _resolve(
 ) -> Call:  # fmt: skip
     """The arguments of info_nce, checked, as the operator takes them."""
     q, k = pair(q, k)
-    if detach_key:
+    if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled()):
         k = k.detach()
     sharded, given = isinstance(negatives, ShardedQueue), negatives
     negatives = negative_rows(given, q)
@@ -240,7 +243,7 @@ class InfoNCE(nn.Module):
         normalize: bool = True,
         columns: str | None = None,
         anchor: str = "mixed",
-        detach_key: bool = True,
+        detach_key: bool | None = None,
         reduction: str = "mean",
         rng: str = "rank",
     ) -> None:
@@ -260,6 +263,8 @@ class InfoNCE(nn.Module):
         self.positive = positive if positive is not None else PRESETS[preset][0]
         self.negative = negative if negative is not None else PRESETS[preset][1]
         resolve_columns(columns, self.negative is not None)
+        if detach_key is not None:
+            flag("detach_key", detach_key)
         self.normalize, self.columns, self.anchor = normalize, columns, anchor
         self.detach_key, self.reduction, self.rng = detach_key, reduction, rng
 
