@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import batch, gradients
+from support import assert_close, batch, bound, gradients
 from torch.autograd import gradcheck
+from torch.nn.functional import normalize
 
 from flashnce import reference
 from flashnce.torch import InfoNCE, Mix, Queue, info_nce
@@ -90,6 +91,29 @@ def test_a_key_that_requires_a_gradient_never_loses_it_without_a_word(loss):
         assert loss(q, k, negatives).item() == expected
     with pytest.raises(TypeError, match="detach_key is a str"):
         loss(q, k, negatives, detach_key="no")
+
+
+def test_an_in_batch_loss_is_not_sent_to_a_loss_that_trains_another_model():
+    q, k, _ = batch()
+    k.requires_grad_()
+    with pytest.raises(ValueError, match="negatives requires a gradient") as refused:
+        info_nce(q, k, normalize(k, dim=1), detach_key=False)
+    assert "detach()" not in str(refused.value)
+
+
+def test_the_loss_of_moco_v3_is_the_recipe_of_the_docstring():
+    """Its targets are the keys of the batch, without a gradient; near convergence the second count weighs most."""
+    q, k, _ = batch()
+    for temperature, near in ((1.0, 1.0), (0.2, 0.3), (0.07, 0.01)):
+        key = q.detach() + near * (k - q.detach())
+        losses = info_nce(q, key, normalize(key, dim=1), temperature=temperature, reduction="none")
+        full = q.detach().double().requires_grad_()
+        logits = normalize(full, dim=1) @ normalize(key.double(), dim=1).T / temperature
+        expected = torch.nn.functional.cross_entropy(logits, torch.arange(len(q)))
+        loss = torch.log(torch.expm1(losses)).mean()
+        # The recipe takes a difference of numbers of size 1.
+        assert abs(loss.item() - expected.item()) <= 4 * bound(temperature)
+        assert_close(*(gradients(x, y)[0] for x, y in ((loss, q), (expected, full))), 4 * bound(temperature) + 1e-4)
 
 
 def test_detached_inputs_give_a_detached_loss():

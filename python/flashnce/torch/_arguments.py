@@ -13,6 +13,14 @@ from ._call import ELEMENT_TYPES
 from ._queue import Queue
 from ._sharded_queue import ShardedQueue
 
+# Detaching is no way out in a batch: the loss would run and train another model.
+_NEGATIVES_GRADIENT = (
+    "negatives requires a gradient, which the loss does not compute. Negatives of a Queue, or of an encoder under "
+    "torch.no_grad(), require none. An in-batch loss needs that gradient, and k's own row must not be among the negatives, "
+    "where it would count twice: use torch.nn.functional.cross_entropy(q @ k.T / temperature, torch.arange(len(q)))"
+)
+
+
 def features(name: str, value: object) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
@@ -62,7 +70,9 @@ def negative_rows(value: object, q: Tensor) -> Tensor:
     if negatives.dtype not in ELEMENT_TYPES:
         hint = "; flashnce.reference.info_nce computes in float64" if negatives.dtype == torch.float64 else ""
         raise TypeError(f"negatives has type {negatives.dtype}; it must be float32, float16 or bfloat16{hint}")
-    beside("negatives", negatives, q)
+    beside("negatives", negatives.detach(), q)
+    if negatives.requires_grad and torch.is_grad_enabled():
+        raise ValueError(_NEGATIVES_GRADIENT)
     return negatives
 
 
