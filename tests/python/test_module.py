@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import batch
+from support import batch, rng_state
 
 import flashnce
 from flashnce import _library, _options
@@ -44,6 +44,28 @@ def test_options_of_one_call_win_over_those_of_the_module():
     criterion = InfoNCE(0.2)
     assert criterion(q, k, negatives, temperature=0.5).item() == InfoNCE(0.5)(q, k, negatives).item()
     assert criterion(q, k, negatives, reduction="none").shape == (len(q),)
+
+
+@pytest.mark.parametrize("options", [{"preset": "ft"}, {"preset": "ft-elementwise", "columns": "union"}])
+def test_evaluation_mixes_nothing_unless_asked_to(options):
+    q, k, negatives = batch()
+    criterion, state = InfoNCE(0.2, **options), rng_state()
+    mixed = criterion(q, k, negatives, seed=1).item()
+    plain = InfoNCE(0.2)(q, k, negatives).item()
+    assert criterion.eval()(q, k, negatives).item() == plain != mixed
+    assert torch.equal(rng_state(), state), "a validation loss draws nothing"
+    assert InfoNCE(0.2, mix_in_eval=True, **options).eval()(q, k, negatives, seed=1).item() == mixed
+    assert criterion.train()(q, k, negatives, seed=1).item() == mixed
+
+
+def test_what_a_call_is_given_is_used_in_evaluation_too():
+    q, k, negatives = batch()
+    given = {"positive": Mix(2.0, shift=1.0), "negative": Mix(1.6), "columns": "union", "seed": 1}
+    expected = info_nce(q, k, negatives, temperature=0.2, **given).item()
+    assert InfoNCE(0.2).eval()(q, k, negatives, **given).item() == expected
+    lambdas = {"lambda_pos": torch.tensor(1.5), "lambda_neg": torch.tensor(0.3), "permutation": torch.randperm(80)}
+    expected = info_nce(q, k, negatives, temperature=0.2, **lambdas).item()
+    assert InfoNCE(0.2, "ft").eval()(q, k, negatives, **lambdas).item() == expected
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])

@@ -234,6 +234,8 @@ class InfoNCE(nn.Module):
         temperature: a number; an nn.Parameter of one element to learn it; or a tensor, kept as a buffer.
         preset: "moco" (no mixing) | "ft" (one lambda per call) | "ft-elementwise": PRESETS. `positive` and `negative`,
             where given, win over it.
+        mix_in_eval: whether features are mixed after .eval() as well. By default they are not, so that a validation
+            loss is that of plain columns and draws nothing. What one call is given wins over it.
     """
 
     def __init__(
@@ -249,6 +251,7 @@ class InfoNCE(nn.Module):
         detach_key: bool | None = None,
         reduction: str = "mean",
         rng: str = "rank",
+        mix_in_eval: bool = False,
     ) -> None:
         super().__init__()
         choice("preset", preset, tuple(PRESETS))
@@ -266,10 +269,11 @@ class InfoNCE(nn.Module):
         self.positive = positive if positive is not None else PRESETS[preset][0]
         self.negative = negative if negative is not None else PRESETS[preset][1]
         resolve_columns(columns, self.negative is not None)
+        flag("mix_in_eval", mix_in_eval)
         if detach_key is not None:
             flag("detach_key", detach_key)
         self.normalize, self.columns, self.anchor = normalize, columns, anchor
-        self.detach_key, self.reduction, self.rng = detach_key, reduction, rng
+        self.detach_key, self.reduction, self.rng, self.mix_in_eval = detach_key, reduction, rng, mix_in_eval
 
     def extra_repr(self) -> str:
         temperature = self.temperature if not isinstance(self.temperature, Tensor) else "tensor"
@@ -278,7 +282,10 @@ class InfoNCE(nn.Module):
     def forward(
         self, q: Tensor, k: Tensor, negatives: Queue | ShardedQueue | Tensor, **options
     ) -> Tensor | tuple[Tensor, Scores]:
-        """The loss; `options` are keyword arguments of info_nce for this call: weight, seed, return_scores, ..."""
+        """The loss; `options` are keyword arguments of info_nce for this call: weight, seed, return_scores, ...
+
+        After .eval() of plain columns, unless `mix_in_eval` or this call's own Mix or lambda says otherwise.
+        """
         own = {
             "temperature": self.temperature,
             "normalize": self.normalize,
@@ -290,4 +297,9 @@ class InfoNCE(nn.Module):
             "reduction": self.reduction,
             "rng": self.rng,
         }
+        if not (self.training or self.mix_in_eval):
+            if options.get("lambda_pos") is None:
+                own["positive"] = None
+            if options.get("lambda_neg") is None and options.get("negative") is None:
+                own["negative"] = own["columns"] = None
         return info_nce(q, k, negatives, **(own | options))
