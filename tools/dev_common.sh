@@ -19,7 +19,8 @@ first_program() {
   return 1
 }
 
-# Stages that have no result to build on: the failed ones, and those left out because of them. Filled where KEEP_GOING is set.
+# Stages that have no result to build on: the failed ones, and those left out because of them. Filled where KEEP_GOING
+# is set.
 declare -A BROKEN=()
 FAILED=() LEFT_OUT=()
 
@@ -52,7 +53,8 @@ stage() {
   fi
 }
 
-# after STAGE FUNCTION NAME [ARGUMENTS...]: calls the function, whose stage is NAME, if STAGE has not failed; else says so.
+# after STAGE FUNCTION NAME [ARGUMENTS...]: calls the function, whose stage is NAME, if STAGE has not failed; else says
+# so.
 after() {
   local needed=$1 name=$3
   shift

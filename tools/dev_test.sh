@@ -76,7 +76,8 @@ test_cuda_wheel() {
     return 0
   fi
   stage "wheel with CUDA" build_wheel ON build/dist-cuda
-  FLASHNCE_WHEELS=build/dist-cuda after "wheel with CUDA" pytest_stage "tests wheel with CUDA" tests/package/test_wheel.py -k "not known_loss"
+  FLASHNCE_WHEELS=build/dist-cuda after "wheel with CUDA" \
+    pytest_stage "tests wheel with CUDA" tests/package/test_wheel.py -k "not known_loss"
 }
 
 # test_full CASES FUZZ_RUNS SOAK_STEPS

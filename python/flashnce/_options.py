@@ -35,8 +35,8 @@ def key_is_detached(detach_key: object, requires_grad: bool) -> bool:
     if detach_key is None:
         if requires_grad:
             raise ValueError(
-                "k requires a gradient and detach_key is None; say detach_key=False to compute it, or detach_key=True to "
-                "leave it out, as MoCo does"
+                "k requires a gradient and detach_key is None; say detach_key=False to compute it, or detach_key=True "
+                "to leave it out, as MoCo does"
             )
         return True
     flag("detach_key", detach_key)

@@ -5,7 +5,8 @@
 namespace fnce {
 namespace {
 
-// Calls visit(&StatsView::array, &fnce_layout::offsets) for every array that both sets have, in their order in a partial.
+// Calls visit(&StatsView::array, &fnce_layout::offsets) for every array that both sets have, in their order in a
+// partial.
 template <class Visit>
 void for_each_offset(Visit&& visit) {
   visit(&StatsView::count, &fnce_layout::count);

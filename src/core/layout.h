@@ -47,7 +47,8 @@ struct PartialView {
   StatsView stats[2];
 };
 
-// Rows first_row .. first_row + n - 1 of `from` become the rows of `to`: calls copy(to, from, elements) for every array of both.
+// Rows first_row .. first_row + n - 1 of `from` become the rows of `to`: calls copy(to, from, elements) for every array
+// of both.
 template <class Copy>
 void take_rows(const PartialView& from, int64_t first_row, const PartialView& to, int64_t n, int64_t d, Copy&& copy) {
   const auto rows = [&](auto* to_array, const auto* from_array, int64_t width) {

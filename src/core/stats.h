@@ -1,5 +1,5 @@
-// Where the statistics of rows lie in memory, an array per statistic, and the one place that goes from there to the statistics of
-// one row (RowStats of math/stats.h) and back. Every backend uses it.
+// Where the statistics of rows lie in memory, an array per statistic, and the one place that goes from there to the
+// statistics of one row (RowStats of math/stats.h) and back. Every backend uses it.
 #pragma once
 #include <flashnce/flashnce.h>
 
@@ -22,7 +22,8 @@ struct StatsArrays {
   float* l = nullptr;
 };
 
-// One of the two sets of statistics inside a partial. The log-sum-exp of the first, the mixed scores, is that of the loss.
+// One of the two sets of statistics inside a partial. The log-sum-exp of the first, the mixed scores, is that of the
+// loss.
 using StatsView = StatsArrays<int64_t>;
 
 // Calls visit(&StatsArrays<Count>::array) for every array.
@@ -70,7 +71,8 @@ FNCE_HD LogSum<T> load_log_sum(const float* m, const float* l, int64_t i) {
   return LogSum<T>{static_cast<T>(m[i]), static_cast<T>(l[i])};
 }
 
-// The statistics of row i as they are reported, equation (9). `lse`: the log-sum-exp of the scores / temperature, natural.
+// The statistics of row i as they are reported, equation (9). `lse`: the log-sum-exp of the scores / temperature,
+// natural.
 FNCE_HD void write_scores(const fnce_score_buffers& out, int64_t i, const RowStats<float>& stats, double lse) {
   // Exponentials and comparisons may lose a NaN; the mean does not.
   if (!(stats.mean - stats.mean == 0.0f)) lse = static_cast<double>(__builtin_nanf(""));

@@ -1,5 +1,5 @@
-// Score statistics of a row, equation (9): mean and variance merged by Chan's formula, extremes, ranks with ties. T is float or
-// double. Scores are inner products before the division by the temperature.
+// Score statistics of a row, equation (9): mean and variance merged by Chan's formula, extremes, ranks with ties. T is
+// float or double. Scores are inner products before the division by the temperature.
 #pragma once
 
 #include "math/hd.h"
@@ -33,9 +33,9 @@ FNCE_HD T variance(Moments<T> moments) {
   return freedom > T(0) ? moments.m2 / freedom : static_cast<T>(__builtin_nanf(""));
 }
 
-// What is gathered of one row's scores over some of its columns; at first of none. T is what sums are made in; the extremes are
-// scores as they were computed. Count is int32_t inside a pass and int64_t where passes are merged. core/stats.h takes it from
-// memory and puts it there.
+// What is gathered of one row's scores over some of its columns; at first of none. T is what sums are made in; the
+// extremes are scores as they were computed. Count is int32_t inside a pass and int64_t where passes are merged.
+// core/stats.h takes it from memory and puts it there.
 template <class T, class Count = int64_t>
 struct RowStats {
   Count count = 0;
@@ -63,7 +63,8 @@ FNCE_HD RowStats<T, Count> merge(const RowStats<T, Count>& x, const RowStats<T, 
   return both;
 }
 
-// What a pass or a merge leaves behind, in float32. Comparisons pass over a NaN; the mean does not, and takes the extremes along.
+// What a pass or a merge leaves behind, in float32. Comparisons pass over a NaN; the mean does not, and takes the
+// extremes along.
 template <class T>
 FNCE_HD RowStats<float> rounded_stats(const RowStats<T>& stats) {
   const bool finite = stats.mean - stats.mean == T(0);

@@ -1,4 +1,4 @@
-"""The stages of `./dev test`: the first failure ends it; with --keep-going the others run and all failures are reported."""
+"""The stages of `./dev test`: the first failure ends it; with --keep-going all run and all failures are reported."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ def test_what_needs_a_failed_build_is_left_out_in_words(tmp_path):
 
 
 def test_an_unknown_option_is_refused(tmp_path):
-    result = subprocess.run(["bash", "-c", SCRIPT, "dev", "--keep-on"], cwd=tmp_path, capture_output=True, text=True,
-                            env={"PATH": "/usr/bin:/bin", "FORMAT": "says", "BUILD": "says", "FUZZING": "says"})  # fmt: skip
+    environment = {"PATH": "/usr/bin:/bin", "FORMAT": "says", "BUILD": "says", "FUZZING": "says"}
+    command = ["bash", "-c", SCRIPT, "dev", "--keep-on"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert result.returncode == 1 and "not '--keep-on'" in result.stderr and not (tmp_path / "ran").exists()

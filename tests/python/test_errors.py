@@ -40,7 +40,11 @@ WRONG = [
     ("negatives", TypeError, {"negatives": torch.zeros(K, D, dtype=torch.int32)}),
     ("negatives", TypeError, {"negatives": torch.zeros(K, D, dtype=torch.float64)}),
     ("negatives.*flashnce.reference.info_nce", TypeError, {"negatives": torch.zeros(K, D, dtype=torch.float64)}),
-    ("negatives requires a gradient.*k's own row.*cross_entropy", ValueError, {"negatives": torch.zeros(K, D, requires_grad=True)}),
+    (
+        "negatives requires a gradient.*k's own row.*cross_entropy",
+        ValueError,
+        {"negatives": torch.zeros(K, D, requires_grad=True)},
+    ),
     ("temperature", ValueError, {"temperature": 0.0}),
     ("temperature", ValueError, {"temperature": -0.1}),
     ("temperature", ValueError, {"temperature": math.nan}),

@@ -16,8 +16,9 @@ from ._sharded_queue import ShardedQueue
 # Detaching is no way out in a batch: the loss would run and train another model.
 _NEGATIVES_GRADIENT = (
     "negatives requires a gradient, which the loss does not compute. Negatives of a Queue, or of an encoder under "
-    "torch.no_grad(), require none. An in-batch loss needs that gradient, and k's own row must not be among the negatives, "
-    "where it would count twice: use torch.nn.functional.cross_entropy(q @ k.T / temperature, torch.arange(len(q)))"
+    "torch.no_grad(), require none. An in-batch loss needs that gradient, and k's own row must not be among the "
+    "negatives, where it would count twice: use torch.nn.functional.cross_entropy(q @ k.T / temperature, "
+    "torch.arange(len(q)))"
 )
 
 

@@ -107,8 +107,8 @@ def info_nce(
         q, k: [N,D] queries and their keys: float32, float16 or bfloat16, which are read as they are, computed in
             float32 (also under autocast) and get gradients of their own type, rounded once. If q and k have two types,
             float32 copies are made.
-        negatives: a Queue, or [K,D], float32, float16 or bfloat16, used as given (never normalised). Has no gradient, so
-            that an in-batch loss such as CLIP's is not to be had, and k's own row must not be among them: it would
+        negatives: a Queue, or [K,D], float32, float16 or bfloat16, used as given (never normalised). Has no gradient,
+            so that an in-batch loss such as CLIP's is not to be had, and k's own row must not be among them: it would
             count twice. MoCo v3's loss, whose keys have no gradient, is log(expm1(info_nce(q, k, normalize(k),
             reduction="none"))).mean(): that takes the second count out again.
             With 16-bit ones a GPU multiplies numbers of that type, as do processors that can with bfloat16 ones: q^,
