@@ -80,11 +80,33 @@ test_cuda_wheel() {
     pytest_stage "tests wheel with CUDA" tests/package/test_wheel.py -k "not known_loss"
 }
 
+# Tests of the Python package that no instruction set changes.
+EVERYWHERE_ALIKE=(abi compile dev_stages distributed errors examples record resume verify_gpu verify_gpu_cells)
+
+# The C++ and Python tests as on a processor with AVX2 and nothing better, and as on one without: lists, messages and
+# choices are those of such a machine. The API suite runs on every instruction set beside them (api_tests_isa).
+test_lesser_processors() {
+  local isa usable name ignored=()
+  for name in "${EVERYWHERE_ALIKE[@]}"; do ignored+=("--ignore=tests/python/test_$name.py"); done
+  usable=$(env "${PYTHON_ENVIRONMENT[@]}" "$VENV/bin/python" -m flashnce info |
+    sed -n 's/.*cpu (\w* of \([^)]*\)).*/\1/p') || true
+  for isa in avx2 baseline; do
+    if [[ ", $usable, " != *", $isa, "* || $usable == *"$isa" ]]; then
+      echo "tests as on $isa: not run here (this processor has ${usable:-nothing that is known})"
+      continue
+    fi
+    FNCE_CPU_MAX_ISA=$isa ctest_stage "tests as on $isa" release -L quick -R "^(cpu_tests|cuda_tests|header_c99)"
+    FNCE_CPU_MAX_ISA=$isa pytest_stage "tests python as on $isa" -m "not full" tests/python \
+      "${ignored[@]}"
+  done
+}
+
 # test_full CASES FUZZ_RUNS SOAK_STEPS
 test_full() {
   FNCE_TEST_CASES=${FNCE_TEST_CASES:-$1} FNCE_TEST_SEED=${FNCE_TEST_SEED:-100001} \
     after "build release" ctest_stage "tests long grid" release -R "randomised grid"
   after "build release" ctest_stage "tests instruction sets" release -L full
+  after "build release" test_lesser_processors "tests as on lesser processors"
   after "build release" pytest_stage "tests python full" -m full tests/python
   FNCE_SOAK_STEPS=$3 after "build release" ctest_stage "soak" release -L long
   pytest_stage "tests sdist" tests/package/test_sdist.py

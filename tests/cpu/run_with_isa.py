@@ -1,23 +1,43 @@
-"""Runs a test program with the CPU backend's code for one instruction set, or ends with 77 where that cannot be used.
+"""Runs a test program as on a processor whose best instruction set is a given one, or ends with 77 where that cannot be.
 
-usage: run_with_isa.py ISA LIBRARY PROGRAM [ARGUMENTS]
+usage: run_with_isa.py [--lesser] ISA LIBRARY PROGRAM [ARGUMENTS]
+
+--lesser: 77 also for the best one that this processor has, on which the program's own test runs.
 """
+import argparse
 import os
+import re
 import subprocess
 import sys
 
+# The library reads its environment once: another process tells what it would take.
+ASK = "import ctypes, sys; f = ctypes.CDLL(sys.argv[1]).fnce_build_info; f.restype = ctypes.c_char_p; print(f().decode())"
+
+
+def build_info(library, environment):
+    return subprocess.run([sys.executable, "-c", ASK, library], env=environment, check=True, capture_output=True,
+                          text=True).stdout.strip()  # fmt: skip
+
 
 def main():
-    isa, library, program = sys.argv[1:4]
-    environment = dict(os.environ, FNCE_CPU_ISA=isa)
-    # The library reads the variable once; asked in another process, it tells what it would take.
-    ask = f"import ctypes; f = ctypes.CDLL({library!r}).fnce_build_info; f.restype = ctypes.c_char_p; print(f().decode())"
-    info = subprocess.run([sys.executable, "-c", ask], env=environment, check=True, capture_output=True, text=True).stdout
-    if f"cpu ({isa} of " not in info:
-        print(f"this machine cannot run {isa}: {info.strip()}")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lesser", action="store_true")
+    parser.add_argument("isa")
+    parser.add_argument("library")
+    parser.add_argument("program", nargs=argparse.REMAINDER)
+    options = parser.parse_args()
+    usable = re.search(r"cpu \(\w+ of ([\w, ]+)\)", build_info(options.library, os.environ))[1].split(", ")
+    if options.isa not in usable:
+        print(f"this processor cannot run {options.isa}, only {', '.join(usable)}")
         sys.exit(77)
-    print(info.strip(), flush=True)
-    sys.exit(subprocess.run([program, *sys.argv[4:]], env=environment, check=False).returncode)
+    if options.lesser and options.isa == usable[-1]:
+        print(f"{options.isa} is the best of this processor, which the program's own test takes")
+        sys.exit(77)
+    environment = dict(os.environ, FNCE_CPU_MAX_ISA=options.isa)
+    info = build_info(options.library, environment)
+    assert f"cpu ({options.isa} of " in info, info
+    print(info, flush=True)
+    sys.exit(subprocess.run(options.program, env=environment, check=False).returncode)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 // A fuzz target without a fuzzer, for any compiler: `PROGRAM [--random RUNS SEED] FILE_OR_FOLDER...` runs the target on
-// every file, and on so many inputs of random bytes. A finding ends the program. Exit status 77: this processor lacks
-// the instruction set of FNCE_CPU_ISA.
+// every file, and on so many inputs of random bytes. A finding ends the program.
 #include <cinttypes>
 #include <cstdint>
 #include <cstdio>
@@ -11,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "flashnce/flashnce.h"
 #include "fuzz/input.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
@@ -39,23 +37,9 @@ void run_random(uint64_t runs, uint64_t seed) {
   }
 }
 
-bool has_instruction_set() {
-  fnce_problem problem;
-  if (fnce_problem_init(&problem, sizeof problem, FNCE_PRESET_MOCO) != FNCE_OK) return false;
-  problem.n = problem.d = 1;
-  fnce_plan* plan = nullptr;
-  if (fnce_plan_create(&problem, &plan) != FNCE_OK) return std::getenv("FNCE_CPU_ISA") == nullptr;
-  fnce_plan_destroy(plan);
-  return true;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (!has_instruction_set()) {
-    std::fprintf(stderr, "skipped: %s\n", fnce_last_error());
-    return 77;
-  }
   uint64_t files = 0, runs = 0;
   for (int i = 1; i < argc; ++i) {
     if (std::string(argv[i]) == "--random" && i + 2 < argc) {
