@@ -316,8 +316,8 @@ FNCE_API void fnce_plan_destroy(fnce_plan* plan);
 /* Writes how many bytes of workspace (device memory) calls with this plan need. The content of the workspace need not
  * be set before a call, nor kept after it. */
 FNCE_API fnce_status fnce_plan_workspace(const fnce_plan* plan, size_t* bytes);
-/* What would run, and why, in words: fnce_plan_get_info as one line. Owned by the plan. "" for NULL. Programs read the struct:
- * the words may change in any release. */
+/* Says in words what would run, and why: one line with what fnce_plan_get_info tells, owned by the plan; "" for NULL.
+ * Programs read the struct instead, because the words may change in any release. */
 FNCE_API const char* fnce_plan_describe(const fnce_plan* plan);
 
 /* fnce_plan_info.family: the kernels that a plan runs. New families get new numbers. */
@@ -338,7 +338,7 @@ enum {
   FNCE_CPU_ISA_NEON = 40
 };
 
-/* fnce_plan_info.products: what both GEMMs multiply; sums are float32. */
+/* fnce_plan_info.products: the numbers that both GEMMs multiply; sums are float32. */
 enum {
   FNCE_PRODUCTS_FLOAT32 = 1,
   FNCE_PRODUCTS_FLOAT16 = 2,
@@ -347,7 +347,7 @@ enum {
   FNCE_PRODUCTS_FLOAT16_FAST = 11 /* a float32 queue, each number rounded to float16: one product                    */
 };
 
-/* fnce_plan_info.mixing: how negatives are mixed, equation (3). */
+/* fnce_plan_info.mixing: the way in which negatives are mixed, equation (3). */
 enum {
   FNCE_MIXING_NONE = 0,         /* they are not                                                                      */
   FNCE_MIXING_SCORES = 1,       /* as scores: no mixed row is made                                                   */
@@ -355,7 +355,7 @@ enum {
   FNCE_MIXING_BEFORE_PASS = 3   /* rows, once, into the workspace                                                    */
 };
 
-/* Why a plan is what it is: fnce_plan_info.family_reason and mixing_reason. */
+/* fnce_plan_info.family_reason and mixing_reason: codes that say why the plan has this family and this mixing. */
 enum {
   FNCE_REASON_NONE = 0,                /* nothing better is built for this device                                    */
   FNCE_REASON_RENORMALIZED = 10,       /* mixing: renormalised rows cannot be mixed as scores                        */
@@ -367,50 +367,53 @@ enum {
   FNCE_REASON_SHARED_MEMORY = 23       /* family: the better one needs family_limit bytes of shared memory a block   */
 };
 
-/* What a plan runs, how its work is cut, and why. Numbers that the device does not have are 0. */
+/* The info says what a plan runs, how its work is cut, and why. Numbers that the device does not have are 0. */
 typedef struct fnce_plan_info {
   uint64_t struct_size;         /* sizeof(fnce_plan_info) of the caller                                               */
-  uint64_t workspace_bytes;     /* as fnce_plan_workspace                                                             */
+  uint64_t workspace_bytes;     /* the bytes of fnce_plan_workspace                                                   */
   int64_t n;                    /* sizes and types of the problem                                                     */
   int64_t k;
   int64_t d;
-  int64_t row_blocks;           /* the queries are cut into so many blocks                                            */
-  int64_t block_rows;           /* of so many queries, the last of perhaps fewer                                      */
-  int64_t column_tiles;         /* the columns are cut into so many tiles; raw columns beside premixed ones count     */
-  int64_t tile_columns;         /* of so many negatives, the last of perhaps fewer                                    */
+  int64_t row_blocks;           /* number of blocks that the queries are cut into                                     */
+  int64_t block_rows;           /* queries of a block; the last block may have fewer                                  */
+  int64_t column_tiles;         /* number of tiles that the columns are cut into, raw ones beside premixed ones too   */
+  int64_t tile_columns;         /* columns of a tile; the last tile may have fewer                                    */
   int64_t tile_features;        /* D as tiles pad it                                                                  */
-  int64_t splits;               /* the tiles of a row block are shared by so many tasks; CPU: 0 without negatives     */
+  int64_t splits;               /* number of tasks that share the tiles of a block; CPU: 0 without negatives          */
   int64_t tasks;                /* row_blocks * splits: tasks of threads, or thread blocks of the main kernel         */
-  int64_t shared_memory_bytes;  /* GPU: what a thread block of the device can have                                    */
-  int64_t family_limit;         /* what family_reason speaks of                                                       */
+  int64_t shared_memory_bytes;  /* GPU: most shared memory that a thread block of the device can have                 */
+  int64_t family_limit;         /* the number that family_reason speaks of                                            */
 
   int32_t device;               /* FNCE_CPU | FNCE_CUDA                                                               */
   int32_t device_index;
   int32_t family;               /* FNCE_FAMILY_*                                                                      */
-  int32_t better_family;        /* FNCE_FAMILY_*: the one that family_reason keeps away; 0: none                      */
+  int32_t better_family;        /* FNCE_FAMILY_*: the family that family_reason rules out; 0 if there is none         */
   int32_t family_reason;        /* FNCE_REASON_*                                                                      */
-  int32_t fallback_family;      /* FNCE_FAMILY_*: computes a call whose queue lies outside float16's range; 0: none   */
+  int32_t fallback_family;      /* FNCE_FAMILY_*: it takes a queue outside float16's range; 0 if there is none        */
   int32_t products;             /* FNCE_PRODUCTS_*                                                                    */
   int32_t mixing;               /* FNCE_MIXING_*                                                                      */
-  int32_t mixing_reason;        /* FNCE_REASON_*: why scores are not mixed                                            */
+  int32_t mixing_reason;        /* FNCE_REASON_*: the reason why scores are not mixed                                 */
   int32_t columns;              /* FNCE_COLUMNS_*                                                                     */
   int32_t feature_type;
   int32_t queue_type;
   int32_t gradient_type;
   int32_t cpu_isa;              /* CPU: FNCE_CPU_ISA_*                                                                */
   int32_t lanes;                /* CPU: queries in a vector                                                           */
-  int32_t threads;              /* CPU: of a call, at most                                                            */
+  int32_t threads;              /* CPU: most threads that a call uses                                                 */
   int32_t compute_capability;   /* GPU: 90 is 9.0                                                                     */
-  int32_t multiprocessors;      /* GPU: that the device has                                                           */
-  int32_t planned_multiprocessors; /* GPU: that the work is cut for; others where FNCE_MULTIPROCESSORS says so        */
+  int32_t multiprocessors;      /* GPU: multiprocessors of the device                                                 */
+  int32_t planned_multiprocessors; /* GPU: multiprocessors that the work is cut for (FNCE_MULTIPROCESSORS)            */
   int32_t reserved;             /* 0                                                                                  */
   char device_name[64];         /* GPU: the driver's name for it, cut off where it is longer                          */
 } fnce_plan_info;
 
-/* Tells what `plan` runs: the tiles are those of fnce_loss and fnce_partial. `size` is the caller's sizeof(fnce_plan_info); only
- * that many bytes are written, and zeros where this library has no such field. On a GPU, FNCE_BACKEND in the environment forces
- * the family of new plans, sm80 or plain; plans fail where it cannot serve. FNCE_MULTIPROCESSORS cuts the work of new plans as
- * for a GPU of so many multiprocessors, where others use the rest of them.
+/* Writes what `plan` runs; the tiles are those of fnce_loss and fnce_partial. `size` is the caller's
+ * sizeof(fnce_plan_info); only that many bytes are written, and zeros where this library has no such field.
+ *
+ * Two variables of the environment change new plans on a GPU. FNCE_BACKEND forces their family, sm80 or plain; plans
+ * fail where it cannot serve. FNCE_MULTIPROCESSORS cuts their work as for a GPU of so many multiprocessors, for where
+ * others use the rest of the device.
+ *
  * Errors: FNCE_INVALID_ARGUMENT (NULL, size below the first version's). */
 FNCE_API fnce_status fnce_plan_get_info(const fnce_plan* plan, fnce_plan_info* info, size_t size);
 
@@ -576,11 +579,14 @@ FNCE_API fnce_status fnce_device_count(int32_t device, int32_t* count);
 /* Returns one line in static storage: the version, the compiled backends, the CPU's instruction set in use and those
  * that can be forced. */
 FNCE_API const char* fnce_build_info(void);
-/* The process's default number of CPU threads, at first the number of CPUs this process may run on. 1 .. 1024. Plans made
- * before keep theirs; fnce_scale and fnce_queue_push always use the present one. The instruction set is chosen once, the best
- * that the processor has; FNCE_CPU_ISA in the environment forces another one: baseline, avx2, avx512, avx512_bf16 or amx; neon
- * on arm64 (plans fail where the processor lacks it; fnce_build_info lists what there is). For tests, FNCE_CPU_MAX_ISA with one of
- * these names makes the library see a processor that has nothing beyond it (plans fail if it is another name). */
+/* Sets and returns the process's default number of CPU threads, 1 .. 1024. It begins as the number of CPUs that this
+ * process may run on. Plans keep the number that they were made with; fnce_scale and fnce_queue_push use the present
+ * one.
+ *
+ * The library chooses the CPU's instruction set once, the best that the processor has. FNCE_CPU_ISA in the environment
+ * forces another one: baseline, avx2, avx512, avx512_bf16 or amx, and neon on arm64. Plans fail where the processor
+ * lacks it; fnce_build_info lists what there is. For tests, FNCE_CPU_MAX_ISA with one of these names makes the library
+ * see a processor that has nothing beyond it; plans fail if it is another name. */
 FNCE_API fnce_status fnce_set_threads(int32_t threads);
 FNCE_API int32_t fnce_get_threads(void);
 

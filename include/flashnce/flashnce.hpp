@@ -17,9 +17,9 @@
  *     flashnce::loss(plan, args, workspace);
  *
  * flashnce.h is the reference: names, fields, shapes and errors are the same here, without the prefix fnce_. Arrays
- * are passed as pointers (std::vector: data()), never copied, and must live as long as the call; on a GPU as long as the
- * work on the stream. Calls take the C structs by reference, so that Problem, Args and Push serve as well as structs
- * that C code filled. As in C, a Plan may serve many threads at the same time, and a Workspace serves one call.
+ * are passed as pointers (std::vector: data()), never copied, and must live as long as the call; on a GPU as long as
+ * the work on the stream. Calls take the C structs by reference, so that Problem, Args and Push serve as well as
+ * structs that C code filled. As in C, a Plan may serve many threads at the same time, and a Workspace serves one call.
  *
  * This header is inline code only: it needs flashnce.h and the C++17 library, and adds nothing to the binary interface.
  */
@@ -53,8 +53,8 @@ class Error : public std::runtime_error {
   fnce_status status_;
 };
 
-/* Throws Error, with the sentence of this thread's last failing call, unless `status` is FNCE_OK. Use it for calls of the
- * C interface among those of this one. */
+/* Throws Error, with the sentence of this thread's last failing call, unless `status` is FNCE_OK. Use it for calls of
+ * the C interface among those of this one. */
 inline void check(fnce_status status) {
   if (status != FNCE_OK) throw Error(status, fnce_last_error());
 }
@@ -134,7 +134,8 @@ class Plan {
 };
 
 /* Uninitialised host memory, aligned to FNCE_ALIGNMENT: a workspace, or a partial. It is moved, not copied. The
- * constructor throws std::bad_alloc. For another device than the CPU, pass memory of that device to the calls that take a pointer. */
+ * constructor throws std::bad_alloc. For another device than the CPU, pass memory of that device to the calls that take
+ * a pointer. */
 class Workspace {
  public:
   explicit Workspace(std::size_t bytes)
@@ -267,7 +268,8 @@ inline std::int64_t lambda_count(std::int32_t granularity, std::int64_t rows, st
   }
 }
 
-/* The draws of a call with these arguments, where they are SAMPLED: lambda in row order, indices of this shard's rows. */
+/* The draws of a call with these arguments, where they are SAMPLED: lambda in row order, indices of this shard's
+ * rows. */
 inline std::vector<float> sample_lambda_pos(const fnce_problem& problem, const fnce_args& args) {
   std::vector<float> out(static_cast<std::size_t>(lambda_count(problem.lambda_pos, problem.n, problem.d)));
   check(fnce_sample_lambda_pos(&problem, &args, out.data(), static_cast<std::int64_t>(out.size())));
