@@ -2,16 +2,12 @@
 #pragma once
 #include "kernels/contract/platform.cuh"
 #include "math/half.h"
+#include "math/lse.h"
 
 namespace fnce::cuda {
 
 FNCE_DEVICE float nan_float() { return bits_float(0x7fc00000u); }
 FNCE_DEVICE float infinity_float() { return bits_float(0x7f800000u); }
-
-template <class T>
-FNCE_DEVICE bool is_finite(T x) {
-  return x - x == T(0);
-}
 
 FNCE_DEVICE float load_element(const void* array, int64_t i, int32_t type) {
   if (type == FNCE_FLOAT32) return static_cast<const float*>(array)[i];

@@ -4,23 +4,10 @@
 #include "kernels/rows/row.cuh"
 #include "kernels/rows/statistics.cuh"
 #include "math/gradient.h"
+#include "math/row.h"
 
 namespace fnce::cuda {
 namespace {
-
-// A row's loss before its weight, equation (7).
-struct RowResult {
-  double loss, w, pos;  // pos = s+
-  double score_scale;   // 1 / temperature as the main kernel rounds it
-  bool finite;
-};
-
-FNCE_DEVICE RowResult row_result(const RowState& s, float m, float l, float scale) {
-  const double score_scale = static_cast<double>(scale) * kLn2;
-  const double pos = static_cast<double>(s.pos) * score_scale;
-  const RowLoss<double> row = row_loss(log_sum(m, l), pos);
-  return {row.loss, row.w, pos, score_scale, s.finite && is_finite(m) && is_finite(l) && is_finite(row.loss)};
-}
 
 // What the threads of a block share besides the arrays of the row.
 struct FinishShared {
@@ -129,26 +116,25 @@ FNCE_DEVICE void fill_gradients(const FinishParams& p, int64_t i, float value) {
 FNCE_DEVICE void finish_gradients(const FinishParams& p, int64_t i, const RowState& s, const RowResult& row, float l,
                                   float weight, BlockReduce reduce) {
   const float temperature = value_of(p.temperature);
-  const bool weighs = weight != 0 && is_finite(weight);
+  const bool weighs = has_gradient(row, weight);
   float norm = 0, dtemperature = 0, entropy = nan_float();
   if (row.finite) {
     GradientJob g = {};
     g.anchor_mixed = p.rows.anchor_mixed != 0;
     g.scale = static_cast<float>(row.w) / temperature;
-    g.inverse_l = l > 0 ? 1.0f / l : 0.0f;
-    g.up = weight * (p.reduction == FNCE_REDUCTION_MEAN ? 1.0f / static_cast<float>(p.rows.n) : 1.0f);
+    g.inverse_l = inverse_sum(l);
+    g.up = upstream_factor(weight, p.reduction == FNCE_REDUCTION_MEAN, p.rows.n);
     g.dq = weighs ? p.dq : nullptr;
     g.dk = weighs ? p.dk : nullptr;
     g.wants_norm = weighs && p.mixed.dq_norm;
     const GradientResult result = write_gradients(p.rows, i, p.gradient_type, s, g, reduce);
-    const double neg_mean = static_cast<double>(result.anchor_o) * row.score_scale;
-    entropy = static_cast<float>(row_entropy(row.loss, row.w, row.pos, neg_mean));
-    dtemperature = static_cast<float>(static_cast<double>(g.up) *
-                                      gradient_temperature(row.w, row.pos, neg_mean, static_cast<double>(temperature)));
+    const RowScalars scalars = row_scalars(row, result.anchor_o, g.up, temperature);
+    entropy = scalars.entropy;
+    dtemperature = scalars.dtemperature;
     norm = result.dq_norm;
   }
-  if (!row.finite || !weighs) {
-    norm = dtemperature = weight == 0 ? 0.0f : nan_float();
+  if (!weighs) {
+    norm = dtemperature = gradient_filler(weight);
     fill_gradients(p, i, norm);
   }
   if (threadIdx.x != 0) return;
@@ -182,18 +168,17 @@ FNCE_DEVICE bool gathers(const FinishParams& p, int set) {
 // By one thread: what follows from the negatives and the positive alone.
 FNCE_DEVICE void write_row(const FinishParams& p, int64_t i, const RowState& s, const FinishShared& shared, float m,
                            float l, float weight, float scale) {
-  const float loss = shared.row.finite ? weight * static_cast<float>(shared.row.loss) : nan_float();
-  const float weighted = weight == 0 ? 0.0f : loss;
+  const float weighted = weighted_loss(shared.row, weight);
   p.loss_rows[i] = weighted;
   if (p.loss && p.reduction == FNCE_REDUCTION_NONE) p.loss[i] = weighted;
   if (p.mixed.pos) p.mixed.pos[i] = s.pos;
   if (p.unmixed.pos) p.unmixed.pos[i] = s.unmixed_pos;
   // What was multiplied by a wrong temperature is NaN, whatever else it was.
   const double check = static_cast<double>(nan_unless_finite(scale));
-  if (gathers(p, 0)) write_scores(p.mixed, i, shared.statistics[0].stats, log_sum(m, l) + check);
+  if (gathers(p, 0)) write_scores(p.mixed, i, shared.statistics[0].stats, log_sum_exp(m, l) + check);
   if (gathers(p, 1)) {
     const SetStats<float>& unmixed = shared.statistics[1];
-    write_scores(p.unmixed, i, unmixed.stats, log_sum(unmixed.lse.m, unmixed.lse.l) + check);
+    write_scores(p.unmixed, i, unmixed.stats, log_sum_exp(unmixed.lse.m, unmixed.lse.l) + check);
   }
 }
 
@@ -213,9 +198,9 @@ __global__ void __launch_bounds__(kRowThreads, 4) finish_rows(const __grid_const
     if (threadIdx.x % 32 == 0) shared.statistics[set] = statistics;
   }
   const RowState s = prepare_row(p.rows, i, arrays, reduce);
-  const float scale = score_scale_of(value_of(p.temperature)), weight = p.weight ? p.weight[i] : 1.0f;
+  const float scale = score_scale(value_of(p.temperature)), weight = p.weight ? p.weight[i] : 1.0f;
   if (threadIdx.x == 0) {
-    shared.row = row_result(s, maximum.m, l, scale);
+    shared.row = row_result(maximum.m, l, s.pos, scale, s.finite);
     write_row(p, i, s, shared, maximum.m, l, weight, scale);
   }
   __syncthreads();

@@ -1,6 +1,7 @@
 // fnce_scores: the statistics of merged splits. A thread per row.
 #include "kernels/rows/kernels.h"
 #include "kernels/rows/statistics.cuh"
+#include "math/row.h"
 
 namespace fnce::cuda {
 namespace {
@@ -19,7 +20,7 @@ FNCE_DEVICE double log_sum_of(const Parts& parts) {
 
 __global__ void __launch_bounds__(kRowThreads, 4) finish_scores(const __grid_constant__ FinishScoresParams p) {
   // What was multiplied by a wrong temperature is NaN, whatever else it was.
-  const double check = static_cast<double>(nan_unless_finite(score_scale_of(value_of(p.temperature))));
+  const double check = static_cast<double>(nan_unless_finite(score_scale(value_of(p.temperature))));
   const int64_t threads = int64_t{gridDim.x} * kRowThreads;
   for (int64_t i = int64_t{blockIdx.x} * kRowThreads + threadIdx.x; i < p.n; i += threads) {
     if (p.out.pos) p.out.pos[i] = p.pos[i];

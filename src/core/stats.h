@@ -3,7 +3,6 @@
 #pragma once
 #include <flashnce/flashnce.h>
 
-#include "math/lse.h"
 #include "math/stats.h"
 
 namespace fnce {
@@ -75,7 +74,7 @@ FNCE_HD LogSum<T> load_log_sum(const float* m, const float* l, int64_t i) {
 // natural.
 FNCE_HD void write_scores(const fnce_score_buffers& out, int64_t i, const RowStats<float>& stats, double lse) {
   // Exponentials and comparisons may lose a NaN; the mean does not.
-  if (!(stats.mean - stats.mean == 0.0f)) lse = static_cast<double>(__builtin_nanf(""));
+  if (!is_finite(stats.mean)) lse = static_cast<double>(__builtin_nanf(""));
   if (out.neg_count) out.neg_count[i] = stats.count;
   if (out.neg_mean) out.neg_mean[i] = stats.mean;
   if (out.neg_variance) out.neg_variance[i] = variance(moments_of(stats));

@@ -1,13 +1,11 @@
 #include "cpu/rows.h"
 
-#include <cmath>
 #include <limits>
 
 #include "core/types.h"
 #include "cpu/pool.h"
-#include "math/gradient.h"
 #include "math/lambda.h"
-#include "math/lse.h"
+#include "math/row.h"
 
 namespace fnce::cpu {
 namespace {
@@ -72,32 +70,11 @@ void draw_dimensions(const CallContext& call) {
     call.kernels.lambda_dimensions(positive_draw(call.args), call.problem.d(), call.workspace.lambda_pos_dims);
 }
 
-// A row's loss before its weight: equation (7).
-struct RowResult {
-  double loss, w, pos;  // pos = s+
-  double score_scale;   // 1 / temperature as the pass rounds it
-  bool finite;
-};
-
-RowResult row_result(const CallContext& call, const PartialView& partial, int64_t i, const RowState& state) {
-  const double m = static_cast<double>(partial.m[i]), l = static_cast<double>(partial.l[i]);
-  const double score_scale = static_cast<double>(call.scale()) * kLn2;
-  const double pos = static_cast<double>(state.pos) * score_scale;
-  const RowLoss<double> row = row_loss(log_sum_exp(LogSum<double>{m, l}), pos);
-  const bool finite = state.finite && std::isfinite(m) && std::isfinite(l) && std::isfinite(row.loss);
-  return {row.loss, row.w, pos, score_scale, finite};
-}
-
 // m and l: of the scores of `stats`.
 void write_statistics(const fnce_score_buffers& out, int64_t i, float pos, const StatsView& stats, const float* m,
                       const float* l) {
   if (out.pos) out.pos[i] = pos;
-  write_scores(out, i, load_stats<float>(stats, i), log_sum_exp(load_log_sum<double>(m, l, i)));
-}
-
-// The factor of the reduction on every row.
-float reduction_factor(const fnce_problem& p) {
-  return p.reduction == FNCE_REDUCTION_MEAN ? 1.0f / static_cast<float>(p.n) : 1.0f;
+  write_scores(out, i, load_stats<float>(stats, i), log_sum_exp(m[i], l[i]));
 }
 
 // One row of a gradient, where it is asked for, becomes `value` all over.
@@ -119,26 +96,24 @@ void write_gradients(const CallContext& call, const PartialView& partial, int64_
   if (row.finite) {
     RowGradient g = {};
     g.o = partial.o + i * p.d;
-    g.inverse_l = partial.l[i] > 0 ? 1.0f / partial.l[i] : 0.0f;
+    g.inverse_l = inverse_sum(partial.l[i]);
     g.anchor_mixed = p.anchor == FNCE_ANCHOR_MIXED;
     g.w = static_cast<float>(row.w);
     g.temperature = a.temperature;
-    g.up = weight * reduction_factor(p);
+    g.up = upstream_factor(weight, p.reduction == FNCE_REDUCTION_MEAN, p.n);
     g.dq = dq;
     g.dk = dk;
     g.type = p.gradient_type;
     g.scratch = scratch.gradient;
     g.wants_norm = a.mixed.dq_norm != nullptr;
     call.kernels.row_gradient(input, scratch.row, g);
-    const double neg_mean = static_cast<double>(g.anchor_o) * row.score_scale;
-    entropy = static_cast<float>(row_entropy(row.loss, row.w, row.pos, neg_mean));
-    dtemperature = static_cast<float>(
-        static_cast<double>(g.up) * gradient_temperature(row.w, row.pos, neg_mean, static_cast<double>(a.temperature)));
+    const RowScalars scalars = row_scalars(row, g.anchor_o, g.up, a.temperature);
+    entropy = scalars.entropy;
+    dtemperature = scalars.dtemperature;
     norm = g.dq_norm;
   }
-  const float bad = row.finite && std::isfinite(weight) ? 0.0f : kNan;
-  if (weight == 0 || bad != 0) {
-    const float value = weight == 0 ? 0.0f : kNan;
+  if (!has_gradient(row, weight)) {
+    const float value = gradient_filler(weight);
     fill_row(call, dq, value, scratch.gradient);
     fill_row(call, dk, value, scratch.gradient);
     norm = dtemperature = value;
@@ -166,7 +141,7 @@ void write_reductions(const CallContext& call) {
 
 }  // namespace
 
-float CallContext::scale() const { return static_cast<float>(kLog2e / static_cast<double>(args.raw().temperature)); }
+float CallContext::scale() const { return score_scale(args.raw().temperature); }
 
 void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& anchors, float* pos) {
   const fnce_problem& p = call.problem.raw();
@@ -202,10 +177,9 @@ void finish_rows(const CallContext& call, const PartialView& partial) {
     ThreadScratch scratch = thread;
     const RowInput input = row_input(call, RowMixing::kAsProblem, i, scratch.lambda_row);
     call.kernels.prepare_row(input, scratch.row);
-    const RowResult row = row_result(call, partial, i, scratch.row);
+    const RowResult row = row_result(partial.m[i], partial.l[i], scratch.row.pos, call.scale(), scratch.row.finite);
     const float weight = a.weight ? a.weight[i] : 1.0f;
-    const float loss = row.finite ? weight * static_cast<float>(row.loss) : kNan;
-    call.workspace.loss_rows[i] = weight == 0 ? 0.0f : loss;
+    call.workspace.loss_rows[i] = weighted_loss(row, weight);
     if (call.args.needs_gradient()) write_gradients(call, partial, i, scratch, input, row, weight);
     if (any_buffer(a.mixed)) write_statistics(a.mixed, i, scratch.row.pos, partial.stats[0], partial.m, partial.l);
     if (any_buffer(a.unmixed))

@@ -19,7 +19,7 @@ struct CallContext {
   const Workspace& workspace;
   int threads;
 
-  // log2(e) / temperature in float32. Positives use the same rounded number, so that no mismatch enters the loss.
+  // score_scale of the call's temperature.
   float scale() const;
 };
 

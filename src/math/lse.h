@@ -46,6 +46,11 @@ FNCE_HD T abs_of(T x) {
   return x < T(0) ? -x : x;
 }
 
+template <class T>
+FNCE_HD bool is_finite(T x) {
+  return x - x == T(0);
+}
+
 // 0 for a finite number, NaN for any other: added to a result, it keeps a non-finite input from vanishing.
 template <class T>
 FNCE_HD T nan_unless_finite(T x) {
@@ -76,6 +81,11 @@ FNCE_HD LogSum<T> merge(LogSum<T> x, LogSum<T> y) {
 template <class T>
 FNCE_HD T log_sum_exp(LogSum<T> sum) {
   return sum.l == T(0) ? T(kMinusInfinity) : sum.m + log_of(sum.l);
+}
+
+// The same, from m and l as memory holds them.
+FNCE_HD double log_sum_exp(float m, float l) {
+  return log_sum_exp(LogSum<double>{static_cast<double>(m), static_cast<double>(l)});
 }
 
 // exp(exact - rounded), by which l must be multiplied when its maximum is rounded. Beyond 2^24 it is 1, because there

@@ -2,7 +2,7 @@
 // float or double. Scores are inner products before the division by the temperature.
 #pragma once
 
-#include "math/hd.h"
+#include "math/lse.h"
 
 namespace fnce {
 
@@ -67,7 +67,7 @@ FNCE_HD RowStats<T, Count> merge(const RowStats<T, Count>& x, const RowStats<T, 
 // extremes along.
 template <class T>
 FNCE_HD RowStats<float> rounded_stats(const RowStats<T>& stats) {
-  const bool finite = stats.mean - stats.mean == T(0);
+  const bool finite = is_finite(stats.mean);
   RowStats<float> out;
   out.count = stats.count;
   out.mean = static_cast<float>(stats.mean);

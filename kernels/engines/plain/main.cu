@@ -1,6 +1,7 @@
 // The plain main kernel: any number of features, any architecture; float32 products by fused multiply-add. It is what the sm80
 // family is checked against, and what takes over where that cannot serve.
 #include "kernels/engines/plain/softmax.cuh"
+#include "math/row.h"
 
 namespace fnce::cuda::plain {
 namespace {
@@ -18,12 +19,6 @@ FNCE_DEVICE bool fits_float16(const MainParams& p, Shared& shared) {
   for (int w = 1; w < kThreads / 32; ++w) most = shared.factor[w] > most ? shared.factor[w] : most;
   __syncthreads();
   return most == 0.0f || (most >= kQueueLeast && most <= kQueueMost);
-}
-
-FNCE_DEVICE float score_scale(const MainParams& p) {
-  const float temperature = value_of(p.temperature);
-  const bool valid = temperature > 0.0f && is_finite(temperature);
-  return valid ? static_cast<float>(kLog2e / static_cast<double>(temperature)) : __builtin_nanf("");
 }
 
 FNCE_DEVICE void start(const MainParams& p, int64_t first_row, Shared& shared) {
@@ -101,7 +96,7 @@ __global__ void __launch_bounds__(kThreads, 4) main_plain(const __grid_constant_
   if (p.only_if_out_of_range && fits_float16(p, shared)) return;
   const int64_t first_row = int64_t{blockIdx.x} * kRows;
   const int first_of_warp = static_cast<int>(threadIdx.x) / 32 * kWarpRows;
-  const float scale = score_scale(p);
+  const float scale = score_scale(value_of(p.temperature));
   int64_t tiles = 0;
   for (int s = 0; s < p.segment_count; ++s) tiles += tiles_of(p.segments[s]);
   const int64_t begin = blockIdx.y * tiles / p.splits, end = (blockIdx.y + int64_t{1}) * tiles / p.splits;

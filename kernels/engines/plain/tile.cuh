@@ -3,7 +3,7 @@
 #pragma once
 #include "kernels/contract/platform.cuh"
 #include "kernels/engines/plain/kernels.h"
-#include "math/half.h"
+#include "kernels/rows/elements.cuh"
 #include "math/lse.h"
 #include "math/stats.h"
 
@@ -46,14 +46,6 @@ FNCE_DEVICE KeyTile tile_at(const MainParams& p, int64_t index) {
   while (s + 1 < p.segment_count && index >= tiles_of(p.segments[s])) index -= tiles_of(p.segments[s++]);
   const int64_t first = index * kKeys, rest = p.segments[s].count - first;
   return {p.segments[s], first, static_cast<int>(rest < kKeys ? rest : kKeys)};
-}
-
-FNCE_DEVICE bool is_finite(float x) { return x - x == 0.0f; }
-
-FNCE_DEVICE float load_element(const void* array, int64_t index, int32_t type) {
-  if (type == FNCE_FLOAT32) return static_cast<const float*>(array)[index];
-  const uint16_t bits = static_cast<const uint16_t*>(array)[index];
-  return type == FNCE_FLOAT16 ? half_to_float(bits) : bfloat_to_float(bits);
 }
 
 // Which rows the tile's keys are, and how their scores are mixed. False if a lambda is not finite.

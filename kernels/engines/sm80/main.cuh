@@ -2,14 +2,9 @@
 #pragma once
 #include "kernels/engines/sm80/epilogue.cuh"
 #include "kernels/engines/sm80/load.cuh"
+#include "math/row.h"
 
 namespace fnce::cuda::sm80 {
-
-// log2(e) / temperature, as every backend rounds it; NaN for a temperature that is none.
-FNCE_DEVICE float score_scale(float temperature) {
-  const bool valid = temperature > 0.0f && nan_unless_finite(temperature) == 0.0f;
-  return valid ? static_cast<float>(kLog2e / static_cast<double>(temperature)) : __builtin_nanf("");
-}
 
 // The bias of the weights: less where lambdas outside [0, 1] let P' grow beyond what float16 holds.
 template <class C>
