@@ -113,6 +113,30 @@ def errors() -> dict[str, str]:
     return found
 
 
+def under_ddp() -> dict[str, object]:
+    """Shards of a model that DistributedDataParallel wraps, and of one that grew too late for it to know."""
+
+    def wrapped(inside: torch.nn.ModuleDict, before: dict, after: dict) -> ShardedQueue:
+        inside.update(before)
+        outside = torch.nn.ModuleDict({"inside": inside, "encoder": torch.nn.Linear(2, 2)})
+        inside.update(after)
+        torch.nn.parallel.DistributedDataParallel(outside)
+        return inside["queue"]
+
+    def queue(check: bool) -> ShardedQueue:
+        return ShardedQueue(96, D, perm_block=16, check=check, generator=torch.Generator().manual_seed(1))
+
+    q, k, _ = batch(4, 1, D)
+    kept = wrapped(torch.nn.ModuleDict(), {"queue": queue(True)}, {})
+    found = {"kept": torch.equal(kept.full_queue(), queue(True).full_queue())}
+    late = wrapped(torch.nn.ModuleDict(), {}, {"queue": queue(True)})
+    found["loss"], found["push"] = error_of(info_nce, q, k, late), error_of(late.push, k)
+    found["full_queue"] = error_of(late.full_queue)
+    blind = wrapped(torch.nn.ModuleDict(), {}, {"queue": queue(False)})
+    found["unchecked"] = error_of(blind.check_shard)
+    return found
+
+
 def seeds() -> dict[str, torch.Tensor]:
     """Seeds are those of rank 0, whatever the generators of the others."""
     q, k, _ = batch(4, 1, D)
@@ -146,6 +170,7 @@ torch.save(
         "ring": ring(),
         "errors": errors(),
         "seeds": seeds(),
+        "ddp": under_ddp(),
         "scores": statistics_alone(),
     },
     FOLDER / f"{WORLD}-{RANK}.pt",

@@ -220,6 +220,17 @@ def test_what_one_rank_alone_can_see_is_said_there(ranks, world):
 
 
 @pytest.mark.parametrize("world", WORLDS)
+def test_ddp_leaves_shards_alone_or_is_found_out(ranks, world):
+    for rank, results in enumerate(ranks[world]):
+        found = results["ddp"]
+        assert found["kept"]
+        for call in ("loss", "push", "full_queue"):
+            assert "ShardedQueue on rank 1 are those of another rank" in found[call], found[call]
+            assert "ignore_queues_in_ddp" in found[call]
+        assert ("another rank" in found["unchecked"]) == (rank > 0)
+
+
+@pytest.mark.parametrize("world", WORLDS)
 def test_seeds_that_are_drawn_are_those_of_the_first_rank(ranks, world):
     for check in (True, False):
         first = ranks[world][0]["seeds"]

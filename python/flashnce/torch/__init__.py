@@ -20,6 +20,7 @@ after a push would see another queue.
 """
 
 from .._options import PRESETS, Mix
+from . import _registration as _registration
 from ._ddp import ignore_queues_in_ddp
 from ._loss import InfoNCE, info_nce
 from ._queue import Queue

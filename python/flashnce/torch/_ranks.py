@@ -40,6 +40,14 @@ def float_of(bits: int) -> float:
     return float(f"{struct.unpack('<f', struct.pack('<i', bits))[0]:.7g}")
 
 
+def overwritten(where: str) -> str:
+    """What happens to shards that something takes for copies of one buffer."""
+    return (
+        f"the buffers of the ShardedQueue {where} are those of another rank: DistributedDataParallel has broadcast them; "
+        "call flashnce.torch.ignore_queues_in_ddp(model) before it wraps the model"
+    )
+
+
 class Ranks:
     """A process group, or None: the default group, if there is one."""
 
@@ -85,6 +93,7 @@ class Ranks:
         differing: Sequence[int | Tensor] = (),
         equal: dict[str, Field] | None = None,
         error: Exception | None = None,
+        first_row: tuple[Tensor, int] | None = None,
     ) -> tuple[list[list[int]], Tensor]:
         """Exchanges what this rank is about to call, and raises on all ranks where one fails or where they differ.
 
@@ -93,6 +102,7 @@ class Ranks:
             differing: numbers that may differ between ranks.
             equal: numbers that must not, by the name that an error gives them.
             error: why this rank cannot call, if it cannot.
+            first_row: what a shard says that its first row is, and what it is.
 
         Returns:
             `differing` of every rank, for the host and, int64 [count, len(differing)], on the device.
@@ -101,7 +111,8 @@ class Ranks:
             raise error
         equal = {} if error is not None or equal is None else equal
         failed = _FAILED.get(type(error), 2) if error is not None else 0
-        values = [CALLS.index(call), failed, *differing, *(field.value for field in equal.values())]
+        moved = 0 if first_row is None else first_row[0] - first_row[1]
+        values = [CALLS.index(call), failed, moved, *differing, *(field.value for field in equal.values())]
         numbers = [0 if isinstance(value, Tensor) else value for value in values]
         header = torch.tensor(numbers + [0] * (_SLOTS - len(numbers)), dtype=torch.int64).to(device)
         for slot, value in enumerate(values):
@@ -112,10 +123,13 @@ class Ranks:
         if any(row[1] for row in rows):
             self._raise_together(error, [row[1] for row in rows], device)
         self._same("the call", [CALLS[row[0]] for row in rows])
-        end = 2 + len(differing)
+        for rank, row in enumerate(rows):
+            if row[2]:
+                raise ValueError(overwritten(f"on rank {rank}"))
+        end = 3 + len(differing)
         for slot, (name, field) in enumerate(equal.items(), end):
             self._same(name, [field.show(row[slot]) for row in rows])
-        return [row[2:end] for row in rows], headers[:, 2:end]
+        return [row[3:end] for row in rows], headers[:, 3:end]
 
     @staticmethod
     def _same(name: str, values: list[object]) -> None:

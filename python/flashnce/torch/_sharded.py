@@ -102,13 +102,16 @@ def _agreed(queue: ShardedQueue, call: Call | None, error: Exception | None) -> 
     if not queue.check:
         if error is not None:
             raise error
+        queue.check_shard()
         inputs, sizes = call.inputs, [call.inputs.q.shape[0]] * ranks.count
         return sizes, inputs if inputs.seed is None else inputs._replace(seed=ranks.gather(inputs.seed.reshape(1))[0])
     if error is not None:
         ranks.agree("info_nce", queue.queue.device, error=error)
     inputs = call.inputs
     seed = 0 if inputs.seed is None else inputs.seed
-    numbers, seen = ranks.agree("info_nce", inputs.q.device, (inputs.q.shape[0], seed), _fields(call))
+    numbers, seen = ranks.agree(
+        "info_nce", inputs.q.device, (inputs.q.shape[0], seed), _fields(call), first_row=queue.shard()
+    )
     sizes = [row[0] for row in numbers]
     return sizes, inputs if inputs.seed is None else inputs._replace(seed=seen[0, 1:].contiguous())
 

@@ -11,7 +11,7 @@ from . import _ops
 from ._call import ELEMENT_TYPES
 from ._memory import queue_rows
 from ._queue import check_keys, check_queue_type, rename_moco
-from ._ranks import Field, Ranks
+from ._ranks import Field, Ranks, overwritten
 
 _TYPE_NAMES = {code: str(dtype) for dtype, code in ELEMENT_TYPES.items()}
 
@@ -111,6 +111,15 @@ class ShardedQueue(nn.Module):
             f"rank {self.ranks.rank} of {self.ranks.count} with {len(self.rows)} rows"
         )
 
+    def shard(self) -> tuple[Tensor, int]:
+        """The first row by the buffer, and by the rank: two numbers where something has overwritten the buffers."""
+        return self.first_row, self.rows.start
+
+    def check_shard(self) -> None:
+        """Raises where the buffers are those of another rank; on a GPU nobody looks, for the host would wait."""
+        if self.first_row.device.type == "cpu" and self.first_row.item() != self.rows.start:
+            raise ValueError(overwritten(f"of rank {self.ranks.rank}"))
+
     @torch.no_grad()
     def push(self, keys: Tensor, *, normalize: bool = True) -> None:
         """Writes the keys of all ranks, in rank order, over the oldest rows of the ring, with wrap-around.
@@ -133,10 +142,11 @@ class ShardedQueue(nn.Module):
                 error = wrong
             count = [keys.shape[0] if error is None else 0]
             fields = {"normalize": Field(int(normalize), bool)}
-            numbers, _ = self.ranks.agree("push", self.queue.device, count, fields, error)
+            numbers, _ = self.ranks.agree("push", self.queue.device, count, fields, error, self.shard())
             sizes = [row[0] for row in numbers]
         else:
             check_keys(keys, self.queue)
+            self.check_shard()
             sizes = [keys.shape[0]] * self.ranks.count
         own = self.queue.new_empty(keys.shape)
         if len(own):
@@ -169,7 +179,7 @@ class ShardedQueue(nn.Module):
     @torch.no_grad()
     def full_queue(self) -> Tensor:
         """[K,D]: the whole ring, on every rank. Collective. With `position` it is what load_state_dict takes."""
-        self.ranks.agree("full_queue", self.queue.device)
+        self.ranks.agree("full_queue", self.queue.device, first_row=self.shard())
         return self.queue.clone() if self.ranks.count == 1 else self.ranks.gather_rows(self.queue, self.sizes)
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors) -> None:
