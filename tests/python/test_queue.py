@@ -94,6 +94,39 @@ def test_a_moco_checkpoint_loads(prefix, features):
     assert set(moco) == {prefix + "queue", prefix + "queue_ptr"}, "the caller's dict is left as it was"
 
 
+class Moco(torch.nn.Module):
+    """As the authors' builder has it, with modules in place of its buffers."""
+
+    def __init__(self, queue: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoder_q, self.queue = torch.nn.Linear(3, 4), queue
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("kind", [Queue, ShardedQueue])
+def test_a_moco_checkpoint_loads_into_a_model_with_a_queue(kind, assign):
+    rows = normalize(torch.randn(9, 4), dim=1)
+    state = Moco(Queue(9, 4)).encoder_q.state_dict(prefix="encoder_q.")
+    state |= {"queue": rows.T.contiguous(), "queue_ptr": torch.tensor([6])}
+    for model, prefix in ((Moco(kind(9, 4)), ""), (torch.nn.Sequential(copy.deepcopy(Moco(kind(9, 4)))), "0.")):
+        model.load_state_dict({prefix + name: value.clone() for name, value in state.items()}, assign=assign)
+        queue = (model[0] if prefix else model).queue
+        assert torch.equal(queue.queue, rows) and queue.position.tolist() == [6] and queue.queue.is_contiguous()
+        queue.push(rows[:2])
+        assert queue.position.tolist() == [8]
+    with pytest.raises(RuntimeError, match="queue"):
+        Moco(kind(9, 4)).load_state_dict({**state, "queue": rows.T[:, 1:]})
+
+
+def test_two_queues_load_from_a_solo_learn_checkpoint():
+    rows = normalize(torch.randn(2, 4, 9), dim=1)
+    model = Moco(torch.nn.ModuleList([Queue(9, 4), Queue(9, 4)]))
+    state = model.encoder_q.state_dict(prefix="encoder_q.") | {"queue": rows, "queue_ptr": torch.tensor([6])}
+    model.load_state_dict(state)
+    for queue, expected in zip(model.queue, rows):
+        assert torch.equal(queue.queue, expected.T) and queue.position.tolist() == [6]
+
+
 def test_a_checkpoint_of_another_size_is_refused():
     with pytest.raises(RuntimeError, match="size mismatch for queue"):
         Queue(9, 4).load_state_dict(Queue(8, 4).state_dict())

@@ -34,7 +34,7 @@ def rename_moco(state_dict: dict, prefix: str, shape: tuple[int, int]) -> None:
     if pointer is not None:
         state_dict[prefix + "position"] = pointer.reshape(1)
         if rows is not None and tuple(rows.shape) == shape[::-1]:
-            state_dict[prefix + "queue"] = rows.T
+            state_dict[prefix + "queue"] = rows.T.contiguous()
 
 
 class Queue(nn.Module):
@@ -52,8 +52,9 @@ class Queue(nn.Module):
         queue: [K,D]; at first random unit rows.
         position: int64 [1], the row that the next key goes to. Never read by the host.
 
-    load_state_dict also takes MoCo's names and layout, `queue` [D,K] and `queue_ptr` [1], and rounds a queue of another
-    type to its own.
+    load_state_dict also takes MoCo's names and layout, `queue` [D,K] and `queue_ptr` [1], here and in a model whose
+    attribute `queue` is this module (two in an nn.ModuleList: solo-learn's [2,D,K]); and it rounds a queue of another type
+    to its own.
 
     DistributedDataParallel broadcasts buffers from rank 0 before each forward pass. Where every rank pushes the same
     gathered keys that costs time for nothing, and where each pushes its own it destroys them: see ignore_queues_in_ddp.
