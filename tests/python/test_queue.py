@@ -132,6 +132,34 @@ def test_a_checkpoint_of_another_size_is_refused():
         Queue(9, 4).load_state_dict(Queue(8, 4).state_dict())
 
 
+@pytest.mark.parametrize("kind", [Queue, ShardedQueue])
+def test_a_model_made_on_meta_gets_its_queue_when_it_is_reset(kind):
+    with torch.device("meta"):
+        model = torch.nn.Sequential(kind(40, 4))
+    assert model[0].queue.is_meta and model[0].position.is_meta
+    model.to_empty(device=torch.get_default_device())
+    for buffer in model.buffers():
+        buffer.fill_(77)
+    model[0].reset_parameters(generator(3))
+    expected = kind(40, 4, generator=generator(3)).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model[0].state_dict().items())
+    for buffer in model.buffers():
+        buffer.fill_(77)
+    model[0].load_state_dict({"queue": expected["queue"], "position": torch.tensor([7])}, strict=kind is Queue)
+    model[0].push(torch.ones(2, 4))
+    assert model[0].position.item() == 9 and len(model[0].queue) == 40
+
+
+@pytest.mark.parametrize("kind", [Queue, ShardedQueue])
+@pytest.mark.parametrize("position", [-1, 9, 2**40])
+def test_a_state_whose_position_lies_outside_the_ring_is_refused(kind, position):
+    queue = kind(9, 4)
+    before = {name: value.clone() for name, value in queue.state_dict().items()}
+    with pytest.raises(RuntimeError, match=f"position is {position}; it must be in 0 .. 8"):
+        queue.load_state_dict({**kind(9, 4).state_dict(), "position": torch.tensor([position])})
+    assert all(torch.equal(value, before[name]) for name, value in queue.state_dict().items())
+
+
 @cpu_only
 def test_a_loaded_position_outside_the_ring_is_refused():
     queue = Queue(9, 4)

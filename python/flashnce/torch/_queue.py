@@ -37,6 +37,17 @@ def rename_moco(state_dict: dict, prefix: str, shape: tuple[int, int]) -> None:
             state_dict[prefix + "queue"] = rows.T.contiguous()
 
 
+def check_position(state_dict: dict, prefix: str, size: int, errors: list[str]) -> bool:
+    """Whether a state's position lies in the ring, as far as it can be read; `errors` gets a sentence where not."""
+    position = state_dict.get(prefix + "position")
+    if not isinstance(position, Tensor) or position.device.type == "meta" or position.numel() != 1:
+        return True
+    if 0 <= position.item() < size:
+        return True
+    errors.append(f"{prefix}position is {position.item()}; it must be in 0 .. {size - 1}")
+    return False
+
+
 class Queue(nn.Module):
     """K negatives of D features, in a ring: `queue.push(keys)` overwrites the oldest.
 
@@ -50,7 +61,7 @@ class Queue(nn.Module):
 
     Buffers, both in state_dict():
         queue: [K,D]; at first random unit rows.
-        position: int64 [1], the row that the next key goes to. Never read by the host.
+        position: int64 [1], the row that the next key goes to. Never read by the host but where a state is loaded.
 
     load_state_dict also takes MoCo's names and layout, `queue` [D,K] and `queue_ptr` [1], here and in a model whose
     attribute `queue` is this module (two in an nn.ModuleList: solo-learn's [2,D,K]); and it rounds a queue of another type
@@ -78,10 +89,16 @@ class Queue(nn.Module):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         check_queue_type(dtype)
-        rows = queue_rows(size, features, dtype, device)
-        rows.copy_(unit(torch.randn(size, features, device=device, generator=generator), dim=1))
-        self.register_buffer("queue", rows)
-        self.register_buffer("position", torch.zeros(1, dtype=torch.int64, device=device))
+        self.register_buffer("queue", queue_rows(size, features, dtype, device))
+        self.register_buffer("position", torch.empty(1, dtype=torch.int64, device=device))
+        self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Random unit rows and position 0, as after construction: what follows to_empty() of a module made on "meta"."""
+        rows = torch.randn(self.queue.shape, dtype=torch.float32, device=self.queue.device, generator=generator)
+        self.queue.copy_(unit(rows, dim=1))
+        self.position.zero_()
 
     def __len__(self) -> int:
         return self.queue.shape[0]
@@ -104,6 +121,7 @@ class Queue(nn.Module):
         check_keys(keys, self.queue)
         _ops.queue_push(self.queue, self.position, keys.detach(), normalize=normalize)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors) -> None:
         rename_moco(state_dict, prefix, tuple(self.queue.shape))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        if check_position(state_dict, prefix, len(self), errors):
+            super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)

@@ -10,7 +10,7 @@ from .._options import integer
 from . import _ops
 from ._call import ELEMENT_TYPES
 from ._memory import queue_rows
-from ._queue import check_keys, check_queue_type, rename_moco
+from ._queue import check_keys, check_position, check_queue_type, rename_moco
 from ._ranks import Field, Ranks, overwritten
 
 _TYPE_NAMES = {code: str(dtype) for dtype, code in ELEMENT_TYPES.items()}
@@ -67,7 +67,7 @@ class ShardedQueue(nn.Module):
     ) -> None:
         super().__init__()
         self.ranks = Ranks(group)
-        position = torch.zeros(1, dtype=torch.int64, device=device)
+        position = torch.empty(1, dtype=torch.int64, device=device)
         fields, error = {}, None
         try:
             for name, value, least in (("size", size, 1), ("features", features, 1), ("perm_block", perm_block, 16)):
@@ -85,22 +85,35 @@ class ShardedQueue(nn.Module):
             }
         except (TypeError, ValueError) as wrong:
             error = wrong
-        self.ranks.agree("ShardedQueue", position.device, equal=fields, error=error)
+        # Nothing can be exchanged by tensors on "meta": then the first call finds what differs.
+        if position.device.type != "meta":
+            self.ranks.agree("ShardedQueue", position.device, equal=fields, error=error)
+        elif error is not None:
+            raise error
         self.size, self.features, self.perm_block, self.check = size, features, perm_block, check
         blocks = -(-size // perm_block)
         # Rank r holds rows starts[r] .. starts[r+1] - 1.
         starts = [min(rank * blocks // self.ranks.count * perm_block, size) for rank in range(self.ranks.count + 1)]
         self.sizes = [end - start for start, end in zip(starts, starts[1:])]
         self.rows = range(starts[self.ranks.rank], starts[self.ranks.rank + 1])
-        queue = queue_rows(len(self.rows), features, dtype, device)
-        # Every rank draws every block and keeps its own.
-        for start in range(0, size, perm_block):
-            rows = torch.randn(min(perm_block, size - start), features, device=device, generator=generator)
-            if start in self.rows:
-                queue[start - self.rows.start :][: len(rows)] = unit(rows, dim=1)
-        self.register_buffer("queue", queue)
+        self.register_buffer("queue", queue_rows(len(self.rows), features, dtype, device))
         self.register_buffer("position", position)
-        self.register_buffer("first_row", torch.full_like(position, self.rows.start))
+        self.register_buffer("first_row", torch.empty_like(position))
+        self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Random unit rows and position 0, as after construction: what follows to_empty() of a module made on "meta"."""
+        self.position.zero_()
+        self.first_row.fill_(self.rows.start)
+        if self.queue.device.type == "meta":
+            return
+        # Every rank draws every block and keeps its own.
+        for start in range(0, self.size, self.perm_block):
+            shape = min(self.perm_block, self.size - start), self.features
+            rows = torch.randn(shape, dtype=torch.float32, device=self.queue.device, generator=generator)
+            if start in self.rows:
+                self.queue[start - self.rows.start :][: len(rows)] = unit(rows, dim=1)
 
     def __len__(self) -> int:
         return self.size
@@ -185,17 +198,15 @@ class ShardedQueue(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors) -> None:
         whole = (self.size, self.features)
         rename_moco(state_dict, prefix, whole)
-        rows, first, position = (state_dict.get(prefix + name) for name in ("queue", "first_row", "position"))
+        rows, first = (state_dict.get(prefix + name) for name in ("queue", "first_row"))
         if rows is not None and tuple(rows.shape) == whole:
             state_dict[prefix + "queue"] = rows[self.rows.start : self.rows.stop]
-            state_dict[prefix + "first_row"] = self.first_row.clone()
+            state_dict[prefix + "first_row"] = torch.full_like(self.first_row, self.rows.start)
         elif rows is not None and first is not None and first.item() != self.rows.start:
             errors.append(
                 f"{prefix}queue holds the rows from {first.item()} on, but this rank has those from {self.rows.start} "
                 f"on; load the state of this rank, or the {self.size} rows of full_queue()"
             )
             return
-        if position is not None and position.numel() == 1 and not 0 <= position.item() < self.size:
-            errors.append(f"{prefix}position is {position.item()}; it must be in 0 .. {self.size - 1}")
-            return
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
+        if check_position(state_dict, prefix, self.size, errors):
+            super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
