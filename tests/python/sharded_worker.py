@@ -14,6 +14,7 @@ import torch  # noqa: E402
 from sharded_cases import CASES, D, FT, SEED, run  # noqa: E402
 from support import batch  # noqa: E402
 from torch import distributed  # noqa: E402
+from torch.distributed import checkpoint as dcp  # noqa: E402
 
 import flashnce  # noqa: E402
 from flashnce.torch import InfoNCE, Mix, ShardedQueue, info_nce, scores  # noqa: E402
@@ -106,9 +107,9 @@ def errors() -> dict[str, str]:
     found["group"] = error_of(lambda: ShardedQueue(96, D, perm_block=16, group=OTHERS).push(k))
     own = queue.state_dict()
     of_first = torch.zeros(1, dtype=torch.int64)
-    found["first_row"] = error_of(queue.load_state_dict, own | {"first_row": of_first})
+    found["first_row"] = error_of(queue.load_state_dict, own | {f"first_row_{RANK}_of_{WORLD}": of_first})
     found["position"] = error_of(queue.load_state_dict, own | {"position": torch.tensor([96])})
-    found["shard size"] = error_of(queue.load_state_dict, own | {"queue": torch.zeros(7, D)})
+    found["shard size"] = error_of(queue.load_state_dict, own | {f"queue_{RANK}_of_{WORLD}": torch.zeros(7, D)})
     found["nothing"] = error_of(loss)
     return found
 
@@ -135,6 +136,25 @@ def under_ddp() -> dict[str, object]:
     blind = wrapped(torch.nn.ModuleDict(), {}, {"queue": queue(False)})
     found["unchecked"] = error_of(blind.check_shard)
     return found
+
+
+def checkpointed() -> dict[str, object]:
+    """Shards through torch.distributed.checkpoint, and under the short names of older states."""
+    model, other = (
+        torch.nn.ModuleDict({"queue": ShardedQueue(96, D, perm_block=16, generator=torch.Generator().manual_seed(seed))})
+        for seed in (1, 2)
+    )
+    model["queue"].push(torch.full((4, D), 1.0 + RANK))
+    expected = model["queue"].full_queue()
+    dcp.save({"model": model.state_dict()}, checkpoint_id=FOLDER / f"dcp-{WORLD}")
+    state = {"model": other.state_dict()}
+    dcp.load(state, checkpoint_id=FOLDER / f"dcp-{WORLD}")
+    other.load_state_dict(state["model"])
+    found = {"loaded": torch.equal(other["queue"].full_queue(), expected), "position": other["queue"].position.item()}
+    older = ShardedQueue(96, D, perm_block=16)
+    own = model["queue"]
+    older.load_state_dict({"queue": own.queue, "position": own.position, "first_row": own.first_row})
+    return found | {"older": torch.equal(older.full_queue(), expected), "names": list(own.state_dict())}
 
 
 def seeds() -> dict[str, torch.Tensor]:
@@ -171,6 +191,7 @@ torch.save(
         "errors": errors(),
         "seeds": seeds(),
         "ddp": under_ddp(),
+        "checkpoint": checkpointed(),
         "scores": statistics_alone(),
     },
     FOLDER / f"{WORLD}-{RANK}.pt",

@@ -164,7 +164,7 @@ def test_the_ring_is_that_of_one_process_and_can_be_sharded_again(ranks):
         push_alone(queue, world, steps)
         for ring in rings:
             assert torch.equal(ring["queue"], queue.queue) and torch.equal(ring["position"], queue.position)
-        assert torch.equal(torch.cat([ring["state"]["queue"] for ring in rings]), queue.queue)
+        assert torch.equal(torch.cat([ring["state"][f"queue_{i}_of_{world}"] for i, ring in enumerate(rings)]), queue.queue)
     assert torch.equal(ranks[3][0]["ring"]["start"], ranks[2][0]["ring"]["start"]), "whatever the number of processes"
     left = {"queue": ranks[2][1]["ring"]["queue"], "position": ranks[2][1]["ring"]["position"]}
     alone, plain = ShardedQueue(85, D, perm_block=16), Queue(85, D)
@@ -228,6 +228,14 @@ def test_ddp_leaves_shards_alone_or_is_found_out(ranks, world):
             assert "ShardedQueue on rank 1 are those of another rank" in found[call], found[call]
             assert "ignore_queues_in_ddp" in found[call]
         assert ("another rank" in found["unchecked"]) == (rank > 0)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_no_shard_is_lost_in_a_distributed_checkpoint(ranks, world):
+    for rank, results in enumerate(ranks[world]):
+        found = results["checkpoint"]
+        assert found["loaded"] and found["older"] and found["position"] == 4 * world
+        assert found["names"] == [f"queue_{rank}_of_{world}", "position", f"first_row_{rank}_of_{world}"]
 
 
 @pytest.mark.parametrize("world", WORLDS)

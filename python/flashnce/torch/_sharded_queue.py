@@ -45,6 +45,9 @@ class ShardedQueue(nn.Module):
         position: int64 [1], the row of the whole ring that the next key goes to, equal on all ranks.
         first_row: int64 [1], the row of the whole ring that row 0 of `queue` is.
 
+    In a state of several processes `queue` and `first_row` are called queue_1_of_3 and first_row_1_of_3 on rank 1 of 3, so
+    that torch.distributed.checkpoint does not take shards for copies of one tensor.
+
     load_state_dict takes such a state of the same rank of as many processes, or that of the whole ring, {"queue":
     full_queue(), "position": position}: of any number of processes, of a Queue, or of MoCo.
     """
@@ -96,9 +99,11 @@ class ShardedQueue(nn.Module):
         starts = [min(rank * blocks // self.ranks.count * perm_block, size) for rank in range(self.ranks.count + 1)]
         self.sizes = [end - start for start, end in zip(starts, starts[1:])]
         self.rows = range(starts[self.ranks.rank], starts[self.ranks.rank + 1])
-        self.register_buffer("queue", queue_rows(len(self.rows), features, dtype, device))
+        suffix = f"_{self.ranks.rank}_of_{self.ranks.count}" if self.ranks.count > 1 else ""
+        self._names = {name: name + suffix for name in ("queue", "first_row")}
+        self.register_buffer(self._names["queue"], queue_rows(len(self.rows), features, dtype, device))
         self.register_buffer("position", position)
-        self.register_buffer("first_row", torch.empty_like(position))
+        self.register_buffer(self._names["first_row"], torch.empty_like(position))
         self.reset_parameters(generator)
 
     @torch.no_grad()
@@ -114,6 +119,11 @@ class ShardedQueue(nn.Module):
             rows = torch.randn(shape, dtype=torch.float32, device=self.queue.device, generator=generator)
             if start in self.rows:
                 self.queue[start - self.rows.start :][: len(rows)] = unit(rows, dim=1)
+
+    def __getattr__(self, name: str):
+        # What torch finds under the name of the buffer is found under the short one, too.
+        names = self.__dict__.get("_names", {})
+        return super().__getattr__(names.get(name, name))
 
     def __len__(self) -> int:
         return self.size
@@ -198,10 +208,15 @@ class ShardedQueue(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors) -> None:
         whole = (self.size, self.features)
         rename_moco(state_dict, prefix, whole)
-        rows, first = (state_dict.get(prefix + name) for name in ("queue", "first_row"))
+        # Shards by their short names, as versions before those with ranks in them had it, and the whole ring.
+        for name, own in self._names.items():
+            if own != name and prefix + name in state_dict:
+                state_dict[prefix + own] = state_dict.pop(prefix + name)
+        rows_name, first_name = (prefix + self._names[name] for name in ("queue", "first_row"))
+        rows, first = state_dict.get(rows_name), state_dict.get(first_name)
         if rows is not None and tuple(rows.shape) == whole:
-            state_dict[prefix + "queue"] = rows[self.rows.start : self.rows.stop]
-            state_dict[prefix + "first_row"] = torch.full_like(self.first_row, self.rows.start)
+            state_dict[rows_name] = rows[self.rows.start : self.rows.stop]
+            state_dict[first_name] = torch.full_like(self.first_row, self.rows.start)
         elif rows is not None and first is not None and first.item() != self.rows.start:
             errors.append(
                 f"{prefix}queue holds the rows from {first.item()} on, but this rank has those from {self.rows.start} "
