@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import numbers
 import threading
 from dataclasses import dataclass
 
@@ -15,14 +16,22 @@ from . import _library as c
 PER = ("call", "row", "dimension", "element")
 
 
-def number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def number(name: str, value: object) -> float:
+    """A real number of any kind, NumPy's among them. Python's own pass as they are: torch.compile traces those."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is a {type(value).__name__}; it must be a number")
+    return float(value)
 
 
-def integer(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+def integer(name: str, value: object) -> int:
+    """An integer of any kind, as number()."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} is a {type(value).__name__}; it must be an int")
+    return int(value)
 
 
 def flag(name: str, value: object) -> None:
@@ -69,8 +78,9 @@ class Mix:
     renormalize: bool = False
 
     def __post_init__(self) -> None:
-        number("alpha", self.alpha)
-        number("shift", self.shift)
+        # The class is frozen for its users.
+        object.__setattr__(self, "alpha", number("alpha", self.alpha))
+        object.__setattr__(self, "shift", number("shift", self.shift))
         if not (math.isfinite(self.alpha) and self.alpha > 0):
             raise ValueError(f"alpha is {self.alpha}; it must be a finite number above 0")
         if not math.isfinite(self.shift):

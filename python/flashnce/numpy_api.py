@@ -68,8 +68,7 @@ def _workspace(size: int) -> tuple[np.ndarray, int]:
 
 def _set_draws(args: c.Args, positive: Mix | None, negative: Mix | None, seed: int, offset: int) -> None:
     for name, value in (("seed", seed), ("offset", offset)):
-        value = int(value) if isinstance(value, np.integer) else value
-        integer(name, value)
+        value = integer(name, value)
         if not 0 <= value < 2**64:
             raise ValueError(f"{name} is {value}; it must be in 0 .. 2^64-1")
     if positive is not None:
@@ -146,7 +145,7 @@ def info_nce(
     rows = negatives.shape[0]
     mix_or_none("positive", positive)
     mix_or_none("negative", negative)
-    number("temperature", temperature)
+    temperature, threads = number("temperature", temperature), integer("threads", threads)
     choice("anchor", anchor, ("mixed", "query"))
     choice("reduction", reduction, ("none", "mean", "sum"))
     weight = None if weight is None else _array("weight", weight, (n,))
@@ -231,8 +230,7 @@ def sample_lambda(
     choice("side", side, ("positive", "negative"))
     if not isinstance(mix, Mix):
         raise TypeError(f"mix is a {type(mix).__name__}; it must be a Mix")
-    for name, value in (("rows", rows), ("d", d), ("first_row", first_row)):
-        integer(name, value)
+    rows, d, first_row = integer("rows", rows), integer("d", d), integer("first_row", first_row)
     problem, args = c.new_problem(), c.new_args()
     problem.n, problem.k, problem.d = (rows, 0, d) if side == "positive" else (1, rows, d)
     if side == "positive":
@@ -265,8 +263,8 @@ def permutation(
     Returns:
         int32 [K], a bijection of 0..K-1: which row each row is mixed with.
     """
-    for name, value in (("k", k), ("perm_block", perm_block), ("first_row", first_row), ("k_global", k_global)):
-        integer(name, value)
+    k, perm_block = integer("k", k), integer("perm_block", perm_block)
+    first_row, k_global = integer("first_row", first_row), integer("k_global", k_global)
     problem, args = c.new_problem(), c.new_args()
     problem.n, problem.k, problem.d = 1, k, 1
     problem.perm_block, problem.column_offset, problem.k_global = perm_block, first_row, k_global

@@ -11,13 +11,14 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support import batch, rng_state
 
 import flashnce
 from flashnce import _library, _options
-from flashnce.torch import PRESETS, InfoNCE, Mix, info_nce
+from flashnce.torch import PRESETS, InfoNCE, Mix, Queue, ShardedQueue, info_nce
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,6 +85,26 @@ def test_the_temperature_can_be_learned_or_kept_as_a_buffer():
     assert list(kept.state_dict()) == ["temperature"] and not list(kept.parameters())
     assert kept(q, k, negatives).item() == learned(q, k, negatives).item() == InfoNCE(0.2)(q, k, negatives).item()
     assert "0.2" in repr(InfoNCE(0.2)) and "Mix(alpha=2.0" in repr(InfoNCE(0.2, "ft"))
+
+
+def test_numbers_of_numpy_are_numbers():
+    q, k, negatives = batch()
+    expected = info_nce(q, k, negatives, temperature=0.25, lambda_pos=1.5, positive=Mix(2.0, shift=1.0), seed=3, offset=4)
+    found = info_nce(
+        q, k, negatives, temperature=np.float32(0.25), lambda_pos=np.float64(1.5), seed=np.uint64(3), offset=np.int32(4),
+        positive=Mix(np.float32(2.0), shift=np.int64(1)),
+    )  # fmt: skip
+    assert found.item() == expected.item()
+    assert InfoNCE(np.float32(0.25))(q, k, negatives).item() == InfoNCE(0.25)(q, k, negatives).item()
+    drawn = [info_nce(q, k, negatives, negative=Mix(kind(2)), seed=int(kind(3))).item() for kind in (int, np.int16)]
+    assert drawn[0] == drawn[1]
+    for queue in (Queue(np.int64(9), np.int32(4)), ShardedQueue(np.int64(9), np.int32(4), perm_block=np.uint8(16))):
+        assert queue.queue.shape == (9, 4)
+    draws = flashnce.permutation(np.int64(9), seed=np.uint64(2**64 - 1))
+    assert (draws == flashnce.permutation(9, seed=2**64 - 1)).all()
+    for wrong in (np.bool_(True), np.complex64(1), np.array([1.0, 2.0])):
+        with pytest.raises(TypeError, match="temperature"):
+            info_nce(q, k, negatives, temperature=wrong)
 
 
 def test_threads_of_a_program_share_plans():

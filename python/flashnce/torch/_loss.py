@@ -5,6 +5,8 @@ Everything here can be traced by torch.compile: no data is read, and a seed that
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 from torch import Tensor, nn
 
@@ -30,8 +32,8 @@ def _mixing(name: str, value: object, mix: Mix | None, rows: int, q: Tensor) -> 
     """The granularity of a mixing and its explicit lambda."""
     if value is None:
         return ("none" if mix is None else mix.per), None
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = torch.full((1,), float(value), device=q.device)
+    if not isinstance(value, (Tensor, bool)) and isinstance(value, numbers.Real):
+        value = torch.full((1,), float(value), dtype=torch.float32, device=q.device)
     value = float_tensor(name, value, q)
     return lambda_granularity(name, tuple(value.shape), rows, q.shape[1], None if mix is None else mix.per), value
 
@@ -68,8 +70,9 @@ def _seed(seed: object, generator: torch.Generator | None, rng: str, q: Tensor) 
             raise ValueError(f"seed is {seed.dtype} {list(seed.shape)}; it must be an int or int64 of one element")
         beside("seed", seed, q)
         return seed, 0
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, (int, numbers.Integral)):
         raise TypeError(f"seed is a {type(seed).__name__}; it must be an int, an int64 Tensor of one element or None")
+    seed = integer("seed", seed)
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed}; it must be in 0 .. 2^64-1")
     return None, seed if seed < 2**63 else seed - 2**64
@@ -116,8 +119,8 @@ def info_nce(
             whose rows are spread over processes, makes the call collective: reductions are over this process's rows,
             draws are those of one process with all rows, lambda_neg is of all K, and rng is of no account: a seed that
             is drawn is rank 0's.
-        temperature: tau > 0, a number or a float32 tensor of one element, which may require a gradient. A wrong number
-            in a GPU's memory gives NaN.
+        temperature: tau > 0, a number or a tensor of one element and any floating type, rounded to float32, which may
+            require a gradient and gets it in its own type. A wrong number in a GPU's memory gives NaN.
         normalize: whether q and k are divided by their norms, equation (1).
         positive, negative: Mix of equations (2) and (3), or None: not mixed.
         columns: "queue" | "mixed" | "union", equation (5). None: "mixed" if the negatives are, else "queue".
@@ -192,7 +195,7 @@ def _resolve(
         weight = float_tensor("weight", weight, q)
         if tuple(weight.shape) != (q.shape[0],):
             raise ValueError(f"weight has shape {list(weight.shape)}; it must be [{q.shape[0]}]")
-    integer("offset", offset)
+    offset = integer("offset", offset)
     if not 0 <= offset < 2**63:
         raise ValueError(f"offset is {offset}; it must be in 0 .. 2^63-1, a multiple of 4")
     per_pos, lambda_pos = _mixing("lambda_pos", lambda_pos, positive, q.shape[0], q)
@@ -231,7 +234,8 @@ class InfoNCE(nn.Module):
     """The loss as a module: `criterion(q, k, queue)`. See info_nce for arguments, shapes and errors.
 
     Args:
-        temperature: a number; an nn.Parameter of one element to learn it; or a tensor, kept as a buffer.
+        temperature: a number; an nn.Parameter of one element to learn it (of shape [1] for FSDP, which refuses scalars);
+            or a tensor, kept as a buffer. Either may change its floating type with the model, as by .half().
         preset: "moco" (no mixing) | "ft" (one lambda per call) | "ft-elementwise": PRESETS. `positive` and `negative`,
             where given, win over it.
         mix_in_eval: whether features are mixed after .eval() as well. By default they are not, so that a validation
@@ -264,7 +268,7 @@ class InfoNCE(nn.Module):
             self.register_buffer("temperature", temperature)
         else:
             if not isinstance(temperature, nn.Parameter):
-                number("temperature", temperature)
+                temperature = number("temperature", temperature)
             self.temperature = temperature
         self.positive = positive if positive is not None else PRESETS[preset][0]
         self.negative = negative if negative is not None else PRESETS[preset][1]

@@ -84,8 +84,8 @@ class Queue(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        size, features = integer("size", size), integer("features", features)
         for name, value in (("size", size), ("features", features)):
-            integer(name, value)
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         check_queue_type(dtype)

@@ -73,8 +73,9 @@ class ShardedQueue(nn.Module):
         position = torch.empty(1, dtype=torch.int64, device=device)
         fields, error = {}, None
         try:
+            size, features = integer("size", size), integer("features", features)
+            perm_block = integer("perm_block", perm_block)
             for name, value, least in (("size", size, 1), ("features", features, 1), ("perm_block", perm_block, 16)):
-                integer(name, value)
                 if value < least or (name == "perm_block" and value % 16):
                     allowed = "a multiple of 16" if least > 1 else "at least 1"
                     raise ValueError(f"{name} is {value}; it must be {allowed}")
