@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from torch.nn.functional import normalize
 
 from flashnce import reference
-from flashnce.torch import InfoNCE, Mix, Queue, info_nce
+from flashnce.torch import InfoNCE, Mix, Queue, info_nce, scores
 
 FT = {"positive": Mix(2.0, shift=1.0), "negative": Mix(1.6), "seed": 3}
 
@@ -136,6 +136,31 @@ def test_a_learnable_temperature_keeps_its_shape(shape, reduction):
     step = 1e-3
     around = [info_nce(q, k, negatives, temperature=0.3 + s, reduction="sum").item() for s in (-step, step)]
     assert temperature.grad.item() == pytest.approx((around[1] - around[0]) / (2 * step), rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_temperature_of_any_floating_type_has_a_gradient_of_that_type(shape, dtype):
+    q, k, negatives = batch()
+    temperature = torch.full(shape, 0.3, dtype=dtype, requires_grad=True)
+    exact = temperature.detach().float().requires_grad_()
+    losses = [info_nce(q, k, negatives, temperature=tau) for tau in (temperature, exact)]
+    assert losses[0].item() == losses[1].item()
+    (found,), (expected,) = (gradients(loss, tau) for loss, tau in zip(losses, (temperature, exact)))
+    assert found.dtype == dtype and found.shape == shape and torch.equal(found, expected.to(dtype))
+    assert torch.equal(scores(q, k, negatives, temperature=temperature)[6], scores(q, k, negatives, temperature=exact)[6])
+
+
+@pytest.mark.parametrize("cast", ["half", "bfloat16", "double"])
+@pytest.mark.parametrize("kind", [torch.nn.Parameter, torch.Tensor.clone])
+def test_a_model_may_be_cast_with_its_temperature(kind, cast):
+    q, k, negatives = batch()
+    criterion = getattr(InfoNCE(kind(torch.tensor([0.25]))), cast)()
+    loss = criterion(q, k, negatives)
+    assert loss.item() == InfoNCE(0.25)(q, k, negatives).item()
+    loss.backward()
+    for parameter in criterion.parameters():
+        assert parameter.grad.dtype == parameter.dtype and parameter.grad != 0
 
 
 def test_only_the_temperature_may_require_a_gradient():

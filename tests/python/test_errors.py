@@ -50,7 +50,7 @@ WRONG = [
     ("temperature", ValueError, {"temperature": math.nan}),
     ("temperature", ValueError, {"temperature": torch.tensor(-1.0)}),
     ("temperature", ValueError, {"temperature": torch.ones(2)}),
-    ("temperature", TypeError, {"temperature": torch.tensor(0.1, dtype=torch.float64)}),
+    ("temperature", TypeError, {"temperature": torch.tensor(1)}),
     ("temperature", TypeError, {"temperature": "0.1"}),
     ("positive", TypeError, {"positive": 2.0}),
     ("negative", TypeError, {"negative": "ft"}),

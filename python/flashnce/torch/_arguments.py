@@ -80,12 +80,12 @@ def negative_rows(value: object, q: Tensor) -> Tensor:
 def temperature_or_number(value: object, q: Tensor) -> tuple[Tensor | None, float]:
     """The temperature as a tensor or, where that is None, as a number."""
     if not isinstance(value, Tensor):
-        number("temperature", value)
-        return None, float(value)
+        return None, float(number("temperature", value))
     if value.numel() != 1:
         raise ValueError(f"temperature has shape {list(value.shape)}; it must have one element")
-    if value.dtype != torch.float32:
-        raise TypeError(f"temperature has type {value.dtype}; it must be float32")
+    if not value.is_floating_point():
+        raise TypeError(f"temperature has type {value.dtype}; it must be a floating type")
     if value.device != q.device:
         raise ValueError(f"temperature is on {value.device}; it must be on the device of q, {q.device}")
-    return value, 1.0
+    # The gradient comes back through the conversion, in the type that the temperature has.
+    return value.float(), 1.0

@@ -33,7 +33,7 @@ def scores(
         q, k: [N,D] queries and their keys: float32, float16 or bfloat16, computed in float32.
         negatives: a Queue, a ShardedQueue (then the call is collective) or [K,D] of those types, used as given (never
             normalised).
-        temperature: tau > 0 of neg_log_mean_exp, a number or a float32 tensor of one element.
+        temperature: tau > 0 of neg_log_mean_exp, a number or a tensor of one element and any floating type.
         normalize: whether q and k are divided by their norms, equation (1).
 
     Returns:
