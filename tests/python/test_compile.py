@@ -113,6 +113,30 @@ def test_options_scores_and_half_types_compile():
             torch.testing.assert_close(a, b)
 
 
+def test_a_changing_temperature_and_lambda_make_two_graphs_at_most():
+    torch._dynamo.reset()
+    q, k, negatives = batch()
+    criterion = InfoNCE(0.2)
+
+    def attribute(value):
+        criterion.temperature = value
+        return criterion(q, k, negatives)
+
+    for function in (
+        lambda value: info_nce(q, k, negatives, temperature=value),
+        lambda value: info_nce(q, k, negatives, lambda_pos=value),
+        lambda value: info_nce(q, k, negatives, lambda_neg=value, permutation=order),
+        attribute,
+    ):
+        order = torch.arange(len(negatives)).flip(0)
+        counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+        compiled = torch.compile(function, fullgraph=True, backend=counter)
+        for i in range(12):
+            value = 0.2 + 0.01 * i
+            assert compiled(value).item() == function(value).item()
+        assert counter.frame_count <= 2, counter.frame_count
+
+
 def test_changing_sizes_and_integer_seeds_do_not_recompile_each_time():
     criterion = InfoNCE(0.2, "ft")
     counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")

@@ -80,7 +80,9 @@ def negative_rows(value: object, q: Tensor) -> Tensor:
 def temperature_or_number(value: object, q: Tensor) -> tuple[Tensor | None, float]:
     """The temperature as a tensor or, where that is None, as a number."""
     if not isinstance(value, Tensor):
-        return None, float(number("temperature", value))
+        value = number("temperature", value)
+        # A number that changes from call to call must not become a part of the graph.
+        return (q.new_ones(1, dtype=torch.float32) * value, 1.0) if torch.compiler.is_compiling() else (None, float(value))
     if value.numel() != 1:
         raise ValueError(f"temperature has shape {list(value.shape)}; it must have one element")
     if not value.is_floating_point():

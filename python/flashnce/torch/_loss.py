@@ -33,7 +33,8 @@ def _mixing(name: str, value: object, mix: Mix | None, rows: int, q: Tensor) -> 
     if value is None:
         return ("none" if mix is None else mix.per), None
     if not isinstance(value, (Tensor, bool)) and isinstance(value, numbers.Real):
-        value = torch.full((1,), float(value), dtype=torch.float32, device=q.device)
+        # Not torch.full, by which torch.compile makes a graph for each number.
+        value = q.new_ones(1, dtype=torch.float32) * value
     value = float_tensor(name, value, q)
     return lambda_granularity(name, tuple(value.shape), rows, q.shape[1], None if mix is None else mix.per), value
 
