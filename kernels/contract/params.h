@@ -1,5 +1,6 @@
-// What the kernels are told: plain structs, filled by the host (kernels/host/parameters.cpp) and passed by value. Every kernel takes
-// exactly one of them. No CUDA header is needed; all pointers are device memory. Names follow docs/maths.md.
+// What the kernels are told: plain structs, filled by the host (kernels/host/parameters.cpp) and passed by value. Every
+// kernel takes exactly one of them. No CUDA header is needed; all pointers are device memory. Names follow
+// docs/maths.md.
 #pragma once
 #include <flashnce/flashnce.h>
 
@@ -24,12 +25,12 @@ constexpr bool converts(Operand operand) { return operand == Operand::kHalfSplit
 // float16 planes per operand value.
 constexpr int planes_of(Operand operand) { return operand == Operand::kHalfSplit ? 2 : 1; }
 
-// float16 anchors are scaled per row by a power of two so that their largest element lies in [2^13, 2^14); elements of a
-// float32 queue by 2^kQueueExponent before they are split or rounded to float16. (bfloat16 needs neither.)
+// float16 anchors are scaled per row by a power of two so that their largest element lies in [2^13, 2^14); elements of
+// a float32 queue by 2^kQueueExponent before they are split or rounded to float16. (bfloat16 needs neither.)
 constexpr int kAnchorExponent = 13;
 constexpr int kQueueExponent = 14;
-// A float32 queue whose largest magnitude lies outside [kQueueLeast, kQueueMost] would lose digits or overflow in float16:
-// the plain kernel computes such a call again (zeros alone are fine).
+// A float32 queue whose largest magnitude lies outside [kQueueLeast, kQueueMost] would lose digits or overflow in
+// float16: the plain kernel computes such a call again (zeros alone are fine).
 constexpr float kQueueMost = 3.9f, kQueueLeast = 0.015625f;
 
 // A number of fnce_args: a value, or where it lies in device memory.
@@ -157,18 +158,19 @@ struct Segment {
   int32_t unmixed;  // its raw scores are the unmixed statistics
 };
 
-// Running results of every split of the keys, then merged in order. Arrays are those of a partial, with [splits][N] rows.
-// base2: m is a multiple of log2(e) times the score, as the main kernel keeps it; else natural, as in a partial.
+// Running results of every split of the keys, then merged in order. Arrays are those of a partial, with [splits][N]
+// rows. base2: m is a multiple of log2(e) times the score, as the main kernel keeps it, and kNoColumn where the row has
+// no column in the split; else natural, as in a partial.
 struct Splits {
   PartialView view;
   int64_t n, d;
   int32_t count;
   int32_t base2;
-  int32_t has_o;        // O was computed
-  int32_t has_columns;  // K > 0: with base2, a maximum that never left its start is then an overflow, and its row NaN
+  int32_t has_o;  // O was computed
 };
 
-// The main kernel (both families): softmax statistics and weighted sums over the negatives, equations (3), (5), (7), (9).
+// The main kernel (both families): softmax statistics and weighted sums over the negatives, equations (3), (5), (7),
+// (9).
 struct MainParams {
   PackedAnchors packed;  // sm80
   const float* anchor;   // [N,D] float32: plain
@@ -198,8 +200,8 @@ struct MergeParams {
   int32_t keep;     // `out` already holds a partial that comes first (fnce_merge)
 };
 
-// The last launch: merges the splits of a row, adds its positive, equations (7), (8), (9). One block per row; the last one
-// to end adds up the rows in order.
+// The last launch: merges the splits of a row, adds its positive, equations (7), (8), (9). One block per row; the last
+// one to end adds up the rows in order.
 struct FinishParams {
   RowsIn rows;
   Splits from;

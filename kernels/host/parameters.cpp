@@ -201,13 +201,12 @@ Splits splits_of(const CallContext& call, const MainLaunch& launch, const PassOp
   PartialView view = call.workspace.splits(call.problem, launch, scores);
   for (int set = 0; set < 2; ++set)
     if (!options.statistics[set]) view.stats[set] = {};
-  return {
-      view, call.problem.n(), call.problem.d(), launch.splits, 1, options.sums ? 1 : 0, call.problem.k() > 0 ? 1 : 0};
+  return {view, call.problem.n(), call.problem.d(), launch.splits, 1, options.sums ? 1 : 0};
 }
 
 Splits splits_of(const Problem& problem, const void* partial) {
   const fnce_problem& p = problem.raw();
-  return {PartialView(const_cast<void*>(partial), partial_layout(p.n, p.d, p.scores)), p.n, p.d, 1, 0, 1, 1};
+  return {PartialView(const_cast<void*>(partial), partial_layout(p.n, p.d, p.scores)), p.n, p.d, 1, 0, 1};
 }
 
 FinishParams finish_params(const CallContext& call, const Splits& from) {

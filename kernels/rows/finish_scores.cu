@@ -9,12 +9,14 @@ namespace {
 // Natural logarithm of the sum over the columns of a row.
 FNCE_DEVICE double log_sum_of(const Parts& parts) {
   LogSum<double> sum;
+  double top = static_cast<double>(kNoColumn);
   for (int s = 0; s < count_of(parts); ++s) {
     const Part part = part_of(parts, s);
-    sum = fnce::merge(sum,
-                      {natural_maximum(part, part.view.m[part.index]), static_cast<double>(part.view.l[part.index])});
+    const double m = maximum_of(part);
+    top = MaxOrNan()(top, m);
+    sum = fnce::merge(sum, {m, static_cast<double>(part.view.l[part.index])});
   }
-  sum.m = rounded_maximum(parts.from, sum.m).exact;
+  sum.m = merged_maximum(top);
   return log_sum_exp(sum) + nan_unless_finite(sum.m);
 }
 

@@ -1,5 +1,7 @@
-// Merging what the splits of the keys found for one row, in their order: log-sum-exp, O and statistics, as in a partial.
+// Merging what the splits of the keys found for one row, in their order: log-sum-exp, O and statistics, as in a
+// partial.
 #pragma once
+#include "core/columns.h"
 #include "kernels/rows/elements.cuh"
 #include "kernels/rows/reduce.cuh"
 #include "math/lse.h"
@@ -28,14 +30,17 @@ FNCE_DEVICE Part part_of(const Parts& parts, int p) {
   return {parts.from.view, split * parts.from.n + parts.row, parts.from.base2 != 0};
 }
 
-// A maximum in natural logarithms. One that is still at its start stays there; one that is not finite must not lose to it.
-FNCE_DEVICE double natural_maximum(const Part& part, float m) {
+// The maximum of a part in natural logarithms, kNoColumn where the row has none in it. One that is not finite must not
+// lose to others.
+FNCE_DEVICE double maximum_of(const Part& part) {
+  const float m = part.view.m[part.index];
+  if (m == (part.base2 ? kNoColumn : kMinusInfinity)) return static_cast<double>(kNoColumn);
   if (!is_finite(m)) return nan_float();
-  if (!part.base2) return static_cast<double>(m);
-  return m <= kMinusInfinity ? static_cast<double>(kMinusInfinity) : static_cast<double>(m) * kLn2;
+  return part.base2 ? natural_maximum(m) : static_cast<double>(m);
 }
 
-// ---- Log-sum-exp and O ---------------------------------------------------------------------------------------------------
+// ---- Log-sum-exp and O
+// ---------------------------------------------------------------------------------------------------
 
 constexpr int kFactors = kRowThreads;  // parts whose O is added up at once
 constexpr int64_t kFactorBytes = kFactors * static_cast<int64_t>(sizeof(float));
@@ -47,23 +52,22 @@ struct Maximum {
 };
 
 FNCE_DEVICE Maximum rounded_maximum(const Splits& from, double exact) {
-  // Columns, but every score lay below the start of the maximum: far outside what float32 can weigh.
-  if (from.base2 && from.has_columns && exact <= static_cast<double>(kMinusInfinity)) exact = nan_float();
+  exact = merged_maximum(exact);
   const float m = static_cast<float>(exact);
   return {exact, from.base2 ? rounding_correction(exact, m) : 1.0, m};
 }
 
 FNCE_DEVICE double factor_of(const Maximum& top, const Part& part) {
-  return exp_of(natural_maximum(part, part.view.m[part.index]) - top.exact) * top.correction;
+  return exp_of(maximum_of(part) - top.exact) * top.correction;
 }
 
 // m and l of the row, by the whole block: every thread gets them.
 FNCE_DEVICE Maximum merge_maxima(const Parts& parts, float& l, BlockReduce reduce) {
   const int count = count_of(parts);
-  double top = static_cast<double>(kMinusInfinity);
+  double top = static_cast<double>(kNoColumn);
   for (int p = static_cast<int>(threadIdx.x); p < count; p += kRowThreads) {
     const Part part = part_of(parts, p);
-    top = MaxOrNan()(top, natural_maximum(part, part.view.m[part.index]));
+    top = MaxOrNan()(top, maximum_of(part));
   }
   const Maximum maximum = rounded_maximum(parts.from, block_max(reduce, top));
   double sum = 0;
@@ -75,8 +79,8 @@ FNCE_DEVICE Maximum merge_maxima(const Parts& parts, float& l, BlockReduce reduc
   return maximum;
 }
 
-// O of the row, [D]; `out` may be the kept part's. `factors`: kFactorBytes of shared memory. Returns, to every thread, 0 or NaN: a
-// negative that is not finite may have had the weight 0 in l, and is not finite in O.
+// O of the row, [D]; `out` may be the kept part's. `factors`: kFactorBytes of shared memory. Returns, to every thread,
+// 0 or NaN: a negative that is not finite may have had the weight 0 in l, and is not finite in O.
 FNCE_DEVICE float merge_sums(const Parts& parts, const Maximum& maximum, float* factors, float* out,
                              BlockReduce reduce) {
   constexpr int kPiece = 16;  // sums of so many are added up on their own: errors hardly grow with the number of splits
@@ -107,7 +111,8 @@ FNCE_DEVICE float merge_sums(const Parts& parts, const Maximum& maximum, float* 
   return block_sum(reduce, check);
 }
 
-// ---- Statistics ----------------------------------------------------------------------------------------------------------
+// ---- Statistics
+// ----------------------------------------------------------------------------------------------------------
 
 // Of one set, with the log-sum-exp of the unmixed scores.
 template <class T>
@@ -124,10 +129,10 @@ FNCE_DEVICE SetStats<double> statistics_of(const Part& part, int set) {
   const StatsView& view = part.view.stats[set];
   SetStats<double> s = {load_stats<double>(view, part.index), {}};
   if (set == 0 || s.stats.count == 0) return s;
-  const float m = view.m[part.index];
-  s.lse = {natural_maximum(part, m), static_cast<double>(view.l[part.index])};
-  // As for the maximum of the loss.
-  if (part.base2 && m <= kMinusInfinity) s.lse.m = nan_float();
+  const float m = view.m[part.index], l = view.l[part.index];
+  s.lse = part.base2 ? natural_log_sum(m, l, s.stats.count)
+                     : LogSum<double>{static_cast<double>(m), static_cast<double>(l)};
+  if (!is_finite(m)) s.lse.m = nan_float();
   return s;
 }
 
@@ -137,8 +142,8 @@ FNCE_DEVICE SetStats<double> merge_statistics(const Parts& parts, int set, int b
   return s;
 }
 
-// Of one row, by one warp: each lane merges a stretch of the parts, then neighbouring stretches are merged, in order. Lane 0 gets
-// the result.
+// Of one row, by one warp: each lane merges a stretch of the parts, then neighbouring stretches are merged, in order.
+// Lane 0 gets the result.
 FNCE_DEVICE SetStats<double> merge_statistics_by_warp(const Parts& parts, int set) {
   const int count = count_of(parts), lane = static_cast<int>(threadIdx.x % 32), stretch = (count + 31) / 32;
   const int begin = lane * stretch < count ? lane * stretch : count;

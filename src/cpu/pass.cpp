@@ -1,8 +1,8 @@
 #include "cpu/pass.h"
 
 #include <cstring>
-#include <limits>
 
+#include "core/columns.h"
 #include "core/status.h"
 #include "core/types.h"
 #include "cpu/pool.h"
@@ -14,7 +14,6 @@ namespace fnce::cpu {
 namespace {
 
 constexpr int64_t kDimsPerMerge = 64;  // features of a panel merged by one parallel task
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 struct Pass {
   const CallContext& call;
@@ -77,6 +76,12 @@ void start_statistics(StatsLanes& s, int64_t padded) {
   }
 }
 
+// All rows have all columns of a tile: there is no mask.
+void meet(const TaskState& state, int64_t padded, const RowColumns& tile) {
+  for (int64_t i = 0; i < padded; ++i) state.columns[i] += static_cast<int32_t>(tile.count);
+  for (int64_t i = 0; i < padded && !tile.finite; ++i) state.not_finite[i] = 1;
+}
+
 // One task: a row block against a chunk of keys.
 void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
   const CallContext& call = pass.call;
@@ -88,6 +93,7 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
   for (int64_t i = 0; i < padded; ++i) {
     state.m[i] = kMinusInfinity;
     state.l[i] = 0;
+    state.columns[i] = state.not_finite[i] = 0;
   }
   for (int set = 0; set < 2; ++set) {
     StatsLanes& s = state.stats[set];
@@ -120,20 +126,17 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
     const int64_t keys = end - first < kKeyTile ? end - first : kKeyTile;
     return TileRange{first, static_cast<int>(keys > 0 ? keys : 0)};
   };
-  bool finite = true;
   call.tiles.enter();
   for (int64_t first = t.first_tile(chunk) * kKeyTile; first < end; first += kKeyTile)
-    finite = run_keys(call, pass.negatives, range_at(first), range_at(first + kKeyTile), scratch, job) && finite;
+    meet(state, padded, run_keys(call, pass.negatives, range_at(first), range_at(first + kKeyTile), scratch, job));
   call.tiles.leave();
-  if (finite) return;
-  // Every row meets every key: none of them has a finite result. The vector code may have lost the NaN on the way.
-  for (int64_t i = 0; i < padded; ++i) state.m[i] = state.l[i] = kNan;
-}
-
-// From base 2; NaN if every score lay below the start of the maximum.
-LogSum<double> natural_log_sum(float m, float l) {
-  const float checked = m <= kMinusInfinity ? kNan : m;
-  return {static_cast<double>(checked) * kLn2, static_cast<double>(l)};
+  // A column that is not finite leaves no finite result to the rows that have it. The vector code may have lost the NaN
+  // on the way.
+  for (int64_t i = 0; i < padded; ++i) {
+    const RowColumns met = {state.columns[i], !state.not_finite[i]};
+    state.m[i] = ended_maximum(state.m[i], met);
+    state.l[i] = ended_sum(state.l[i], met);
+  }
 }
 
 // Statistics of one row over the chunks, in order, into the partial.
@@ -143,8 +146,9 @@ void merge_statistics(const Pass& pass, int64_t block, int64_t lane, int64_t row
   LogSum<double> sum;
   for (int64_t c = 0; c < pass.tiling().chunks; ++c) {
     const StatsLanes s = pass.call.workspace.task(block, c).stats[set];
-    merged = merge(merged, load_stats<double>(s, lane));
-    if (set == 1) sum = merge(sum, natural_log_sum(s.m[lane], s.l[lane]));
+    const RowStats<double> stats = load_stats<double>(s, lane);
+    merged = merge(merged, stats);
+    if (set == 1) sum = merge(sum, natural_log_sum(s.m[lane], s.l[lane], stats.count));
   }
   store_stats(rounded_stats(merged), out, row);
   if (!out.m) return;

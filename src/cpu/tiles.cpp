@@ -47,7 +47,8 @@ int32_t partner_at(const CallContext& call, int64_t position) {
   return call.workspace.order[partner_position(call.problem.raw(), position)];
 }
 
-// Packed key j of a tile whose scores are mixed -> offset of its position: the quads of C side by side, in the order of C.
+// Packed key j of a tile whose scores are mixed -> offset of its position: the quads of C side by side, in the order of
+// C.
 constexpr int position_of_packed(int j) {
   const int quad = (j >> 2) & 3, v = j & 3;
   return (j & ~15) + 2 * quad + (v & 1) + 8 * (v >> 1);
@@ -106,8 +107,8 @@ int padded_keys(const CallContext& call, int keys) {
 }
 
 // Raw rows, in the order of the pass.
-bool run_raw(const CallContext& call, const Negatives& negatives, const TileRange& range, const ThreadScratch& scratch,
-             TileJob& job) {
+RowColumns run_raw(const CallContext& call, const Negatives& negatives, const TileRange& range,
+                   const ThreadScratch& scratch, TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
   pack.keys = padded_keys(call, range.keys);
   for (int j = 0; j < pack.keys; ++j)
@@ -116,12 +117,12 @@ bool run_raw(const CallContext& call, const Negatives& negatives, const TileRang
   job.mode = TileMode::kPlain;
   job.keys = range.keys;
   call.tiles.run_tile(job);
-  return finite;
+  return {job.in_loss ? range.keys : 0, finite};
 }
 
 // Raw rows whose scores are mixed: whole cycles of C, a multiple of 16 keys.
-bool run_mixed_scores(const CallContext& call, const Negatives& negatives, const TileRange& range,
-                      const ThreadScratch& scratch, TileJob& job) {
+RowColumns run_mixed_scores(const CallContext& call, const Negatives& negatives, const TileRange& range,
+                            const ThreadScratch& scratch, TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
   pack.keys = padded_keys(call, range.keys);
   float check = 0;
@@ -138,12 +139,12 @@ bool run_mixed_scores(const CallContext& call, const Negatives& negatives, const
   job.keys = range.keys;
   job.lambda = scratch.lambda;
   call.tiles.run_tile(job);
-  return finite;
+  return {negatives.is_union ? 2 * range.keys : range.keys, finite};
 }
 
 // Rows mixed while they are packed; the raw rows after them where they are columns too or have statistics of their own.
-bool run_mixed_rows(const CallContext& call, const Negatives& negatives, const TileRange& range,
-                    const ThreadScratch& scratch, TileJob& job) {
+RowColumns run_mixed_rows(const CallContext& call, const Negatives& negatives, const TileRange& range,
+                          const ThreadScratch& scratch, TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
   pack.keys = padded_keys(call, range.keys);
   pack.partners = scratch.partners;
@@ -152,18 +153,18 @@ bool run_mixed_rows(const CallContext& call, const Negatives& negatives, const T
     scratch.rows[j] = row_at(call, negatives, position);
     scratch.partners[j] = partner_at(call, position);
   }
-  bool finite = call.tiles.pack_keys(pack);
+  const RowColumns met = {range.keys, call.tiles.pack_keys(pack)};
   TileJob mixed = job;
   mixed.mode = TileMode::kPlain;
   mixed.keys = range.keys;
   mixed.unmixed = nullptr;
   call.tiles.run_tile(mixed);
-  if (!negatives.is_union && !job.unmixed) return finite;
+  if (!negatives.is_union && !job.unmixed) return met;
   TileJob raw = job;
   raw.in_loss = negatives.is_union;
   if (!negatives.is_union) raw.mixed = nullptr;
   raw.next_count = 0;
-  return run_raw(call, negatives, range, scratch, raw) && finite;
+  return both(met, run_raw(call, negatives, range, scratch, raw));
 }
 
 }  // namespace
@@ -189,8 +190,8 @@ Negatives draw_negatives(const CallContext& call, bool mixing) {
   return negatives;
 }
 
-bool run_keys(const CallContext& call, const Negatives& negatives, const TileRange& range, const TileRange& next,
-              const ThreadScratch& scratch, TileJob job) {
+RowColumns run_keys(const CallContext& call, const Negatives& negatives, const TileRange& range, const TileRange& next,
+                    const ThreadScratch& scratch, TileJob job) {
   job.next_rows = scratch.next_rows;
   job.next_count = list_next(call, negatives, next, scratch.next_rows);
   switch (negatives.mixing) {
@@ -201,13 +202,13 @@ bool run_keys(const CallContext& call, const Negatives& negatives, const TileRan
   // The last positions of the last block may be no whole cycle of 16: there the rows are mixed.
   const TileRange whole{range.first, range.keys & ~15};
   const TileRange rest{range.first + whole.keys, range.keys - whole.keys};
-  bool finite = true;
+  RowColumns met;
   if (whole.keys > 0) {
-    finite = run_mixed_scores(call, negatives, whole, scratch, job);
+    met = run_mixed_scores(call, negatives, whole, scratch, job);
     job.next_count = 0;
   }
-  if (rest.keys > 0) finite = run_mixed_rows(call, negatives, rest, scratch, job) && finite;
-  return finite;
+  if (rest.keys > 0) met = both(met, run_mixed_rows(call, negatives, rest, scratch, job));
+  return met;
 }
 
 }  // namespace fnce::cpu

@@ -1,5 +1,6 @@
 // Which rows of the queue a key tile holds, in what order, and how they are mixed: the three ways of equation (3).
 #pragma once
+#include "core/columns.h"
 #include "cpu/rows.h"
 
 namespace fnce::cpu {
@@ -21,13 +22,13 @@ struct Negatives {
 // Draws the tables, in parallel.
 Negatives draw_negatives(const CallContext& call, bool mixing);
 
-// Keys [first, first + keys) in the order of the pass. Runs their tile for one task; `next` are the keys of the tile that
-// follows, to be prefetched. False if a value is not finite.
+// Keys [first, first + keys) in the order of the pass. Runs their tile for one task; `next` are the keys of the tile
+// that follows, to be prefetched. Returns what a row meets that has all columns of the tile.
 struct TileRange {
   int64_t first;
   int keys;
 };
-bool run_keys(const CallContext& call, const Negatives& negatives, const TileRange& range, const TileRange& next,
-              const ThreadScratch& scratch, TileJob job);
+RowColumns run_keys(const CallContext& call, const Negatives& negatives, const TileRange& range, const TileRange& next,
+                    const ThreadScratch& scratch, TileJob job);
 
 }  // namespace fnce::cpu

@@ -58,6 +58,8 @@ TaskState Workspace::carve_task(Carver& carver) const {
   s.o = carver.take<float>(padded * static_cast<uint64_t>(tiling_.d_padded));
   s.m = carver.take<float>(padded);
   s.l = carver.take<float>(padded);
+  s.columns = carver.take<int32_t>(padded);
+  s.not_finite = carver.take<int32_t>(padded);
   for (StatsLanes& stats : s.stats)
     for_each_array<int32_t>([&](auto array) {
       auto& lanes = stats.*array;

@@ -12,6 +12,8 @@ namespace fnce::cpu {
 // The sums of one task: one row block against one chunk of keys.
 struct TaskState {
   float *o, *m, *l;     // O in panels [d_padded][panel], m (base 2) and l [padded rows]
+  int32_t* columns;     // [padded rows] columns of the loss that each row has met
+  int32_t* not_finite;  // [padded rows] not 0: one of them is not finite
   StatsLanes stats[2];  // mixed, unmixed
 };
 

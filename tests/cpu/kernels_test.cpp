@@ -1,10 +1,14 @@
 // The vector forms of the draws equal the scalar formulas of src/math bit for bit, on the instruction set in use.
 #include "cpu/kernels.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <vector>
 
+#include "core/columns.h"
 #include "core/types.h"
 #include "math/half.h"
 #include "math/lambda.h"
@@ -144,4 +148,56 @@ TEST_CASE("kernels: rounding to float16 and bfloat16 equals the scalar formula")
     CAPTURE(type);
     CHECK(wrong == 0);
   }
+}
+
+TEST_CASE("kernels: chunks of a panel are merged row by row, whatever columns each row has in them") {
+  const int lanes = kernels().float32.shape.lanes;
+  const int64_t width = lanes, d = 3;
+  const auto size = static_cast<size_t>(width);
+  // Row 0 has columns in both chunks, row 1 in the second alone, row 2 in none, row 3 only such as lie below the start.
+  std::vector<float> o[2], m[2], l[2];
+  for (int chunk = 0; chunk < 2; ++chunk) {
+    m[chunk].assign(size, 1.0f);
+    l[chunk].assign(size, 2.0f);
+    o[chunk].assign(size * d, 4.0f);
+    for (const size_t row : chunk == 0 ? std::vector<size_t>{1, 2} : std::vector<size_t>{2}) {
+      m[chunk][row] = kNoColumn;
+      l[chunk][row] = 0;
+      for (size_t c = 0; c < d; ++c) o[chunk][c * size + row] = 0;
+    }
+    m[chunk][3] = chunk == 0 ? kNoColumn : kMinusInfinity;
+  }
+  // The kernel loads whole vectors.
+  const auto aligned = [&](const std::vector<float>& from) {
+    auto* to = static_cast<float*>(std::aligned_alloc(64, (from.size() * sizeof(float) + 63) / 64 * 64));
+    std::copy(from.begin(), from.end(), to);
+    return std::unique_ptr<float, void (*)(void*)>(to, std::free);
+  };
+  const auto o0 = aligned(o[0]), o1 = aligned(o[1]), m0 = aligned(m[0]), m1 = aligned(m[1]), l0 = aligned(l[0]),
+             l1 = aligned(l[1]), factors = aligned(std::vector<float>(2 * 3 * size));
+  const float *all_o[] = {o0.get(), o1.get()}, *all_m[] = {m0.get(), m1.get()}, *all_l[] = {l0.get(), l1.get()};
+  std::vector<float> out_o(4 * d), out_m(4), out_l(4);
+  MergeJob job = {};
+  job.o = all_o;
+  job.m = all_m;
+  job.l = all_l;
+  job.chunks = 2;
+  job.vectors = 1;
+  job.rows = 4;
+  job.dims = job.d = d;
+  job.out_o = out_o.data();
+  job.out_m = out_m.data();
+  job.out_l = out_l.data();
+  job.factors = factors.get();
+  kernels().merge_panel(job);
+  const auto one = static_cast<float>(kLn2);
+  CHECK(out_m[0] == one);
+  CHECK(std::fabs(out_l[0] - 4.0f) < 1e-6f);
+  CHECK(out_m[1] == one);
+  CHECK(std::fabs(out_l[1] - 2.0f) < 1e-6f);
+  CHECK(std::fabs(out_o[3] - 4.0f) < 1e-6f);
+  CHECK(out_m[2] == kMinusInfinity);
+  CHECK(out_l[2] == 0.0f);
+  CHECK(out_o[6] == 0.0f);
+  CHECK(std::isnan(out_m[3]));
 }

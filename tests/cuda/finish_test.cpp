@@ -153,6 +153,30 @@ TEST_CASE("common finish: without columns loss and gradients are exact zeros") {
   }
 }
 
+TEST_CASE("common finish: a row without columns beside rows that have some") {
+  Setup s = make_setup(3, 64, 33, FNCE_LAMBDA_CALL, FNCE_SAMPLED, 71);
+  s.inputs();
+  Shards shards(s, 2);
+  const PartialView partial = shards.view(shards.merged);
+  const Outputs before = gpu_finish(s, one_split(shards));
+  partial.m[1] = kMinusInfinity;
+  partial.l[1] = 0;
+  std::fill_n(partial.o + 33, 33, 0.0f);
+  for (const StatsView& stats : partial.stats) store_stats(RowStats<float>(), stats, 1);
+  partial.stats[1].m[1] = kMinusInfinity;
+  partial.stats[1].l[1] = 0;
+  for (const Outputs& out : {gpu_finish(s, one_split(shards)), cpu_finish(s, shards.merged)}) {
+    CHECK(out.loss[1] == 0.0f);
+    CHECK(out.dtemperature_rows[1] == 0.0f);
+    for (int64_t c = 33; c < 66; ++c) CHECK(element(out.dq.data(), c, FNCE_FLOAT32) == 0.0f);
+    for (const auto& counts : out.counts) CHECK(counts[0][1] == 0);
+    CHECK(std::isinf(out.floats[0][5][1]));
+    CHECK(out.counts[0][0][0] == 64);
+    CHECK(close(out.loss[0], before.loss[0], 1.0, 1e-6));
+    CHECK(close(out.loss[2], before.loss[2], 1.0, 1e-6));
+  }
+}
+
 TEST_CASE("common finish: numbers that are not finite do what they do on the CPU") {
   const int64_t n = 6, d = 40;
   for (int place = 0; place < 9; ++place)

@@ -71,7 +71,7 @@ TEST_CASE("common merge: splits and partials become the partial of the whole que
       Aligned sum(shards.merged.bytes);
       std::memcpy(sum.get(), shards.partials[0].get(), sum.bytes);
       for (size_t part = 1; part < shards.partials.size(); ++part)
-        launch(merge_kernel(), {5}, {{shards.view(shards.partials[part]), 5, d, 1, 0, 1, 1}, shards.view(sum), 1},
+        launch(merge_kernel(), {5}, {{shards.view(shards.partials[part]), 5, d, 1, 0, 1}, shards.view(sum), 1},
                nullptr);
       check_partial(s.p, truth, shards.view(sum), shards.view(shards.merged));
     }
@@ -84,20 +84,30 @@ TEST_CASE("common merge: no columns, NaN, and maxima below the start") {
   SplitArrays splits(shards, true);
   Splits from = splits.splits(shards, true);
   for (int64_t i = 0; i < 12; ++i) {
-    from.view.m[i] = kMinusInfinity;
+    from.view.m[i] = kNoColumn;
     from.view.l[i] = 0;
     std::fill_n(from.view.o + 8 * i, 8, 0.0f);
   }
   Aligned memory(shards.merged.bytes);
   const PartialView out = shards.view(memory);
-  from.has_columns = 0;
   launch(merge_kernel(), {3}, {from, out, 0}, nullptr);
   CHECK(out.m[1] == kMinusInfinity);
   CHECK(out.l[1] == 0.0f);
   CHECK(out.o[9] == 0.0f);
-  from.has_columns = 1;
+  // Row 1 has columns in the last split alone, whose scores all lay below the start; beside it are rows without any.
+  from.view.m[3 * 3 + 1] = kMinusInfinity;
   launch(merge_kernel(), {3}, {from, out, 0}, nullptr);
   CHECK(std::isnan(out.m[1]));
+  CHECK(out.m[0] == kMinusInfinity);
+  CHECK(out.l[2] == 0.0f);
+  CHECK(out.o[17] == 0.0f);
+  // And in another split some that do not: those count alone.
+  from.view.m[1] = 3.0f;
+  from.view.l[1] = 2.0f;
+  launch(merge_kernel(), {3}, {from, out, 0}, nullptr);
+  CHECK(out.m[1] == static_cast<float>(3 * kLn2));
+  CHECK(std::fabs(out.l[1] - 2.0f) < 1e-6f);
+  CHECK(out.m[0] == kMinusInfinity);
   // One split of one row.
   for (int64_t i = 0; i < 12; ++i) from.view.m[i] = 1.0f, from.view.l[i] = 2.0f;
   from.view.m[4] = kNan;

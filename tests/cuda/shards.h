@@ -1,5 +1,6 @@
 // Partials of shards by the CPU backend, and the same as the splits of one launch: what merge and finish start from.
 #pragma once
+#include "core/columns.h"
 #include "cuda/rows_support.h"
 #include "math/lse.h"
 
@@ -63,7 +64,10 @@ struct SplitArrays {
     return partial_layout(static_cast<int64_t>(shards.partials.size()) * p.n, p.d, p.scores).bytes;
   }
   static void to_base2(float& m, float& l, float* o, int64_t d) {
-    if (m == kMinusInfinity) return;
+    if (m == kMinusInfinity) {
+      m = kNoColumn;
+      return;
+    }
     const double exact = static_cast<double>(m) * kLog2e;
     m = static_cast<float>(exact);
     const auto factor = static_cast<float>(std::exp2(exact - static_cast<double>(m)));
@@ -78,14 +82,13 @@ struct SplitArrays {
             p.d,
             static_cast<int32_t>(count),
             base2,
-            1,
-            p.k > 0};
+            1};
   }
   Aligned memory;
 };
 
 inline Splits one_split(Shards& shards) {
-  return {shards.view(shards.merged), shards.problem.n, shards.problem.d, 1, 0, 1, 1};
+  return {shards.view(shards.merged), shards.problem.n, shards.problem.d, 1, 0, 1};
 }
 
 // A problem whose negatives are not mixed, so that any part of the queue is a shard.

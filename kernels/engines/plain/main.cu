@@ -1,13 +1,13 @@
-// The plain main kernel: any number of features, any architecture; float32 products by fused multiply-add. It is what the sm80
-// family is checked against, and what takes over where that cannot serve.
+// The plain main kernel: any number of features, any architecture; float32 products by fused multiply-add. It is what
+// the sm80 family is checked against, and what takes over where that cannot serve.
 #include "kernels/engines/plain/softmax.cuh"
 #include "math/row.h"
 
 namespace fnce::cuda::plain {
 namespace {
 
-// Whether float16 holds the queue: the largest magnitude that the blocks of the sm80 kernel saw. A NaN makes all results NaN
-// either way.
+// Whether float16 holds the queue: the largest magnitude that the blocks of the sm80 kernel saw. A NaN makes all
+// results NaN either way.
 FNCE_DEVICE bool fits_float16(const MainParams& p, Shared& shared) {
   float most = 0.0f;
   for (int i = static_cast<int>(threadIdx.x); i < p.queue_extent_count; i += kThreads)
@@ -29,15 +29,14 @@ FNCE_DEVICE void start(const MainParams& p, int64_t first_row, Shared& shared) {
   for (int64_t i = threadIdx.x; i < rows * p.d; i += kThreads) o[i] = 0.0f;
 }
 
-// shared.scores <- a.z of all rows and keys. A thread has one key and half of the rows. False if a key is not finite.
-FNCE_DEVICE bool multiply_scores(const MainParams& p, const KeyTile& tile, int64_t first_row, Shared& shared) {
+// shared.scores <- a.z of all rows and keys. A thread has one key and half of the rows.
+FNCE_DEVICE void multiply_scores(const MainParams& p, const KeyTile& tile, int64_t first_row, Shared& shared) {
   constexpr int kThreadRows = kRows * kKeys / kThreads;
   const int thread = static_cast<int>(threadIdx.x), j = thread % kKeys, r0 = thread / kKeys * kThreadRows;
   float total[kThreadRows] = {};
-  bool finite = true;
   for (int64_t first = 0; first < p.d; first += kChunk) {
     stage_anchors(p, first_row, first, shared);
-    finite = stage_keys(p, tile, first, shared) && finite;
+    stage_keys(p, tile, first, shared);
     __syncthreads();
     // A short sum first, then one addition to the long one: errors grow with D / kChunk.
     float sum[kThreadRows] = {};
@@ -50,7 +49,6 @@ FNCE_DEVICE bool multiply_scores(const MainParams& p, const KeyTile& tile, int64
     __syncthreads();
   }
   FNCE_UNROLL for (int r = 0; r < kThreadRows; ++r) shared.scores[(r0 + r) * kScoreStride + j] = total[r];
-  return finite;
 }
 
 // O <- factor O + P' z. A thread has one feature of every chunk and a quarter of the rows.
@@ -77,17 +75,16 @@ FNCE_DEVICE void add_sums(const MainParams& p, const KeyTile& tile, int64_t firs
 }
 
 // One row of this split.
-FNCE_DEVICE void write_row(const MainParams& p, int64_t row, const RowState& state, bool finite) {
-  const float nan = __builtin_nanf("");
+FNCE_DEVICE void write_row(const MainParams& p, int64_t row, const RowState& state) {
   const PartialView& out = p.out.view;
   const int64_t at = blockIdx.y * p.n + row;
-  out.m[at] = finite ? state.loss.m : nan;
-  out.l[at] = finite ? state.loss.l : nan;
+  out.m[at] = ended_maximum(state.loss.m, state.met);
+  out.l[at] = ended_sum(state.loss.l, state.met);
   for (int set = 0; set < 2; ++set)
     if (p.statistics[set]) store_stats(state.sets[set], out.stats[set], at);
   if (!p.statistics[1]) return;
-  out.stats[1].m[at] = finite ? state.unmixed.m : nan;
-  out.stats[1].l[at] = finite ? state.unmixed.l : nan;
+  out.stats[1].m[at] = ended_sum(state.unmixed.m, state.met);
+  out.stats[1].l[at] = ended_sum(state.unmixed.l, state.met);
 }
 
 __global__ void __launch_bounds__(kThreads, 4) main_plain(const __grid_constant__ MainParams p) {
@@ -100,24 +97,22 @@ __global__ void __launch_bounds__(kThreads, 4) main_plain(const __grid_constant_
   int64_t tiles = 0;
   for (int s = 0; s < p.segment_count; ++s) tiles += tiles_of(p.segments[s]);
   const int64_t begin = blockIdx.y * tiles / p.splits, end = (blockIdx.y + int64_t{1}) * tiles / p.splits;
-  bool finite = is_finite(scale);
   start(p, first_row, shared);
   for (int64_t t = begin; t < end; ++t) {
     const KeyTile tile = tile_at(p, t);
     __syncthreads();
-    finite = list_keys(p, tile, shared) && finite;
+    list_keys(p, tile, shared);
     __syncthreads();
-    finite = multiply_scores(p, tile, first_row, shared) && finite;
+    multiply_scores(p, tile, first_row, shared);
     __syncthreads();
     for (int r = first_of_warp; r < first_of_warp + kWarpRows; ++r)
       if (first_row + r < p.n) finish_row_of_tile(p, tile, first_row + r, r, scale, shared);
     __syncthreads();
     if (p.sums && tile.segment.in_loss) add_sums(p, tile, first_row, shared);
   }
-  // Every row meets every key: one that is not finite leaves none of them with a finite result.
-  finite = !__syncthreads_or(!finite);
+  __syncthreads();
   const int64_t row = first_row + threadIdx.x;
-  if (threadIdx.x < kRows && row < p.n) write_row(p, row, shared.state[threadIdx.x], finite);
+  if (threadIdx.x < kRows && row < p.n) write_row(p, row, shared.state[threadIdx.x]);
 }
 
 }  // namespace

@@ -9,8 +9,8 @@ namespace fnce::cuda::plain {
 
 constexpr int kHalves = kKeys / 32;  // keys of a lane
 
-// 2^(scale * score - m). The product is rounded as the maximum was: fused, a score of 1e8 would miss its own maximum by more
-// than an exponential can hold.
+// 2^(scale * score - m). The product is rounded as the maximum was: fused, a score of 1e8 would miss its own maximum by
+// more than an exponential can hold.
 FNCE_DEVICE float weight_of(float score, float scale, float m) { return exp2f(mul_rn(score, scale) - m); }
 
 // The scores of one kind that a lane has, and which of them are there.
@@ -116,6 +116,20 @@ FNCE_DEVICE void weigh(const MainParams& p, const KeyTile& tile, const Scores& r
   __syncwarp();
 }
 
+// The tile's columns that the row has, by one warp.
+FNCE_DEVICE void meet(const MainParams& p, const KeyTile& tile, const Scores& raw, float scale, const Shared& shared,
+                      RowState& state) {
+  int count = 0;
+  bool finite = is_finite(scale);
+  for (int h = 0; h < kHalves; ++h) {
+    count += raw.valid[h];
+    finite = finite && !(raw.valid[h] && shared.bad[static_cast<int>(threadIdx.x) % 32 + 32 * h]);
+  }
+  finite = !__any_sync(kFullWarp, !finite);
+  count = tile.segment.in_loss ? reduce_to_lane_0(count, Add()) * (p.is_union ? 2 : 1) : 0;
+  if (threadIdx.x % 32 == 0) state.met = both(state.met, {count, finite});
+}
+
 // Everything that follows from one row of a tile's raw scores.
 FNCE_DEVICE void finish_row_of_tile(const MainParams& p, const KeyTile& tile, int64_t row, int r, float scale,
                                     Shared& shared) {
@@ -131,6 +145,7 @@ FNCE_DEVICE void finish_row_of_tile(const MainParams& p, const KeyTile& tile, in
       mixed.value[h] = mix(shared.lambda[j], raw.value[h], scores[partner(j, tile.keys, true)]);
   }
   RowState& state = shared.state[r];
+  meet(p, tile, raw, scale, shared, state);
   if (p.statistics[1] && tile.segment.unmixed) {
     add_statistics(p, raw, tile.keys, row, 1, state);
     add_unmixed_log_sum(raw, scale, state);

@@ -1,6 +1,7 @@
-// The plain main kernel's data: what a block keeps in shared memory, and how it gets there. A block of 128 threads works on
-// kRows queries and walks over tiles of kKeys negatives, their features kChunk at a time, all in float32.
+// The plain main kernel's data: what a block keeps in shared memory, and how it gets there. A block of 128 threads
+// works on kRows queries and walks over tiles of kKeys negatives, their features kChunk at a time, all in float32.
 #pragma once
+#include "core/columns.h"
 #include "kernels/contract/platform.cuh"
 #include "kernels/engines/plain/kernels.h"
 #include "kernels/rows/elements.cuh"
@@ -17,6 +18,7 @@ constexpr int kScoreStride = kKeys + 1;
 
 // Running results of one row; log-sum-exps in base 2.
 struct RowState {
+  RowColumns met;
   LogSum<float> loss, unmixed;
   RowStats<float> sets[2];  // mixed, unmixed
 };
@@ -28,6 +30,7 @@ struct Shared {
   float weights[kRows * kScoreStride];  // P of the mixed columns
   float lambda[kKeys];
   int32_t rows[kKeys];  // row of each key in its segment
+  uint32_t bad[kKeys];  // not 0: the key or its lambda is not finite
   float factor[kRows];  // what the sums so far are multiplied with
   RowState state[kRows];
 };
@@ -48,31 +51,28 @@ FNCE_DEVICE KeyTile tile_at(const MainParams& p, int64_t index) {
   return {p.segments[s], first, static_cast<int>(rest < kKeys ? rest : kKeys)};
 }
 
-// Which rows the tile's keys are, and how their scores are mixed. False if a lambda is not finite.
-FNCE_DEVICE bool list_keys(const MainParams& p, const KeyTile& tile, Shared& shared) {
-  bool finite = true;
+// Which rows the tile's keys are, and how their scores are mixed.
+FNCE_DEVICE void list_keys(const MainParams& p, const KeyTile& tile, Shared& shared) {
   for (int j = static_cast<int>(threadIdx.x); j < tile.keys; j += kThreads) {
     const int64_t position = tile.first + j;
+    shared.bad[j] = 0;
     shared.rows[j] = p.mix ? p.tables.order[position] : static_cast<int32_t>(position);
     if (!p.mix) continue;
     shared.lambda[j] = p.tables.lambda[p.lambda_per_row ? position : 0];
-    finite = finite && is_finite(shared.lambda[j]);
+    shared.bad[j] = !is_finite(shared.lambda[j]);
   }
-  return finite;
 }
 
-// Features [first, first + kChunk) of the tile, zeros beyond its end. False if one is not finite.
-FNCE_DEVICE bool stage_keys(const MainParams& p, const KeyTile& tile, int64_t first, Shared& shared) {
-  bool finite = true;
+// Features [first, first + kChunk) of the tile, zeros beyond its end.
+FNCE_DEVICE void stage_keys(const MainParams& p, const KeyTile& tile, int64_t first, Shared& shared) {
   for (int i = static_cast<int>(threadIdx.x); i < kKeys * kChunk; i += kThreads) {
     const int j = i / kChunk, c = i % kChunk;
     float value = 0.0f;
     if (j < tile.keys && first + c < p.d)
       value = load_element(tile.segment.rows, shared.rows[j] * tile.segment.stride + first + c, tile.segment.type);
-    finite = finite && is_finite(value);
+    if (!is_finite(value)) atomicOr(&shared.bad[j], 1u);
     shared.keys[j * kKeyStride + c] = value;
   }
-  return finite;
 }
 
 FNCE_DEVICE void stage_anchors(const MainParams& p, int64_t first_row, int64_t first, Shared& shared) {

@@ -1,7 +1,8 @@
-// The end of a block: its key warps' results are merged in their order through shared memory, and the first key warp of each row
-// warp writes the split's rows; feature warps have nothing to merge, and each writes its features.
+// The end of a block: its key warps' results are merged in their order through shared memory, and the first key warp of
+// each row warp writes the split's rows; feature warps have nothing to merge, and each writes its features.
 #pragma once
 #include "kernels/engines/sm80/statistics.cuh"
+#include "kernels/rows/columns.cuh"
 
 namespace fnce::cuda::sm80 {
 
@@ -47,7 +48,8 @@ FNCE_DEVICE void merge_key_warps(const Shared<C>& shared, const Place<C>& place,
 }
 
 template <class C>
-FNCE_DEVICE void write_rows(const MainParams& p, const Place<C>& place, const RunningRows<C>& rows, const Sums<C>& o) {
+FNCE_DEVICE void write_rows(const MainParams& p, const Place<C>& place, const RunningRows<C>& rows, const Sums<C>& o,
+                            const RowColumns& met) {
   if (place.key_warp != 0) return;
   // Elements of a float32 queue were multiplied as 2^kQueueExponent times what they are.
   constexpr float kUnit = C::kConverts ? 1.0f / (1 << kQueueExponent) : 1.0f;
@@ -58,7 +60,7 @@ FNCE_DEVICE void write_rows(const MainParams& p, const Place<C>& place, const Ru
     if (row >= p.n) continue;
     const int64_t at = block.y * p.n + row;
     if (place.feature_warp == 0 && (place.lane & 3) == 0) {
-      p.out.view.m[at] = rows.reference[mi][h];
+      p.out.view.m[at] = ended_maximum(rows.reference[mi][h], met);
       p.out.view.l[at] = rows.l[mi][h];
     }
     if (!p.sums) continue;

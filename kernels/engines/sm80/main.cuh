@@ -34,7 +34,8 @@ FNCE_DEVICE void start_rows(const MainParams& p, const Shared<C>& shared, const 
   }
 }
 
-// PROLOGUE: rows of the first tiles, anchors and the first tiles on their way. Returns the info of the tile after those.
+// PROLOGUE: rows of the first tiles, anchors and the first tiles on their way. Returns the info of the tile after
+// those.
 template <class C>
 FNCE_DEVICE KeyInfo start_loads(const MainParams& p, const Walk& walk, const Shared<C>& shared, const Place<C>& place,
                                 Anchors<C>& anchors) {
@@ -55,8 +56,8 @@ FNCE_DEVICE KeyInfo start_loads(const MainParams& p, const Walk& walk, const Sha
   return next;
 }
 
-// Makes the tile of `step` readable and keeps kAhead further ones on their way. Behind it the whole block is past the step
-// before, whose stage is filled again.
+// Makes the tile of `step` readable and keeps kAhead further ones on their way. Behind it the whole block is past the
+// step before, whose stage is filled again.
 template <class C>
 FNCE_DEVICE void advance(const MainParams& p, const Walk& walk, const Shared<C>& shared, int step, KeyInfo& next,
                          float& extent) {
@@ -131,7 +132,7 @@ FNCE_DEVICE void run(const MainParams& p, unsigned char* memory) {
   __syncthreads();
   const Place<C> at_end = Place<C>::of(thread_read_again());
   merge_key_warps<C>(shared, at_end, rows, o);
-  write_rows<C>(p, at_end, rows, o);
+  write_rows<C>(p, at_end, rows, o, columns_of_tiles(p, C::kKeys, walk.first, walk.first + walk.steps));
   if constexpr (kVariant == Variant::kStatistics) write_statistics<C>(p, shared, at_end, statistics);
   if constexpr (C::kConverts) {
     if (p.queue_extent) write_extent<C>(p, shared, extent);

@@ -43,11 +43,11 @@ bool gathers(const Case& c, int set) {
 
 MainParams params_of(Inputs& in, Out& out, Grid grid) {
   const Case& c = in.c;
-  MainParams p = {.out = {fnce::PartialView(nullptr, {}), c.n, c.d, c.splits, 1, c.sums, c.k > 0}};
+  MainParams p = {.out = {fnce::PartialView(nullptr, {}), c.n, c.d, c.splits, 1, c.sums}};
   p.packed = {in.packed.data(), in.packed_scale.data(), static_cast<int64_t>(in.packed_scale.size()), in.tile.d};
   p.n = c.n;
   p.d = c.d;
-  const int32_t type = converts(c.operand)       ? FNCE_FLOAT32
+  const int32_t type = converts(c.operand)             ? FNCE_FLOAT32
                        : c.operand == Operand::kBfloat ? FNCE_BFLOAT16
                                                        : FNCE_FLOAT16;
   for (const Rows& rows : in.segments)
@@ -183,7 +183,7 @@ void check_row(const Inputs& in, const Out& out, int64_t row, Complaints& compla
   if (c.k == 0) {
     for (int64_t s = 0; s < c.splits; ++s)
       complaints.require(
-          out.l[static_cast<size_t>(s * c.n + row)] == 0.0f && out.m[static_cast<size_t>(s * c.n + row)] == -1e30f,
+          out.l[static_cast<size_t>(s * c.n + row)] == 0.0f && out.m[static_cast<size_t>(s * c.n + row)] == -INFINITY,
           "m and l without columns", row);
     for (const float x : out.o) complaints.require(!c.sums || x == 0.0f, "O without columns", row);
   } else {

@@ -1,7 +1,7 @@
-// Merging the chunks of one panel, in order: M = max m_c, l = sum l_c 2^(m_c - M), O likewise; from panels to rows, from base 2
-// to natural logarithms.
+// Merging the chunks of one panel, in order: M = max m_c, l = sum l_c 2^(m_c - M), O likewise; from panels to rows,
+// from base 2 to natural logarithms.
+#include "core/columns.h"
 #include "cpu/simd/simd.h"
-#include "math/lse.h"
 
 namespace fnce::cpu::FNCE_ISA {
 namespace {
@@ -16,16 +16,16 @@ void merge_maxima(const MergeJob& job) {
       const V m = hn::Load(df, job.m[c] + i);
       top = hn::IfThenElse(hn::IsNaN(top), top, hn::IfThenElse(hn::IsNaN(m), m, hn::Max(top, m)));
     }
-    // Scores below the start of the maximum: far outside what float32 can weigh.
-    top = hn::IfThenElse(hn::Le(top, constant(kMinusInfinity)), hn::Set(df, __builtin_nanf("")), top);
     HWY_ALIGN float tops[kLanes], corrections[kLanes];
     hn::Store(top, df, tops);
     for (int lane = 0; lane < kLanes; ++lane) {
-      const double exact = static_cast<double>(tops[lane]) * kLn2;
+      tops[lane] = merged_maximum(tops[lane]);
+      const double exact = natural_maximum(tops[lane]);
       const float rounded = static_cast<float>(exact);
       corrections[lane] = static_cast<float>(rounding_correction(exact, rounded));
       if (job.out_m && i + lane < job.rows) job.out_m[i + lane] = rounded;
     }
+    top = hn::Load(df, tops);
     V l = hn::Zero(df);
     for (int c = 0; c < job.chunks; ++c) {
       const V f = hn::Mul(exp2_clamped(hn::Sub(hn::Load(df, job.m[c] + i), top)), hn::Load(df, corrections));
