@@ -11,6 +11,7 @@
 namespace fnce::conformance::FNCE_CONFORMANCE_SIDE {
 
 using namespace fnce::cuda::sm80;
+using fnce::cuda::exp2_approx;
 
 // needs_sm80 of jobs.h: compiled for an older architecture these kernels do nothing, and are not launched.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800

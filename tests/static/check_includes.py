@@ -24,12 +24,14 @@ RULES = [
                                "src/cpu/tiling.h", "src/cpu/features.h", "src/core/", "src/math/", "tests/cpu/amx_model/",
                                PUBLIC]),
     ("src/cpu/", ["src/cpu/", "src/core/", "src/math/", PUBLIC]),
-    # The CUDA backend. The contract is what host and kernels share; engines know rows, and no other engine; the host
+    # The CUDA backend. The contract is what host and kernels share; engines know pass (what a row does with
+    # its columns) and rows, and no other engine; the host
     # knows rows, and the engines by its list of families alone.
     # The harness, tests/hostcuda, takes the place of CUDA, and of what names it here, by include path: nobody in kernels/ knows it.
     ("kernels/contract/", ["kernels/contract/", "src/core/", "src/math/", PUBLIC]),
+    ("kernels/pass/", ["kernels/pass/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/", PUBLIC]),
     ("kernels/rows/", ["kernels/rows/", "kernels/contract/", "src/core/", "src/math/", PUBLIC]),
-    ("kernels/engines/sm80/", ["kernels/engines/sm80/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/",
+    ("kernels/engines/sm80/", ["kernels/engines/sm80/", "kernels/pass/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/",
                                PUBLIC]),
     ("kernels/engines/plain/", ["kernels/engines/plain/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/",
                                 PUBLIC]),

@@ -1,8 +1,8 @@
-// The instructions of this family, each a function: asynchronous copies, matrix loads, matrix products, exponentials; and reads of
-// a thread's place that the compiler does not move. Inline PTX stands here and nowhere else. tests/hostcuda/include has a file of this
+// The instructions of this family, each a function: asynchronous copies, matrix loads, matrix products, packing; and reads of
+// a thread's place that the compiler does not move. Inline PTX stands here and in kernels/pass/atoms.cuh alone. tests/hostcuda/include has a file of this
 // path with their models, which tests/gpu/conformance compares with a device.
 #pragma once
-#include "kernels/contract/platform.cuh"
+#include "kernels/pass/atoms.cuh"
 
 namespace fnce::cuda::sm80 {
 
@@ -69,13 +69,6 @@ FNCE_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, ui
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// 2^x within 2 units in the last place; results below 2^-126 are 0. NaN stays NaN.
-FNCE_DEVICE float exp2_approx(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
 }
 
 // Two floats rounded to nearest even, `low` in the lower half.

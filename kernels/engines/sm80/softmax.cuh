@@ -1,15 +1,10 @@
-// The running softmax of a warp's rows in registers, and the mixing of scores: equations (3) and (7).
-//
-// A lane's scores of a row against 16 keys are a quad, a whole cycle of C (index_maps.h), so both directions of the mixing
-// stay in the lane. References and exponents are in base 2; scores are inner products times scale = log2(e) / temperature.
+// The running softmax of a warp's rows in registers: equations (3) and (7), by quads (kernels/pass).
 #pragma once
 #include "kernels/engines/sm80/products.cuh"
-#include "math/lse.h"
-#include "math/mixing.h"
+#include "kernels/pass/columns.cuh"
+#include "kernels/pass/softmax.cuh"
 
 namespace fnce::cuda::sm80 {
-
-constexpr float kMinusInfinityScore = -__builtin_huge_valf();  // of a key beyond the tile: its weight is exactly 0
 
 // The running softmax of a lane's rows: [row tile][register half]. All four lanes of a row hold the same reference; l is the
 // lane's own share of the sum.
@@ -18,12 +13,6 @@ struct RunningRows {
   float reference[C::kMi][2];  // P = 2^(s - reference)
   float l[C::kMi][2];
   float bias;  // a reference is set this much below the row's largest score, and raised when one exceeds that by kLazy
-};
-
-// One group's keys as a lane sees them: its quad's lambdas, and how many of the quad exist.
-struct Quad {
-  float lambda[4];
-  int count;
 };
 
 // A warp's share of a key tile, and what its scores are multiplied with.
@@ -41,42 +30,13 @@ struct Keys {
 template <class C>
 FNCE_DEVICE Quad quad_of(const Keys<C>& keys, int group) {
   Quad quad;
-  quad.count = quad_count(keys.lane, keys.valid - 16 * group);
+  quad.cycle = quad.existing = quad_count(keys.lane, keys.valid - 16 * group);
   FNCE_UNROLL for (int v = 0; v < 4; ++v) quad.lambda[v] = keys.lambda[16 * group + quad_position(keys.lane, v)];
   return quad;
 }
 
 // Register v of the quad of register half h.
 FNCE_DEVICE float& member(float (&s)[2][4], int h, int v) { return s[v >> 1][2 * h + (v & 1)]; }
-
-// x_v <- lambda_v x_v + (1 - lambda_v) x_C(v), around those members that exist.
-FNCE_DEVICE void mix_quad(const Quad& quad, const float (&x)[4], float (&mixed)[4]) {
-  mixed[0] = mix(quad.lambda[0], x[0], quad.count > 1 ? x[1] : x[0]);
-  mixed[1] = mix(quad.lambda[1], x[1], quad.count > 2 ? x[2] : x[0]);
-  mixed[2] = mix(quad.lambda[2], x[2], quad.count > 3 ? x[3] : x[0]);
-  mixed[3] = mix(quad.lambda[3], x[3], x[0]);
-}
-
-// Weights of the raw rows from those of the mixed ones: the transpose. Members that do not exist have p = 0, and their rows of
-// the tile are 0.
-FNCE_DEVICE void mix_quad_transposed(const Quad& quad, const float (&p)[4], float (&raw)[4]) {
-  const int last = quad.count - 1;
-  const float last_lambda = last == 3   ? quad.lambda[3]
-                            : last == 2 ? quad.lambda[2]
-                            : last == 1 ? quad.lambda[1]
-                                        : quad.lambda[0];
-  const float last_p = last == 3 ? p[3] : last == 2 ? p[2] : last == 1 ? p[1] : p[0];
-  raw[0] = mix_transposed(quad.lambda[0], p[0], last_lambda, last_p);
-  raw[1] = mix_transposed(quad.lambda[1], p[1], quad.lambda[0], p[0]);
-  raw[2] = mix_transposed(quad.lambda[2], p[2], quad.lambda[1], p[1]);
-  raw[3] = mix_transposed(quad.lambda[3], p[3], quad.lambda[2], p[2]);
-}
-
-FNCE_DEVICE void mask_quad(const Quad& quad, float (&x)[4]) {
-  FNCE_UNROLL for (int v = 0; v < 4; ++v) x[v] = v < quad.count ? x[v] : kMinusInfinityScore;
-}
-
-FNCE_DEVICE float largest(const float (&x)[4]) { return fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3])); }
 
 // Raises references that a score exceeds by more than the headroom, and rescales what was summed with the old ones. `top`: the
 // lane's largest scores.
@@ -89,7 +49,7 @@ __device__ __forceinline__ void raise_references(RunningRows<C>& rows, Sums<C>& 
       t = fmaxf(t, __shfl_xor_sync(kFullWarp, t, 1));
       t = fmaxf(t, __shfl_xor_sync(kFullWarp, t, 2));
       const float old = rows.reference[mi][h];
-      const float now = t - old > C::kLazy + rows.bias ? t - rows.bias : old;
+      const float now = raised_reference(old, t, C::kLazy, rows.bias);
       factor[h] = exp2_approx(old - now);
       rows.reference[mi][h] = now;
       rows.l[mi][h] *= factor[h];
@@ -97,12 +57,6 @@ __device__ __forceinline__ void raise_references(RunningRows<C>& rows, Sums<C>& 
     FNCE_UNROLL for (int c = 0; c < C::kFeatures / 8; ++c) FNCE_UNROLL for (int r = 0; r < 4; ++r) o[mi][c][r] *=
         factor[r >> 1];
   }
-}
-
-// 2^(score - reference), the product rounded by itself: fused, a score of 1e8 would miss its own maximum by more than an
-// exponential can hold.
-FNCE_DEVICE float weight(float raw, float scale, float reference) {
-  return exp2_approx(add_rn(mul_rn(raw, scale), -reference));
 }
 
 // First pass over a tile's scores: mixing (in place, unless the raw ones are needed again for a union), keys that do not exist,

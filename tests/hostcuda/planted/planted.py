@@ -86,7 +86,7 @@ FINISH, PREMIX, PLAIN_MAIN = Calls("rows", "finish.cu"), Calls("rows", "premix.c
 class Bug:
     name: str
     kernel: Kernel | Calls
-    file: str
+    file: str  # of the kernel's folder, or with the folder of kernels/ that has it
     text: str
     planted: str
     also: str = ""  # the sanitizer that must catch it besides the schedules
@@ -115,9 +115,9 @@ BUGS = [
         "return converts(operand) ? 1 : t.stages - 1;", "return converts(operand) ? 1 : t.stages;", TSAN),
     Bug("a slot of rows and lambdas is filled while it is read", HALF_MIXED, "tile.h",
         "return tiles_ahead(operand, t) + 2;", "return tiles_ahead(operand, t) + 1;", TSAN),
-    Bug("the wrong partner in a cycle that is cut short", HALF_MIXED, "softmax.cuh",
-        "quad.count > 2 ? x[2] : x[0]", "x[2]"),
-    Bug("the wrong predecessor in the transposed mixing", HALF_MIXED, "softmax.cuh",
+    Bug("the wrong partner in a cycle that is cut short", HALF_MIXED, "pass/columns.cuh",
+        "quad.cycle > 2 ? x[2] : x[0]", "x[2]"),
+    Bug("the wrong predecessor in the transposed mixing", HALF_MIXED, "pass/columns.cuh",
         "raw[2] = mix_transposed(quad.lambda[2], p[2], quad.lambda[1], p[1]);",
         "raw[2] = mix_transposed(quad.lambda[2], p[2], quad.lambda[3], p[3]);"),
     Bug("key warps write over what is still read", HALF_MIXED, "epilogue.cuh",
@@ -249,7 +249,7 @@ class Job:
         folder = self.build / f"bug_{BUGS.index(bug)}"
         kernels = folder / "kernels"
         shutil.copytree(self.source / "kernels", kernels)
-        path = kernels / bug.kernel.folder / bug.file
+        path = kernels / (bug.file if "/" in bug.file else f"{bug.kernel.folder}/{bug.file}")
         text = path.read_text()
         # Line breaks and indentation are the formatter's business.
         found = re.findall(r"\s+".join(map(re.escape, bug.text.split())), text)

@@ -1,14 +1,13 @@
 // kernels/engines/sm80/atoms.cuh for the harness: a model of every instruction. Its comments say what each of them does.
 #pragma once
 #include "hostcuda/atoms_model.h"
-#include "kernels/contract/platform.cuh"
+#include "kernels/pass/atoms.cuh"
 #include "math/half.h"
 
 namespace fnce::cuda::sm80 {
 
 using hostcuda::cp_async_16;
 using hostcuda::cp_async_commit;
-using hostcuda::exp2_approx;
 using hostcuda::ldmatrix_x4;
 using hostcuda::ldmatrix_x4_trans;
 
