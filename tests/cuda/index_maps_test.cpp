@@ -8,7 +8,7 @@
 #include <set>
 #include <vector>
 
-#include "kernels/engines/sm80/tile.h"
+#include "kernels/engines/sm80/shared_plan.h"
 #include "math/permutation.h"
 #include "support/catch.h"
 
@@ -244,17 +244,38 @@ TEST_CASE("sm80 tiles: whole warps and groups, within the limits of a block") {
     CHECK(tile.d % (64 * tile.feature_warps) == 0);
     CHECK(tile.stages >= (converts(t.operand) ? 1 : 2));
     CHECK(shared_bytes(t.operand, tile) <= 99 * 1024);
-    CHECK(exchange_bytes(tile) <= shared_bytes(t.operand, tile));
+    const SharedPlan plan = shared_plan(t.operand, tile);
     // References and l of every row half, four lanes each; the accumulators of one key warp's rows behind them.
-    CHECK(scalar_bytes(tile) >= int64_t{2} * 2 * tile.mi * 32 * tile.row_warps * 4);
-    const int64_t sums = scalar_bytes(tile) + int64_t{tile.mi} * (tile.d / 8) * 4 * 32 * tile.row_warps * 4;
-    CHECK(exchange_bytes(tile) >= (tile.key_warps > 1 ? sums : 0));
+    CHECK(plan.scalars.bytes == (tile.key_warps > 1 ? tile.rows() * 2 * 4 * 4 : 0));
+    CHECK(plan.sums.bytes == (tile.key_warps > 1 ? tile.rows() * tile.d * 4 : 0));
     // 16 keys of 16 rows are eight floats of each lane.
-    CHECK(partial_score_bytes(tile) == (tile.divides_features() ? int64_t{tile.row_warps} * tile.feature_warps *
-                                                                      tile.mi * (tile.keys / 16) * 8 * 32 * 4
-                                                                : 0));
+    CHECK(
+        plan.partial_scores.bytes ==
+        (tile.divides_features() ? tile.row_warps * tile.feature_warps * tile.mi * (tile.keys / 16) * 8 * 32 * 4 : 0));
     // Walks of the pieces of a tile come out even for every thread, or the copies of a block would not be whole warps'.
     CHECK(tile.keys * (tile.d / kChunk) % 32 == 0);
+  }
+}
+
+TEST_CASE("sm80 shared memory: pieces that are used together do not overlap, and lie on whole 16 bytes") {
+  for (const NamedTile& t : all_tiles()) {
+    const SharedPlan plan = shared_plan(t.operand, t.tile);
+    const std::vector<Piece> in_loop = {plan.anchors, plan.stages, plan.raw,  plan.partial_scores, plan.columns,
+                                        plan.lambdas, plan.scale,  plan.unit, plan.thresholds};
+    int end = 0;
+    for (const auto& pieces : {in_loop, {plan.scalars, plan.sums}, {plan.statistics}, {plan.extents}}) {
+      int behind = 0;
+      for (const Piece& piece : pieces) {
+        CAPTURE(static_cast<int>(t.operand), t.index, piece.offset, piece.bytes);
+        CHECK((piece.offset == behind && piece.offset % 16 == 0 && piece.bytes >= 0));
+        behind = piece.end();
+      }
+      end = std::max(end, behind);
+    }
+    CHECK(plan.bytes == end);
+    CHECK((plan.unit.bytes > 0) == t.tile.statistics);
+    CHECK((plan.statistics.bytes > 0) == t.tile.statistics);
+    CHECK((plan.raw.bytes > 0) == converts(t.operand));
   }
 }
 

@@ -1,8 +1,8 @@
 // One configuration of the main kernel as compile-time numbers, and the block's shared memory.
 #pragma once
-#include "kernels/contract/platform.cuh"
 #include "kernels/engines/sm80/index_maps.h"
-#include "kernels/engines/sm80/tile.h"
+#include "kernels/engines/sm80/shared_plan.h"
+#include "kernels/pass/statistics.cuh"
 
 namespace fnce::cuda::sm80 {
 
@@ -20,7 +20,6 @@ struct Config {
   static constexpr bool kConverts = converts(kOperandOf);
   static constexpr bool kIsHalf = kOperandOf != Operand::kBfloat;
   static constexpr int kAhead = tiles_ahead(kOperandOf, kTile), kSlots = info_slots(kOperandOf, kTile);
-  static constexpr int kScalarBytes = static_cast<int>(scalar_bytes(kTile));
   static constexpr int kAnchorElements = kRows * kD, kKeyElements = kKeys * kD;
 
   // The softmax reference of a row is raised when a score exceeds it by more than kLazy (base 2), and P is multiplied by
@@ -33,45 +32,44 @@ struct Config {
   static_assert(kKeyWarps == 1 || kFeatureWarps == 1);
   static_assert(kThreads >= kKeys, "a thread per key fetches its row and lambda");
   static_assert(shared_bytes(kOperandOf, kTile) <= 99 * 1024);
+  static_assert(sizeof(RowScores) == kRowStatisticsBytes);
 };
 
+// The block's shared memory, carved as shared_plan.h draws it.
 template <class C>
 struct Shared {
-  static constexpr int kTileBytes =
-      static_cast<int>(anchor_bytes(C::kOperand, C::kTile) + raw_bytes(C::kOperand, C::kTile) +
-                       C::kStages * stage_bytes(C::kOperand, C::kTile));
-  static constexpr int kPartialBytes = static_cast<int>(partial_score_bytes(C::kTile));
+  static constexpr SharedPlan kPlan = shared_plan(C::kOperand, C::kTile);
   unsigned char* base;
 
-  // None where they are in registers.
+  template <class T>
+  FNCE_DEVICE_MEMBER T* at(int offset) const {
+    return reinterpret_cast<T*>(base + offset);
+  }
   FNCE_DEVICE_MEMBER uint16_t* anchors(int plane) const {
-    return reinterpret_cast<uint16_t*>(base) + plane * C::kAnchorElements;
+    return at<uint16_t>(kPlan.anchors.offset) + plane * C::kAnchorElements;
   }
   FNCE_DEVICE_MEMBER uint16_t* keys(int stage, int plane) const {
-    return anchors(C::kDividesFeatures ? 0 : C::kPlanes) + (stage * C::kPlanes + plane) * C::kKeyElements;
+    return at<uint16_t>(kPlan.stages.offset) + (stage * C::kPlanes + plane) * C::kKeyElements;
   }
-  // A float32 tile as it comes: halves of pieces of 8 elements, the first halves first (raw_place of index_maps.h).
   FNCE_DEVICE_MEMBER float4* raw(int piece, int half) const {
-    return reinterpret_cast<float4*>(keys(C::kStages, 0)) + raw_place(piece, half, C::kKeyElements / kChunk);
+    return at<float4>(kPlan.raw.offset) + raw_place(piece, half, C::kKeyElements / kChunk);
   }
-  // A feature warp's share of the scores, [row warp][feature warp][register / 4][lane].
   FNCE_DEVICE_MEMBER float4* partial_scores(int row_warp, int feature_warp) const {
     constexpr int kEach = C::kMi * C::kGroups * 2 * 32;
-    return reinterpret_cast<float4*>(base + kTileBytes) + (row_warp * C::kFeatureWarps + feature_warp) * kEach;
+    return at<float4>(kPlan.partial_scores.offset) + (row_warp * C::kFeatureWarps + feature_warp) * kEach;
   }
-  // Rows and lambdas of the keys of a step's tile (load.cuh, KeyInfo).
-  FNCE_DEVICE_MEMBER int32_t* rows(int step) const {
-    return reinterpret_cast<int32_t*>(base + kTileBytes + kPartialBytes) + slot(step) * C::kKeys;
-  }
-  FNCE_DEVICE_MEMBER float* lambda(int step) const {
-    return reinterpret_cast<float*>(rows(0) + C::kSlots * C::kKeys) + slot(step) * C::kKeys;
-  }
-  // Of each row: log2(e) / temperature in units of its raw scores. Read where it is needed: registers are scarcer.
-  FNCE_DEVICE_MEMBER float* scale() const { return lambda(0) + C::kSlots * C::kKeys; }
-  // Of each row, with statistics: what raw scores times it are inner products; rank thresholds of equation (9), both sets.
-  FNCE_DEVICE_MEMBER float* unit() const { return scale() + C::kRows; }
-  FNCE_DEVICE_MEMBER float* upper(int set) const { return unit() + (1 + 2 * set) * C::kRows; }
-  FNCE_DEVICE_MEMBER float* lower(int set) const { return unit() + (2 + 2 * set) * C::kRows; }
+  // Of a step's tile (load.cuh, KeyInfo).
+  FNCE_DEVICE_MEMBER int32_t* rows(int step) const { return at<int32_t>(kPlan.columns.offset) + slot(step) * C::kKeys; }
+  FNCE_DEVICE_MEMBER float* lambda(int step) const { return at<float>(kPlan.lambdas.offset) + slot(step) * C::kKeys; }
+  // Read where they are needed: registers are scarcer.
+  FNCE_DEVICE_MEMBER float* scale() const { return at<float>(kPlan.scale.offset); }
+  FNCE_DEVICE_MEMBER float* unit() const { return at<float>(kPlan.unit.offset); }
+  FNCE_DEVICE_MEMBER float* upper(int set) const { return at<float>(kPlan.thresholds.offset) + 2 * set * C::kRows; }
+  FNCE_DEVICE_MEMBER float* lower(int set) const { return upper(set) + C::kRows; }
+  FNCE_DEVICE_MEMBER float* scalars() const { return at<float>(kPlan.scalars.offset); }
+  FNCE_DEVICE_MEMBER float* sums() const { return at<float>(kPlan.sums.offset); }
+  FNCE_DEVICE_MEMBER RowScores* statistics() const { return at<RowScores>(kPlan.statistics.offset); }
+  FNCE_DEVICE_MEMBER float* extents() const { return at<float>(kPlan.extents.offset); }
   FNCE_DEVICE_MEMBER static int slot(int step) { return step % C::kSlots; }
 };
 

@@ -11,8 +11,7 @@ template <class C>
 FNCE_DEVICE void merge_key_warps(const Shared<C>& shared, const Place<C>& place, RunningRows<C>& rows, Sums<C>& o) {
   constexpr int kLanes = 32 * C::kRowWarps;  // of one key warp's rows
   const int lane = 32 * place.row_warp + place.lane;
-  float* scalars = reinterpret_cast<float*>(shared.base);                 // [reference, l][row tile][half][lane]
-  float* sums = reinterpret_cast<float*>(shared.base + C::kScalarBytes);  // [register][lane]
+  float *const scalars = shared.scalars(), *const sums = shared.sums();
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi)
       FNCE_UNROLL for (int h = 0; h < 2; ++h) for (int mask = 1; mask <= 2; mask *= 2)
           rows.l[mi][h] += __shfl_xor_sync(kFullWarp, rows.l[mi][h], mask);
@@ -71,14 +70,11 @@ FNCE_DEVICE void write_rows(const MainParams& p, const Place<C>& place, const Ru
   }
 }
 
-// What tile.h sets aside for a row.
-static_assert(sizeof(RowScores) == 64);
-
 // Lanes, then key warps, in order; a thread per row writes them.
 template <class C>
 FNCE_DEVICE void write_statistics(const MainParams& p, const Shared<C>& shared, const Place<C>& place,
                                   const Statistics<C>& statistics) {
-  auto* all = reinterpret_cast<RowScores*>(shared.base);  // [key warp][row]
+  RowScores* const all = shared.statistics();
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) {
     const RowScores merged = merge_lanes(statistics.rows[mi][h], place.lane);
     if (place.feature_warp == 0 && (place.lane & 3) == 0) all[place.key_warp * C::kRows + place.row(mi, h)] = merged;
@@ -101,7 +97,7 @@ FNCE_DEVICE void write_statistics(const MainParams& p, const Shared<C>& shared, 
 // The largest magnitude of a float32 queue that this block has seen.
 template <class C>
 FNCE_DEVICE void write_extent(const MainParams& p, const Shared<C>& shared, float extent) {
-  float* warps = reinterpret_cast<float*>(shared.base);
+  float* const warps = shared.extents();
   for (int mask = 16; mask > 0; mask /= 2) extent = fmaxf(extent, __shfl_xor_sync(kFullWarp, extent, mask));
   __syncthreads();
   if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = extent;

@@ -1,7 +1,7 @@
 // The sm80 family for the host: matrix units by mma.sync. Grid of its kernels: x = row blocks, y = splits.
 #pragma once
 #include "kernels/contract/family.h"
-#include "kernels/engines/sm80/tile.h"
+#include "kernels/engines/sm80/shared_plan.h"
 
 namespace fnce::cuda::sm80 {
 

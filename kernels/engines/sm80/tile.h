@@ -80,38 +80,10 @@ constexpr Tiles tiles_of(Operand operand) {
 
 constexpr Tile tile_of(Operand operand, int index) { return tiles_of(operand).first[index]; }
 
-constexpr int64_t anchor_bytes(Operand operand, const Tile& t) {
-  return t.divides_features() ? 0 : int64_t{planes_of(operand)} * t.rows() * t.d * 2;
-}
-// One key tile as the matrix units read it.
-constexpr int64_t stage_bytes(Operand operand, const Tile& t) { return int64_t{planes_of(operand)} * t.keys * t.d * 2; }
-constexpr int64_t raw_bytes(Operand operand, const Tile& t) {
-  return converts(operand) ? int64_t{t.keys} * t.d * 4 : 0;
-}
-// What feature warps have of a tile's scores.
-constexpr int64_t partial_score_bytes(const Tile& t) {
-  return t.divides_features() ? int64_t{t.feature_warps} * t.rows() * t.keys * 4 : 0;
-}
 // Tiles whose loads have been issued before the one that is computed on.
 constexpr int tiles_ahead(Operand operand, const Tile& t) { return converts(operand) ? 1 : t.stages - 1; }
 // Which row of the queue each key of a tile is, and its lambda: for the tile computed on, those on their way, and the next.
 constexpr int info_slots(Operand operand, const Tile& t) { return tiles_ahead(operand, t) + 2; }
-// And a number for each row, with statistics five more.
-constexpr int64_t info_bytes(Operand operand, const Tile& t) {
-  return int64_t{info_slots(operand, t)} * t.keys * 8 + t.rows() * (t.statistics ? 24 : 4);
-}
-// What key warps exchange at the end takes the place of everything before it: references and l, then O; then statistics.
-constexpr int64_t scalar_bytes(const Tile& t) { return int64_t{t.rows()} * 32; }
-constexpr int64_t exchange_bytes(const Tile& t) {
-  const int64_t sums = t.key_warps > 1 ? scalar_bytes(t) + int64_t{t.rows()} * t.d * 4 : 0,
-                statistics = int64_t{t.key_warps} * t.rows() * 64;
-  return sums > statistics ? sums : statistics;
-}
-constexpr int64_t shared_bytes(Operand operand, const Tile& t) {
-  const int64_t pass = anchor_bytes(operand, t) + t.stages * stage_bytes(operand, t) + raw_bytes(operand, t) +
-                       partial_score_bytes(t) + info_bytes(operand, t);
-  return pass > exchange_bytes(t) ? pass : exchange_bytes(t);
-}
 
 // Largest D of the family; beyond it the plain family serves.
 constexpr int64_t kMaxFeatures = 512;
@@ -123,12 +95,6 @@ constexpr int width_of(int64_t d) {
   int width = 64;
   while (width < d) width *= 2;
   return width;
-}
-
-// Whether a problem of d features can take this tile where a block has `memory` bytes of shared memory.
-constexpr bool serves(Operand operand, int index, int64_t d, bool statistics, int64_t memory) {
-  const Tile t = tile_of(operand, index);
-  return t.d == width_of(d) && (t.statistics || !statistics) && shared_bytes(operand, t) <= memory;
 }
 
 }  // namespace fnce::cuda::sm80
