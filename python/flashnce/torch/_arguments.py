@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._options import number
-from ._call import ELEMENT_TYPES
+from ._call import ELEMENT_TYPES, dense
 from ._queue import Queue
 from ._sharded_queue import ShardedQueue
 
@@ -23,8 +23,7 @@ _NEGATIVES_GRADIENT = (
 
 
 def features(name: str, value: object) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
+    value = dense(name, value)
     if value.dim() != 2:
         raise ValueError(f"{name} has shape {list(value.shape)}; it must be [N, D]")
     if value.dtype in ELEMENT_TYPES:
@@ -51,8 +50,7 @@ def beside(name: str, value: Tensor, q: Tensor) -> None:
 
 
 def float_tensor(name: str, value: object, q: Tensor) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
+    value = dense(name, value)
     if value.dtype != torch.float32:
         raise TypeError(f"{name} has type {value.dtype}; it must be float32")
     beside(name, value, q)
@@ -64,6 +62,7 @@ def negative_rows(value: object, q: Tensor) -> Tensor:
     negatives = value.queue if isinstance(value, (Queue, ShardedQueue)) else value
     if not isinstance(negatives, Tensor):
         raise TypeError(f"negatives is a {type(value).__name__}; it must be a Queue or a Tensor")
+    negatives = dense("negatives", negatives)
     if negatives.dim() != 2 or negatives.shape[1] != q.shape[1]:
         raise ValueError(
             f"negatives has shape {list(negatives.shape)}; it must be [K, {q.shape[1]}], as q {list(q.shape)}"
@@ -83,6 +82,7 @@ def temperature_or_number(value: object, q: Tensor) -> tuple[Tensor | None, floa
         value = number("temperature", value)
         # A number that changes from call to call must not become a part of the graph.
         return (q.new_ones(1, dtype=torch.float32) * value, 1.0) if torch.compiler.is_compiling() else (None, float(value))
+    value = dense("temperature", value)
     if value.numel() != 1:
         raise ValueError(f"temperature has shape {list(value.shape)}; it must have one element")
     if not value.is_floating_point():

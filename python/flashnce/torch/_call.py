@@ -58,6 +58,22 @@ def device_of(name: str, tensor: Tensor) -> tuple[int, int]:
     raise ValueError(f"{name} is on device {str(device)!r}; it must be on 'cpu' or 'cuda'")
 
 
+def dense(name: str, value: object) -> Tensor:
+    """`value`, where it is a tensor whose memory the library can read."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
+    if hasattr(value, "to_local"):
+        raise TypeError(f"{name} is a {type(value).__name__}; pass {name}.to_local(), this rank's part of it")
+    if type(value).__name__ == "MaskedTensor":
+        raise TypeError(f"{name} is a MaskedTensor; pass {name}.to_tensor(0), and weight= for rows that are not to count")
+    if value.is_nested:
+        raise TypeError(f"{name} is a nested Tensor; it must be dense: pass its rows, such as {name}.values()")
+    if value.layout != torch.strided:
+        words = "mkldnn" if value.is_mkldnn else str(value.layout).removeprefix("torch.")
+        raise TypeError(f"{name} has layout {words}; it must be dense: pass {name}.to_dense()")
+    return value
+
+
 def stream_of(tensor: Tensor) -> int | None:
     """PyTorch's current stream of the tensor's device. Temporary tensors of a call are allocated on the same one, so
     that they may go as soon as the call is enqueued, in a graph capture too."""

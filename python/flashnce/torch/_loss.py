@@ -16,7 +16,7 @@ from .._options import (
 )  # fmt: skip
 from . import _ops, _sharded
 from ._arguments import beside, float_tensor, negative_rows, pair, temperature_or_number
-from ._call import Inputs, Numbers, Structure
+from ._call import Inputs, Numbers, Structure, dense
 from ._queue import Queue
 from ._sharded import Call
 from ._sharded_queue import ShardedQueue
@@ -42,8 +42,7 @@ def _mixing(name: str, value: object, mix: Mix | None, rows: int, q: Tensor) -> 
 def _permutation(value: object, rows: int, negatives_mixed: bool, q: Tensor) -> Tensor | None:
     if value is None:
         return None
-    if not isinstance(value, Tensor):
-        raise TypeError(f"permutation is a {type(value).__name__}; it must be a Tensor")
+    value = dense("permutation", value)
     if value.dtype not in (torch.int32, torch.int64):
         raise TypeError(f"permutation has type {value.dtype}; it must be int64 or int32")
     if not negatives_mixed:
@@ -67,6 +66,7 @@ def _seed(seed: object, generator: torch.Generator | None, rng: str, q: Tensor) 
         rank = _rank() if rng == "rank" else 0
         return (drawn ^ ((rank * _RANK_FACTOR) & _SEED_MASK) if rank else drawn), 0
     if isinstance(seed, Tensor):
+        seed = dense("seed", seed)
         if seed.dtype != torch.int64 or seed.numel() != 1:
             raise ValueError(f"seed is {seed.dtype} {list(seed.shape)}; it must be an int or int64 of one element")
         beside("seed", seed, q)
@@ -176,6 +176,10 @@ def _resolve(
     lambda_pos, lambda_neg, permutation, seed, offset, generator, rng, return_scores,
 ) -> Call:  # fmt: skip
     """The arguments of info_nce, checked, as the operator takes them."""
+    flag("normalize", normalize)
+    flag("return_scores", return_scores)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is a {type(generator).__name__}; it must be a torch.Generator or None")
     q, k = pair(q, k)
     if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled()):
         k = k.detach()
@@ -275,6 +279,7 @@ class InfoNCE(nn.Module):
         self.negative = negative if negative is not None else PRESETS[preset][1]
         resolve_columns(columns, self.negative is not None)
         flag("mix_in_eval", mix_in_eval)
+        flag("normalize", normalize)
         if detach_key is not None:
             flag("detach_key", detach_key)
         self.normalize, self.columns, self.anchor = normalize, columns, anchor

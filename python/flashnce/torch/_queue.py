@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize as unit
 
-from .._options import integer
+from .._options import flag, integer
 from . import _ops
-from ._call import ELEMENT_TYPES, element_type
+from ._call import ELEMENT_TYPES, dense, element_type
 from ._memory import queue_rows
 
 
@@ -19,8 +19,7 @@ def check_queue_type(dtype: object) -> None:
 
 def check_keys(keys: object, queue: Tensor) -> None:
     """Raises where `keys` cannot be pushed into `queue`."""
-    if not isinstance(keys, Tensor):
-        raise TypeError(f"keys is a {type(keys).__name__}; it must be a Tensor")
+    keys = dense("keys", keys)
     if keys.device != queue.device:
         raise ValueError(f"keys is on {keys.device}; it must be on the device of the queue, {queue.device}")
     element_type("keys", keys)
@@ -118,6 +117,7 @@ class Queue(nn.Module):
             TypeError: keys is no tensor or of another type. ValueError: its shape or device does not fit the queue; on
             the CPU, too, if the position lies outside the ring. A GPU takes it modulo K.
         """
+        flag("normalize", normalize)
         check_keys(keys, self.queue)
         _ops.queue_push(self.queue, self.position, keys.detach(), normalize=normalize)
 

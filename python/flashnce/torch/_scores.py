@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._options import flag
 from . import _ops
 from ._arguments import negative_rows, pair, temperature_or_number
 from ._call import FLOAT_SCORES
@@ -47,6 +48,7 @@ def scores(
         # The loss in steps gathers them from all ranks, and without mixing they are the same.
         options = {"temperature": temperature, "normalize": normalize, "return_scores": True}
         return info_nce(q, k, negatives, **options)[1].unmixed
+    flag("normalize", normalize)
     q, k = pair(q, k)
     negatives = negative_rows(negatives, q)
     temperature, temperature_value = temperature_or_number(temperature, q)

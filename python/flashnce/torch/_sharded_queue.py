@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize as unit
 
-from .._options import integer
+from .._options import flag, integer
 from . import _ops
 from ._call import ELEMENT_TYPES
 from ._memory import queue_rows
@@ -161,14 +161,16 @@ class ShardedQueue(nn.Module):
         if self.check:
             error = None
             try:
+                flag("normalize", normalize)
                 check_keys(keys, self.queue)
             except (TypeError, ValueError) as wrong:
                 error = wrong
             count = [keys.shape[0] if error is None else 0]
-            fields = {"normalize": Field(int(normalize), bool)}
+            fields = {"normalize": Field(int(error is None and normalize), bool)}
             numbers, _ = self.ranks.agree("push", self.queue.device, count, fields, error, self.shard())
             sizes = [row[0] for row in numbers]
         else:
+            flag("normalize", normalize)
             check_keys(keys, self.queue)
             self.check_shard()
             sizes = [keys.shape[0]] * self.ranks.count
