@@ -140,10 +140,8 @@ def under_ddp() -> dict[str, object]:
 
 def checkpointed() -> dict[str, object]:
     """Shards through torch.distributed.checkpoint, and under the short names of older states."""
-    model, other = (
-        torch.nn.ModuleDict({"queue": ShardedQueue(96, D, perm_block=16, generator=torch.Generator().manual_seed(seed))})
-        for seed in (1, 2)
-    )
+    rings = [ShardedQueue(96, D, perm_block=16, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    model, other = (torch.nn.ModuleDict({"queue": ring}) for ring in rings)
     model["queue"].push(torch.full((4, D), 1.0 + RANK))
     expected = model["queue"].full_queue()
     dcp.save({"model": model.state_dict()}, checkpoint_id=FOLDER / f"dcp-{WORLD}")

@@ -136,7 +136,9 @@ def test_the_arguments_of_the_module(name, value):
         InfoNCE(**{name: value})
 
 
-QUEUE = {"size": (0, -1, 1.0, "9", None, True), "features": (0, 1.0, None), "dtype": (torch.float64, torch.int32, "float32")}
+QUEUE = {
+    "size": (0, -1, 1.0, "9", None, True), "features": (0, 1.0, None), "dtype": (torch.float64, torch.int32, "float32"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [Queue, ShardedQueue])

@@ -89,10 +89,11 @@ def test_the_temperature_can_be_learned_or_kept_as_a_buffer():
 
 def test_numbers_of_numpy_are_numbers():
     q, k, negatives = batch()
-    expected = info_nce(q, k, negatives, temperature=0.25, lambda_pos=1.5, positive=Mix(2.0, shift=1.0), seed=3, offset=4)
+    mix = Mix(2.0, shift=1.0)
+    expected = info_nce(q, k, negatives, temperature=0.25, lambda_pos=1.5, positive=mix, seed=3, offset=4)
     found = info_nce(
-        q, k, negatives, temperature=np.float32(0.25), lambda_pos=np.float64(1.5), seed=np.uint64(3), offset=np.int32(4),
-        positive=Mix(np.float32(2.0), shift=np.int64(1)),
+        q, k, negatives, temperature=np.float32(0.25), lambda_pos=np.float64(1.5), seed=np.uint64(3),
+        offset=np.int32(4), positive=Mix(np.float32(2.0), shift=np.int64(1)),
     )  # fmt: skip
     assert found.item() == expected.item()
     assert InfoNCE(np.float32(0.25))(q, k, negatives).item() == InfoNCE(0.25)(q, k, negatives).item()

@@ -160,6 +160,17 @@ def test_a_state_whose_position_lies_outside_the_ring_is_refused(kind, position)
     assert all(torch.equal(value, before[name]) for name, value in queue.state_dict().items())
 
 
+def test_the_recipe_for_an_average_of_models_with_their_buffers():
+    model = torch.nn.ModuleDict({"encoder": torch.nn.Linear(4, 4), "queue": Queue(9, 4)})
+    averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    for _ in range(4):
+        model["queue"].push(torch.randn(2, 4))
+        averaged.update_parameters(model)
+        averaged.module["queue"].load_state_dict(model["queue"].state_dict())
+    assert averaged.module["queue"].position.item() == 8
+    assert torch.equal(averaged.module["queue"].queue, model["queue"].queue)
+
+
 @cpu_only
 def test_a_loaded_position_outside_the_ring_is_refused():
     queue = Queue(9, 4)

@@ -164,7 +164,8 @@ def test_the_ring_is_that_of_one_process_and_can_be_sharded_again(ranks):
         push_alone(queue, world, steps)
         for ring in rings:
             assert torch.equal(ring["queue"], queue.queue) and torch.equal(ring["position"], queue.position)
-        assert torch.equal(torch.cat([ring["state"][f"queue_{i}_of_{world}"] for i, ring in enumerate(rings)]), queue.queue)
+        shards = [ring["state"][f"queue_{i}_of_{world}"] for i, ring in enumerate(rings)]
+        assert torch.equal(torch.cat(shards), queue.queue)
     assert torch.equal(ranks[3][0]["ring"]["start"], ranks[2][0]["ring"]["start"]), "whatever the number of processes"
     left = {"queue": ranks[2][1]["ring"]["queue"], "position": ranks[2][1]["ring"]["position"]}
     alone, plain = ShardedQueue(85, D, perm_block=16), Queue(85, D)

@@ -81,7 +81,9 @@ def temperature_or_number(value: object, q: Tensor) -> tuple[Tensor | None, floa
     if not isinstance(value, Tensor):
         value = number("temperature", value)
         # A number that changes from call to call must not become a part of the graph.
-        return (q.new_ones(1, dtype=torch.float32) * value, 1.0) if torch.compiler.is_compiling() else (None, float(value))
+        if torch.compiler.is_compiling():
+            return q.new_ones(1, dtype=torch.float32) * value, 1.0
+        return None, float(value)
     value = dense("temperature", value)
     if value.numel() != 1:
         raise ValueError(f"temperature has shape {list(value.shape)}; it must have one element")

@@ -65,7 +65,7 @@ def dense(name: str, value: object) -> Tensor:
     if hasattr(value, "to_local"):
         raise TypeError(f"{name} is a {type(value).__name__}; pass {name}.to_local(), this rank's part of it")
     if type(value).__name__ == "MaskedTensor":
-        raise TypeError(f"{name} is a MaskedTensor; pass {name}.to_tensor(0), and weight= for rows that are not to count")
+        raise TypeError(f"{name} is a MaskedTensor; pass {name}.to_tensor(0), and weight= for rows that do not count")
     if value.is_nested:
         raise TypeError(f"{name} is a nested Tensor; it must be dense: pass its rows, such as {name}.values()")
     if value.layout != torch.strided:

@@ -11,9 +11,9 @@ from ._sharded_queue import ShardedQueue
 def ignore_queues_in_ddp(module: nn.Module) -> list[str]:
     """Keeps the buffers of every Queue and ShardedQueue in `module` out of DistributedDataParallel's broadcasts.
 
-    Call it before wrapping. The buffers of a ShardedQueue stay out without it, if each module was complete when it became
-    a part of the next; a call that finds other buffers than its own raises. Nothing makes the ranks' Queues equal then: where they must be,
-    give each a generator of the same seed.
+    Call it before wrapping. The buffers of a ShardedQueue stay out without it, if each module was complete when it
+    became a part of the next; a call that finds other buffers than its own raises. Nothing makes the ranks' Queues
+    equal then: where they must be, give each a generator of the same seed.
 
     Returns: the names that DistributedDataParallel now ignores.
     """

@@ -239,8 +239,8 @@ class InfoNCE(nn.Module):
     """The loss as a module: `criterion(q, k, queue)`. See info_nce for arguments, shapes and errors.
 
     Args:
-        temperature: a number; an nn.Parameter of one element to learn it (of shape [1] for FSDP, which refuses scalars);
-            or a tensor, kept as a buffer. Either may change its floating type with the model, as by .half().
+        temperature: a number; an nn.Parameter of one element to learn it (of shape [1] for FSDP, which refuses
+            scalars); or a tensor, kept as a buffer. Either may change its floating type with the model, as by .half().
         preset: "moco" (no mixing) | "ft" (one lambda per call) | "ft-elementwise": PRESETS. `positive` and `negative`,
             where given, win over it.
         mix_in_eval: whether features are mixed after .eval() as well. By default they are not, so that a validation

@@ -63,8 +63,12 @@ class Queue(nn.Module):
         position: int64 [1], the row that the next key goes to. Never read by the host but where a state is loaded.
 
     load_state_dict also takes MoCo's names and layout, `queue` [D,K] and `queue_ptr` [1], here and in a model whose
-    attribute `queue` is this module (two in an nn.ModuleList: solo-learn's [2,D,K]); and it rounds a queue of another type
-    to its own.
+    attribute `queue` is this module (two in an nn.ModuleList: solo-learn's [2,D,K]); and it rounds a queue of another
+    type to its own.
+
+    An average of models that takes buffers as well, such as AveragedModel(model, use_buffers=True), averages the ring
+    and its position, and what comes out is no ring. Copy the queue's state after each update:
+    averaged.module.queue.load_state_dict(model.queue.state_dict()).
 
     DistributedDataParallel broadcasts buffers from rank 0 before each forward pass. Where every rank pushes the same
     gathered keys that costs time for nothing, and where each pushes its own it destroys them: see ignore_queues_in_ddp.
@@ -94,7 +98,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Random unit rows and position 0, as after construction: what follows to_empty() of a module made on "meta"."""
+        """Random unit rows and position 0, as after construction; to be called after to_empty() of a "meta" module."""
         rows = torch.randn(self.queue.shape, dtype=torch.float32, device=self.queue.device, generator=generator)
         self.queue.copy_(unit(rows, dim=1))
         self.position.zero_()

@@ -43,8 +43,8 @@ def float_of(bits: int) -> float:
 def overwritten(where: str) -> str:
     """What happens to shards that something takes for copies of one buffer."""
     return (
-        f"the buffers of the ShardedQueue {where} are those of another rank: DistributedDataParallel has broadcast them; "
-        "call flashnce.torch.ignore_queues_in_ddp(model) before it wraps the model"
+        f"the buffers of the ShardedQueue {where} are those of another rank: DistributedDataParallel has broadcast "
+        "them; call flashnce.torch.ignore_queues_in_ddp(model) before it wraps the model"
     )
 
 

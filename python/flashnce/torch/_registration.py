@@ -18,7 +18,7 @@ _IGNORED = "_ddp_params_and_buffers_to_ignore"
 
 
 def _rename_moco(name: str, count: int, state_dict: dict, prefix: str, *_) -> None:
-    """Hands `queue` and `queue_ptr` of a model with MoCo's buffers on to the queue, or the `count` queues, in its place."""
+    """Hands a model's MoCo buffers `queue` and `queue_ptr` on to the queue, or the `count` queues, in their place."""
     rows, pointer = state_dict.get(prefix + name), state_dict.get(f"{prefix}{name}_ptr")
     if rows is None or pointer is None:
         return

@@ -45,8 +45,8 @@ class ShardedQueue(nn.Module):
         position: int64 [1], the row of the whole ring that the next key goes to, equal on all ranks.
         first_row: int64 [1], the row of the whole ring that row 0 of `queue` is.
 
-    In a state of several processes `queue` and `first_row` are called queue_1_of_3 and first_row_1_of_3 on rank 1 of 3, so
-    that torch.distributed.checkpoint does not take shards for copies of one tensor.
+    In a state of several processes `queue` and `first_row` are called queue_1_of_3 and first_row_1_of_3 on rank 1 of 3,
+    so that torch.distributed.checkpoint does not take shards for copies of one tensor.
 
     load_state_dict takes such a state of the same rank of as many processes, or that of the whole ring, {"queue":
     full_queue(), "position": position}: of any number of processes, of a Queue, or of MoCo.
@@ -109,7 +109,7 @@ class ShardedQueue(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Random unit rows and position 0, as after construction: what follows to_empty() of a module made on "meta"."""
+        """Random unit rows and position 0, as after construction; to be called after to_empty() of a "meta" module."""
         self.position.zero_()
         self.first_row.fill_(self.rows.start)
         if self.queue.device.type == "meta":
