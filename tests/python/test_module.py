@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import batch, rng_state
+from support import batch, generator, gradients, rng_state
 
 import flashnce
 from flashnce import _library, _options
@@ -74,6 +74,31 @@ def test_modules_can_be_copied_and_pickled(twin):
     q, k, negatives = batch()
     criterion = InfoNCE(torch.nn.Parameter(torch.tensor(0.2)), "ft-elementwise", anchor="query", reduction="sum")
     assert twin(criterion)(q, k, negatives, seed=1).item() == criterion(q, k, negatives, seed=1).item()
+
+
+def test_a_mix_in_a_checkpoint_loads_with_weights_only(tmp_path):
+    saved = {"mix": Mix(2.0, shift=1.0, per="row", renormalize=True), "preset": PRESETS["ft"]}
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True) == saved
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.float16])
+def test_nothing_depends_on_the_default_type(default):
+    q, k, negatives = batch()
+
+    def results():
+        queues = Queue(9, 4, generator=generator(1)), ShardedQueue(40, 4, perm_block=16, generator=generator(1))
+        options = {"lambda_pos": 1.5, "return_scores": True, "temperature": torch.tensor(0.25), "seed": 1}
+        loss, found = info_nce(q, k, negatives, negative=Mix(1.6), **options)
+        return [*(x.queue for x in queues), loss, *gradients(loss, q), *found.mixed]
+
+    expected, before = results(), torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        found = results()
+    finally:
+        torch.set_default_dtype(before)
+    assert all(torch.equal(x, y) and x.dtype == y.dtype for x, y in zip(found, expected))
 
 
 def test_the_temperature_can_be_learned_or_kept_as_a_buffer():

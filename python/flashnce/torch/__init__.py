@@ -19,6 +19,8 @@ Not to be put under torch.utils.checkpoint: the logits that it would save are ne
 after a push would see another queue.
 """
 
+from torch import serialization
+
 from .._options import PRESETS, Mix
 from . import _registration as _registration
 from ._ddp import ignore_queues_in_ddp
@@ -27,6 +29,9 @@ from ._queue import Queue
 from ._scores import scores
 from ._sharded_queue import ShardedQueue
 from ._statistics import Scores, ScoreStatistics
+
+# A Mix in saved hyperparameters is data; torch.load(weights_only=True) takes classes that it is told of.
+serialization.add_safe_globals([Mix])
 
 __all__ = [
     "PRESETS", "InfoNCE", "Mix", "Queue", "ScoreStatistics", "Scores", "ShardedQueue", "ignore_queues_in_ddp",
