@@ -50,6 +50,17 @@ def test_push_takes_views_half_types_and_keys_with_a_gradient():
         assert torch.allclose(queue.queue, expected, atol=1e-6) and not queue.queue.requires_grad
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_push_of_the_queues_own_rows_is_that_of_a_copy(normalize):
+    for rows in (slice(0, 6), slice(3, 9), slice(0, 9)):
+        queue = Queue(9, 4, generator=generator(1))
+        queue.push(torch.randn(2, 4))
+        twin = copy.deepcopy(queue)
+        queue.push(queue.queue[rows], normalize=normalize)
+        twin.push(twin.queue[rows].clone(), normalize=normalize)
+        assert torch.equal(queue.queue, twin.queue) and torch.equal(queue.position, twin.position)
+
+
 def test_push_can_take_keys_as_they_are():
     queue, keys = Queue(8, 4), torch.full((2, 4), 3.0)
     queue.push(keys, normalize=False)

@@ -195,6 +195,9 @@ def _queue_push(queue: Tensor, position: Tensor, keys: Tensor, *, normalize: boo
             f"queue is on {queue.device}, position on {position.device}, keys on {keys.device}; they must be on one"
         )
     keys = keys.contiguous()
+    if keys.untyped_storage().data_ptr() == queue.untyped_storage().data_ptr():
+        # Rows of the queue itself would change while they are read.
+        keys = keys.clone()
     # On a GPU many blocks read the position while one advances it, so what they read must be another tensor.
     read = position if device == c.CPU else position.clone()
     push = c.Push.from_buffer_copy(_push_template)
