@@ -34,7 +34,7 @@ class CpuPlan : public BackendPlan {
 
   void loss(const Call& call) const override {
     const Workspace workspace = carve(call);
-    const CallContext context = this->context(call, workspace);
+    const CpuCall context = this->context(call, workspace);
     check_permutation(context);
     const bool mixed = any_buffer(call.args.raw().mixed), unmixed = any_buffer(call.args.raw().unmixed);
     const fnce_anchors anchors = {
@@ -42,7 +42,8 @@ class CpuPlan : public BackendPlan {
     const fnce_problem& p = problem_.raw();
     const PartialView partial(workspace.partial, partial_layout(p.n, p.d, p.scores));
     prep_rows(context, RowMixing::kAsProblem, anchors);
-    run_pass(context, {true, call.args.needs_gradient(), mixed, unmixed}, anchors, partial);
+    run_pass(context, {.mixing = true, .sums = call.args.needs_gradient(), .mixed = mixed, .unmixed = unmixed}, anchors,
+             partial);
     finish_rows(context, partial);
   }
 
@@ -53,9 +54,11 @@ class CpuPlan : public BackendPlan {
 
   void partial(const Call& call, const fnce_anchors& anchors, void* partial) const override {
     const Workspace workspace = carve(call);
-    const CallContext context = this->context(call, workspace);
+    const CpuCall context = this->context(call, workspace);
     check_permutation(context);
-    run_pass(context, {true, true, problem_.gathers_mixed(), problem_.gathers_unmixed()}, anchors, view(partial));
+    run_pass(context,
+             {.mixing = true, .sums = true, .mixed = problem_.gathers_mixed(), .unmixed = problem_.gathers_unmixed()},
+             anchors, view(partial));
   }
 
   void merge(const void* const* partials, int32_t count, void* out, fnce_stream) const override {
@@ -73,18 +76,18 @@ class CpuPlan : public BackendPlan {
 
   void scores(const Call& call, const fnce_score_buffers& out) const override {
     const Workspace workspace = carve(call);
-    const CallContext context = this->context(call, workspace);
+    const CpuCall context = this->context(call, workspace);
     const fnce_anchors anchors = {workspace.anchors, workspace.pos, nullptr, {}};
     const PartialView partial(workspace.partial, partial_layout(problem_.n(), problem_.d(), FNCE_SCORES_MIXED));
     float* pos = workspace.loss_rows;  // this call has no losses
     prep_rows(context, RowMixing::kNone, anchors, pos);
-    run_pass(context, {false, false, true, false}, anchors, partial);
+    run_pass(context, {.mixing = false, .sums = false, .mixed = true, .unmixed = false}, anchors, partial);
     finish_scores(context, partial, pos, out);
   }
 
  private:
   Workspace carve(const Call& call) const { return Workspace(call.workspace, problem_, tiling_, tiles_, threads_); }
-  CallContext context(const Call& call, const Workspace& workspace) const {
+  CpuCall context(const Call& call, const Workspace& workspace) const {
     return {problem_, call.args, kernels_, tiles_, tiling_, workspace, threads_};
   }
   PartialView view(void* partial) const {

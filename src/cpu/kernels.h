@@ -108,7 +108,7 @@ struct RowInput {
   int64_t d;
 };
 
-struct RowState {
+struct PreparedRow {
   float *raw_q, *raw_k;              // [D] scratch: the features in float32
   float *q, *k, *q_mixed, *k_mixed;  // [D]
   float norm_q, norm_k, norm_q_mixed, norm_k_mixed;
@@ -152,8 +152,8 @@ struct Kernels {
   void (*lambda_dimensions)(const LambdaDraw& draw, int64_t d, float* out);
   void (*lambda_elements)(const LambdaDraw& draw, int64_t row, int64_t d, float* out);
 
-  void (*prepare_row)(const RowInput& input, RowState& state);
-  void (*row_gradient)(const RowInput& input, const RowState& state, RowGradient& gradient);
+  void (*prepare_row)(const RowInput& input, PreparedRow& state);
+  void (*row_gradient)(const RowInput& input, const PreparedRow& state, RowGradient& gradient);
   void (*merge_panel)(const MergeJob& job);
   float (*norm)(const void* x, int32_t type, int64_t d);
   // out = x * factor, rounded to its type; x and out may be the same array.

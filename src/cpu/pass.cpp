@@ -16,8 +16,8 @@ namespace {
 constexpr int64_t kDimsPerMerge = 64;  // features of a panel merged by one parallel task
 
 struct Pass {
-  const CallContext& call;
-  const PassOptions& options;
+  const CpuCall& call;
+  const PassRequest& options;
   const fnce_anchors& anchors;
   const PartialView& partial;
   Negatives negatives;
@@ -38,7 +38,7 @@ void* packed_queries(const Pass& pass, int64_t padded) {
 
 // The anchors of a panel in packed form, and the thresholds of its ranks.
 void pack_panel(const Pass& pass, int64_t block, int panel) {
-  const CallContext& call = pass.call;
+  const CpuCall& call = pass.call;
   const Tiling& t = pass.tiling();
   const Panels panels = t.panels(block);
   const int64_t lane = int64_t{panels.first_vector(panel)} * t.shape.lanes,
@@ -84,7 +84,7 @@ void meet(const TaskState& state, int64_t padded, const RowColumns& tile) {
 
 // One task: a row block against a chunk of keys.
 void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
-  const CallContext& call = pass.call;
+  const CpuCall& call = pass.call;
   const Tiling& t = pass.tiling();
   const ThreadScratch scratch = call.workspace.thread(worker);
   TaskState state = call.workspace.task(block, chunk);
@@ -124,7 +124,7 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
   const int64_t end = t.first_tile(chunk + 1) * kKeyTile < t.k ? t.first_tile(chunk + 1) * kKeyTile : t.k;
   const auto range_at = [&](int64_t first) {
     const int64_t keys = end - first < kKeyTile ? end - first : kKeyTile;
-    return TileRange{first, static_cast<int>(keys > 0 ? keys : 0)};
+    return ColumnRange{first, static_cast<int>(keys > 0 ? keys : 0)};
   };
   call.tiles.enter();
   for (int64_t first = t.first_tile(chunk) * kKeyTile; first < end; first += kKeyTile)
@@ -158,7 +158,7 @@ void merge_statistics(const Pass& pass, int64_t block, int64_t lane, int64_t row
 
 // One slice of features of one panel; the first slice also does what exists once per row.
 void merge_panel(const Pass& pass, int64_t block, int panel, int64_t slice, int worker) {
-  const CallContext& call = pass.call;
+  const CpuCall& call = pass.call;
   const Tiling& t = pass.tiling();
   const Panels panels = t.panels(block);
   const int64_t lane = int64_t{panels.first_vector(panel)} * t.shape.lanes;
@@ -217,7 +217,7 @@ void write_empty(const Pass& pass) {
 
 }  // namespace
 
-void check_permutation(const CallContext& call) {
+void check_permutation(const CpuCall& call) {
   const fnce_args& a = call.args.raw();
   uint32_t* seen = call.workspace.seen;
   if (!(a.checks & FNCE_CHECK_PERMUTATION) || !a.permutation || !seen) return;
@@ -233,7 +233,7 @@ void check_permutation(const CallContext& call) {
   }
 }
 
-void run_pass(const CallContext& call, const PassOptions& options, const fnce_anchors& anchors,
+void run_pass(const CpuCall& call, const PassRequest& options, const fnce_anchors& anchors,
               const PartialView& partial) {
   Pass pass = {call, options, anchors, partial, draw_negatives(call, options.mixing)};
   if (call.problem.k() == 0) return write_empty(pass);

@@ -6,7 +6,7 @@
 namespace fnce::cpu {
 
 // What a pass computes beside m and l.
-struct PassOptions {
+struct PassRequest {
   bool mixing;   // as the problem says; false: the queue as it is (fnce_scores)
   bool sums;     // O
   bool mixed;    // statistics of the columns
@@ -14,9 +14,8 @@ struct PassOptions {
 };
 
 // Checks that a given permutation is a bijection, if asked to. Throws StatusError before anything is written.
-void check_permutation(const CallContext& call);
+void check_permutation(const CpuCall& call);
 
-void run_pass(const CallContext& call, const PassOptions& options, const fnce_anchors& anchors,
-              const PartialView& partial);
+void run_pass(const CpuCall& call, const PassRequest& options, const fnce_anchors& anchors, const PartialView& partial);
 
 }  // namespace fnce::cpu

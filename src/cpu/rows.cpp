@@ -18,7 +18,7 @@ LambdaDraw positive_draw(const Args& args) {
 }
 
 // The lambdas of row i: [1], or [D] for the granularities that have one per feature.
-const float* lambda_of_row(const CallContext& call, int64_t i, float* scratch) {
+const float* lambda_of_row(const CpuCall& call, int64_t i, float* scratch) {
   const fnce_problem& p = call.problem.raw();
   const float* given = call.args.raw().lambda_pos;
   const bool sampled = p.lambda_pos_source == FNCE_SAMPLED;
@@ -39,7 +39,7 @@ const float* lambda_of_row(const CallContext& call, int64_t i, float* scratch) {
   }
 }
 
-RowInput row_input(const CallContext& call, RowMixing mixing, int64_t i, float* lambda_scratch) {
+RowInput row_input(const CpuCall& call, RowMixing mixing, int64_t i, float* lambda_scratch) {
   const fnce_problem& p = call.problem.raw();
   RowInput input = {};
   input.x_q = element_at(call.args.raw().x_q, i * p.d, p.feature_type);
@@ -56,7 +56,7 @@ RowInput row_input(const CallContext& call, RowMixing mixing, int64_t i, float* 
 }
 
 template <class RowBody>
-void for_rows(const CallContext& call, RowBody&& body) {
+void for_rows(const CpuCall& call, RowBody&& body) {
   const int64_t n = call.problem.n();
   parallel_for(call.threads, divide_up(n, kRowsPerTask), [&](int64_t task, int worker) {
     const ThreadScratch scratch = call.workspace.thread(worker);
@@ -65,7 +65,7 @@ void for_rows(const CallContext& call, RowBody&& body) {
   });
 }
 
-void draw_dimensions(const CallContext& call) {
+void draw_dimensions(const CpuCall& call) {
   if (call.workspace.lambda_pos_dims)
     call.kernels.lambda_dimensions(positive_draw(call.args), call.problem.d(), call.workspace.lambda_pos_dims);
 }
@@ -78,7 +78,7 @@ void write_statistics(const fnce_score_buffers& out, int64_t i, float pos, const
 }
 
 // One row of a gradient, where it is asked for, becomes `value` all over.
-void fill_row(const CallContext& call, void* out, float value, float* scratch) {
+void fill_row(const CpuCall& call, void* out, float value, float* scratch) {
   if (!out) return;
   const int64_t d = call.problem.d();
   for (int64_t c = 0; c < d; ++c) scratch[c] = value;
@@ -86,7 +86,7 @@ void fill_row(const CallContext& call, void* out, float value, float* scratch) {
 }
 
 // Gradients of row i, and its statistics that follow from them.
-void write_gradients(const CallContext& call, const PartialView& partial, int64_t i, const ThreadScratch& scratch,
+void write_gradients(const CpuCall& call, const PartialView& partial, int64_t i, const ThreadScratch& scratch,
                      const RowInput& input, const RowResult& row, float weight) {
   const fnce_args& a = call.args.raw();
   const fnce_problem& p = call.problem.raw();
@@ -123,7 +123,7 @@ void write_gradients(const CallContext& call, const PartialView& partial, int64_
   if (a.mixed.dq_norm) a.mixed.dq_norm[i] = norm;
 }
 
-void write_reductions(const CallContext& call) {
+void write_reductions(const CpuCall& call) {
   const fnce_args& a = call.args.raw();
   const fnce_problem& p = call.problem.raw();
   const Workspace& w = call.workspace;
@@ -141,14 +141,14 @@ void write_reductions(const CallContext& call) {
 
 }  // namespace
 
-float CallContext::scale() const { return score_scale(args.raw().temperature); }
+float CpuCall::scale() const { return score_scale(args.raw().temperature); }
 
-void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& anchors, float* pos) {
+void prep_rows(const CpuCall& call, RowMixing mixing, const fnce_anchors& anchors, float* pos) {
   const fnce_problem& p = call.problem.raw();
   const bool anchor_mixed = mixing == RowMixing::kAsProblem && p.anchor == FNCE_ANCHOR_MIXED;
   if (mixing == RowMixing::kAsProblem) draw_dimensions(call);
   for_rows(call, [&](int64_t i, const ThreadScratch& scratch) {
-    RowState state = scratch.row;
+    PreparedRow state = scratch.row;
     call.kernels.prepare_row(row_input(call, mixing, i, scratch.lambda_row), state);
     float* anchor = static_cast<float*>(anchors.anchor) + i * p.d;
     const float* exact = anchor_mixed ? state.q_mixed : state.q;
@@ -170,7 +170,7 @@ void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& an
   });
 }
 
-void finish_rows(const CallContext& call, const PartialView& partial) {
+void finish_rows(const CpuCall& call, const PartialView& partial) {
   const fnce_args& a = call.args.raw();
   draw_dimensions(call);
   for_rows(call, [&](int64_t i, const ThreadScratch& thread) {
@@ -188,8 +188,7 @@ void finish_rows(const CallContext& call, const PartialView& partial) {
   write_reductions(call);
 }
 
-void finish_scores(const CallContext& call, const PartialView& partial, const float* pos,
-                   const fnce_score_buffers& out) {
+void finish_scores(const CpuCall& call, const PartialView& partial, const float* pos, const fnce_score_buffers& out) {
   for (int64_t i = 0; i < call.problem.n(); ++i)
     write_statistics(out, i, pos[i], partial.stats[0], partial.m, partial.l);
 }

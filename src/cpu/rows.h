@@ -10,7 +10,7 @@
 namespace fnce::cpu {
 
 // What the steps of a call share.
-struct CallContext {
+struct CpuCall {
   const Problem& problem;
   const Args& args;
   const Kernels& kernels;
@@ -28,13 +28,12 @@ enum class RowMixing { kAsProblem, kNone };
 
 // Equations (1), (2), (4), (6). anchors.pos and unmixed_pos, which ranks compare with, may be null. `pos`, if it is not:
 // [N], the positives as they are reported, not rounded to the queue's type.
-void prep_rows(const CallContext& call, RowMixing mixing, const fnce_anchors& anchors, float* pos = nullptr);
+void prep_rows(const CpuCall& call, RowMixing mixing, const fnce_anchors& anchors, float* pos = nullptr);
 
 // Equations (7), (8), (9) from the merged negatives.
-void finish_rows(const CallContext& call, const PartialView& partial);
+void finish_rows(const CpuCall& call, const PartialView& partial);
 
 // The statistics alone: fnce_scores.
-void finish_scores(const CallContext& call, const PartialView& partial, const float* pos,
-                   const fnce_score_buffers& out);
+void finish_scores(const CpuCall& call, const PartialView& partial, const float* pos, const fnce_score_buffers& out);
 
 }  // namespace fnce::cpu

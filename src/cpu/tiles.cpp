@@ -12,7 +12,7 @@ namespace {
 constexpr int64_t kTableSlice = 8192;  // entries of a table per parallel task
 
 // sigma of all blocks of this shard, as local rows.
-void draw_order(const CallContext& call) {
+void draw_order(const CpuCall& call) {
   const fnce_problem& p = call.problem.raw();
   const int64_t width = p.perm_block == 0 || p.perm_block > p.k_global ? p.k_global : p.perm_block;
   const int64_t slice = width < kTableSlice ? width : kTableSlice;
@@ -37,12 +37,12 @@ int64_t partner_position(const fnce_problem& p, int64_t i) {
 }
 
 // The row at a position: in the order of sigma where a sampled permutation mixes, else in that of the queue.
-int32_t row_at(const CallContext& call, const Negatives& negatives, int64_t position) {
+int32_t row_at(const CpuCall& call, const Negatives& negatives, int64_t position) {
   const bool in_order = negatives.mixing == Mixing::kNone || !call.workspace.order;
   return in_order ? static_cast<int32_t>(position) : call.workspace.order[position];
 }
 
-int32_t partner_at(const CallContext& call, int64_t position) {
+int32_t partner_at(const CpuCall& call, int64_t position) {
   if (call.args.raw().permutation) return call.args.raw().permutation[position];
   return call.workspace.order[partner_position(call.problem.raw(), position)];
 }
@@ -54,7 +54,7 @@ constexpr int position_of_packed(int j) {
   return (j & ~15) + 2 * quad + (v & 1) + 8 * (v >> 1);
 }
 
-float lambda_of_key(const CallContext& call, const Negatives& negatives, int32_t row) {
+float lambda_of_key(const CpuCall& call, const Negatives& negatives, int32_t row) {
   const fnce_problem& p = call.problem.raw();
   const float* given = call.args.raw().lambda_neg;
   if (p.lambda_neg == FNCE_LAMBDA_CALL) return given ? given[0] : negatives.lambda_call;
@@ -62,7 +62,7 @@ float lambda_of_key(const CallContext& call, const Negatives& negatives, int32_t
 }
 
 // How rows of this problem are mixed while packing.
-PackJob pack_job(const CallContext& call, const Negatives& negatives, const ThreadScratch& scratch) {
+PackJob pack_job(const CpuCall& call, const Negatives& negatives, const ThreadScratch& scratch) {
   const fnce_problem& p = call.problem.raw();
   const fnce_args& a = call.args.raw();
   PackJob job = {};
@@ -93,7 +93,7 @@ PackJob pack_job(const CallContext& call, const Negatives& negatives, const Thre
 }
 
 // Rows to prefetch for the next tile.
-int list_next(const CallContext& call, const Negatives& negatives, const TileRange& next, int32_t* rows) {
+int list_next(const CpuCall& call, const Negatives& negatives, const ColumnRange& next, int32_t* rows) {
   int count = 0;
   for (int j = 0; j < next.keys; ++j) rows[count++] = row_at(call, negatives, next.first + j);
   // Sampled partners lie in the same tile; given ones anywhere.
@@ -102,12 +102,12 @@ int list_next(const CallContext& call, const Negatives& negatives, const TileRan
   return count;
 }
 
-int padded_keys(const CallContext& call, int keys) {
+int padded_keys(const CpuCall& call, int keys) {
   return static_cast<int>(round_up(keys, call.tiling.shape.key_padding));
 }
 
 // Raw rows, in the order of the pass.
-RowColumns run_raw(const CallContext& call, const Negatives& negatives, const TileRange& range,
+RowColumns run_raw(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
                    const ThreadScratch& scratch, TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
   pack.keys = padded_keys(call, range.keys);
@@ -121,7 +121,7 @@ RowColumns run_raw(const CallContext& call, const Negatives& negatives, const Ti
 }
 
 // Raw rows whose scores are mixed: whole cycles of C, a multiple of 16 keys.
-RowColumns run_mixed_scores(const CallContext& call, const Negatives& negatives, const TileRange& range,
+RowColumns run_mixed_scores(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
                             const ThreadScratch& scratch, TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
   pack.keys = padded_keys(call, range.keys);
@@ -143,7 +143,7 @@ RowColumns run_mixed_scores(const CallContext& call, const Negatives& negatives,
 }
 
 // Rows mixed while they are packed; the raw rows after them where they are columns too or have statistics of their own.
-RowColumns run_mixed_rows(const CallContext& call, const Negatives& negatives, const TileRange& range,
+RowColumns run_mixed_rows(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
                           const ThreadScratch& scratch, TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
   pack.keys = padded_keys(call, range.keys);
@@ -169,7 +169,7 @@ RowColumns run_mixed_rows(const CallContext& call, const Negatives& negatives, c
 
 }  // namespace
 
-Negatives draw_negatives(const CallContext& call, bool mixing) {
+Negatives draw_negatives(const CpuCall& call, bool mixing) {
   const fnce_problem& p = call.problem.raw();
   const fnce_args& a = call.args.raw();
   Negatives negatives = {Mixing::kNone, false, 0.0f, {}};
@@ -190,7 +190,7 @@ Negatives draw_negatives(const CallContext& call, bool mixing) {
   return negatives;
 }
 
-RowColumns run_keys(const CallContext& call, const Negatives& negatives, const TileRange& range, const TileRange& next,
+RowColumns run_keys(const CpuCall& call, const Negatives& negatives, const ColumnRange& range, const ColumnRange& next,
                     const ThreadScratch& scratch, TileJob job) {
   job.next_rows = scratch.next_rows;
   job.next_count = list_next(call, negatives, next, scratch.next_rows);
@@ -200,8 +200,8 @@ RowColumns run_keys(const CallContext& call, const Negatives& negatives, const T
     case Mixing::kScores: break;
   }
   // The last positions of the last block may be no whole cycle of 16: there the rows are mixed.
-  const TileRange whole{range.first, range.keys & ~15};
-  const TileRange rest{range.first + whole.keys, range.keys - whole.keys};
+  const ColumnRange whole{range.first, range.keys & ~15};
+  const ColumnRange rest{range.first + whole.keys, range.keys - whole.keys};
   RowColumns met;
   if (whole.keys > 0) {
     met = run_mixed_scores(call, negatives, whole, scratch, job);

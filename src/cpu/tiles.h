@@ -20,15 +20,15 @@ struct Negatives {
 };
 
 // Draws the tables, in parallel.
-Negatives draw_negatives(const CallContext& call, bool mixing);
+Negatives draw_negatives(const CpuCall& call, bool mixing);
 
 // Keys [first, first + keys) in the order of the pass. Runs their tile for one task; `next` are the keys of the tile
 // that follows, to be prefetched. Returns what a row meets that has all columns of the tile.
-struct TileRange {
+struct ColumnRange {
   int64_t first;
   int keys;
 };
-RowColumns run_keys(const CallContext& call, const Negatives& negatives, const TileRange& range, const TileRange& next,
+RowColumns run_keys(const CpuCall& call, const Negatives& negatives, const ColumnRange& range, const ColumnRange& next,
                     const ThreadScratch& scratch, TileJob job);
 
 }  // namespace fnce::cpu

@@ -22,7 +22,7 @@ struct ThreadScratch {
   void* packed;
   float *weights, *raw_scores, *pack_row, *lambda;
   int32_t *rows, *partners, *next_rows;  // [kKeyTile] | [kKeyTile] | [2 * kKeyTile]
-  RowState row;
+  PreparedRow row;
   float *lambda_row, *gradient, *factors;
 };
 

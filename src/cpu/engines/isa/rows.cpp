@@ -139,7 +139,7 @@ float rounded_dot(const float* x, bool round_x, const float* y, int32_t type, in
   });
 }
 
-void prepare_row(const RowInput& input, RowState& s) {
+void prepare_row(const RowInput& input, PreparedRow& s) {
   const int64_t d = input.d;
   const float *x_q = in_float(input.x_q, input, s.raw_q), *x_k = in_float(input.x_k, input, s.raw_k);
   s.norm_q = normalized(x_q, input, s.q);
@@ -167,7 +167,7 @@ void prepare_row(const RowInput& input, RowState& s) {
   s.finite = check == 0;
 }
 
-void row_gradient(const RowInput& input, const RowState& s, RowGradient& g) {
+void row_gradient(const RowInput& input, const PreparedRow& s, RowGradient& g) {
   const int64_t d = input.d;
   float *g_q = g.scratch, *g_k = g.scratch + d;
   const float* anchor = g.anchor_mixed ? s.q_mixed : s.q;
