@@ -82,13 +82,27 @@ void meet(const TaskState& state, int64_t padded, const RowColumns& tile) {
   for (int64_t i = 0; i < padded && !tile.finite; ++i) state.not_finite[i] = 1;
 }
 
-// One task: a row block against a chunk of keys.
-void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
+// The state of a task's panels: from a lane of its row block on.
+TaskState state_of(const Pass& pass, const PassTask& task, int64_t lane) {
+  TaskState state = pass.call.workspace.task(task.block, task.chunk);
+  state.o += lane * pass.tiling().d_padded;
+  state.m += lane;
+  state.l += lane;
+  state.columns += lane;
+  state.not_finite += lane;
+  for (StatsLanes& s : state.stats) for_each_array<int32_t>([&](auto array) { s.*array += lane; });
+  return state;
+}
+
+void run_task(const Pass& pass, const PassTask& task, int worker) {
   const CpuCall& call = pass.call;
   const Tiling& t = pass.tiling();
+  const Panels all = t.panels(task.block), panels = all.some(task.first_panel, task.end_panel);
+  if (panels.count() == 0) return;
+  const int64_t lane = int64_t{all.first_vector(task.first_panel)} * t.shape.lanes;
+  const int64_t padded = int64_t{panels.vectors()} * t.shape.lanes, first_padded = pass.first_padded(task.block) + lane;
   const ThreadScratch scratch = call.workspace.thread(worker);
-  TaskState state = call.workspace.task(block, chunk);
-  const int64_t padded = t.padded_rows(block);
+  TaskState state = state_of(pass, task, lane);
   if (pass.options.sums) std::memset(state.o, 0, static_cast<size_t>(padded * t.d_padded) * sizeof(float));
   for (int64_t i = 0; i < padded; ++i) {
     state.m[i] = kMinusInfinity;
@@ -99,8 +113,8 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
     StatsLanes& s = state.stats[set];
     if (!pass.gathers(set)) continue;
     if (set == 0) s.m = s.l = nullptr;  // the columns' log-sum-exp is the loss's own
-    s.upper = call.workspace.upper[set] + pass.first_padded(block);
-    s.lower = call.workspace.lower[set] + pass.first_padded(block);
+    s.upper = call.workspace.upper[set] + first_padded;
+    s.lower = call.workspace.lower[set] + first_padded;
     start_statistics(s, padded);
   }
   TileJob job = {};
@@ -111,8 +125,8 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
   job.sums = pass.options.sums;
   job.mixed = pass.options.mixed ? &state.stats[0] : nullptr;
   job.unmixed = pass.options.unmixed ? &state.stats[1] : nullptr;
-  job.panels = t.panels(block);
-  job.queries = packed_queries(pass, pass.first_padded(block));
+  job.panels = panels;
+  job.queries = packed_queries(pass, first_padded);
   job.sums_o = state.o;
   job.m = state.m;
   job.l = state.l;
@@ -121,13 +135,13 @@ void run_task(const Pass& pass, int64_t block, int64_t chunk, int worker) {
   job.queue = call.args.raw().queue;
   job.row_bytes = t.d * element_size(call.problem.raw().queue_type);
 
-  const int64_t end = t.first_tile(chunk + 1) * kKeyTile < t.k ? t.first_tile(chunk + 1) * kKeyTile : t.k;
+  const int64_t end = t.end_key(task.chunk);
   const auto range_at = [&](int64_t first) {
     const int64_t keys = end - first < kKeyTile ? end - first : kKeyTile;
     return ColumnRange{first, static_cast<int>(keys > 0 ? keys : 0)};
   };
   call.tiles.enter();
-  for (int64_t first = t.first_tile(chunk) * kKeyTile; first < end; first += kKeyTile)
+  for (int64_t first = t.first_key(task.chunk); first < end; first += kKeyTile)
     meet(state, padded, run_keys(call, pass.negatives, range_at(first), range_at(first + kKeyTile), scratch, job));
   call.tiles.leave();
   // A column that is not finite leaves no finite result to the rows that have it. The vector code may have lost the NaN
@@ -238,10 +252,8 @@ void run_pass(const CpuCall& call, const PassRequest& options, const fnce_anchor
   Pass pass = {call, options, anchors, partial, draw_negatives(call, options.mixing)};
   if (call.problem.k() == 0) return write_empty(pass);
   pack_all_queries(pass);
-  const Tiling& t = call.tiling;
-  // Row blocks of one chunk follow one another: they share its keys in the cache.
-  parallel_for(call.threads, t.tasks(),
-               [&](int64_t task, int worker) { run_task(pass, task % t.row_blocks, task / t.row_blocks, worker); });
+  parallel_for(call.threads, call.schedule.tasks(),
+               [&](int64_t task, int worker) { run_task(pass, call.schedule.task(task), worker); });
   merge_chunks(pass);
 }
 

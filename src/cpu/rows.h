@@ -5,6 +5,7 @@
 #include "core/layout.h"
 #include "core/problem.h"
 #include "cpu/kernels.h"
+#include "cpu/schedule.h"
 #include "cpu/workspace.h"
 
 namespace fnce::cpu {
@@ -16,6 +17,7 @@ struct CpuCall {
   const Kernels& kernels;
   const TileKernels& tiles;
   const Tiling& tiling;
+  const Schedule& schedule;
   const Workspace& workspace;
   int threads;
 

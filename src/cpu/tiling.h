@@ -4,7 +4,7 @@
 //   row block   at most 1024 queries; its packed queries and sums stay in the caches while keys pass by
 //   panel       1 to 3 vectors of queries of a row block: the queries are the lanes of every vector operation
 //   key tile    96 keys, mixed and packed once per row block, then used by both GEMMs of every panel
-//   chunk       some key tiles; a task is one row block x one chunk, and chunks are merged in order
+//   chunk       some key tiles, which each row block sums by themselves; chunks are merged in order
 #pragma once
 #include <cstdint>
 
@@ -38,6 +38,14 @@ struct Panels {
            : p <= threes + twos ? 3 * threes + 2 * (p - threes)
                                 : 3 * threes + 2 * twos + (p - threes - twos);
   }
+  // Panels first .. end - 1.
+  Panels some(int first, int end) const {
+    const auto between = [&](int from, int to) {
+      const int low = first > from ? first : from, high = end < to ? end : to;
+      return high > low ? high - low : 0;
+    };
+    return {between(0, threes), between(threes, threes + twos), between(threes + twos, count())};
+  }
 };
 
 // As many of the widest panels as possible, but never a lone 1-vector panel where two 2-vector ones do.
@@ -67,6 +75,9 @@ struct Tiling {
   int64_t tasks() const { return row_blocks * chunks; }
   // Key tiles of chunk c: first_tile(c) .. first_tile(c + 1) - 1.
   int64_t first_tile(int64_t c) const { return c * key_tiles / chunks; }
+  int64_t first_key(int64_t c) const { return first_tile(c) * kKeyTile; }
+  int64_t end_key(int64_t c) const { return first_key(c + 1) < k ? first_key(c + 1) : k; }
+  int64_t keys_of(int64_t c) const { return end_key(c) - first_key(c); }
 };
 
 }  // namespace fnce::cpu

@@ -56,7 +56,7 @@ TEST_CASE("determinism: any number of threads, of the plan and of the process") 
     INFO(describe(c));
     c.problem.threads = 1;
     const Outputs single = run_loss(c);
-    for (const int32_t threads : {2, 3, 8}) {
+    for (const int32_t threads : {2, 3, 8, 32}) {
       c.problem.threads = threads;
       INFO(threads << " threads");
       CHECK(same_bits(single, run_loss(c)));
