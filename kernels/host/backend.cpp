@@ -66,11 +66,12 @@ class CudaPlan : public BackendPlan {
 
   void loss(const Call& call) const override {
     const DeviceGuard guard(device());
-    check(call, {call.workspace});
+    check(call, {.workspace = call.workspace});
     const Workspace workspace(call.workspace, problem_, choice_);
     const CallContext context = this->context(call, workspace);
     const fnce_args& a = call.args.raw();
-    const PassOptions options = {true, call.args.needs_gradient(), {any_buffer(a.mixed), any_buffer(a.unmixed)}};
+    const PassOptions options = {
+        .mixing = true, .sums = call.args.needs_gradient(), .statistics = {any_buffer(a.mixed), any_buffer(a.unmixed)}};
     launch_prep(prep_params(context, choice_.loss, options), call.stream);
     run_pass(context, choice_.loss, options, workspace.anchor, call.stream);
     launch_finish(context, splits_of(context, choice_.loss, options), call.stream);
@@ -78,17 +79,18 @@ class CudaPlan : public BackendPlan {
 
   void prep(const Call& call, const fnce_anchors& anchors) const override {
     const DeviceGuard guard(device());
-    check(call, {call.workspace, &anchors});
+    check(call, {.workspace = call.workspace, .anchors = &anchors});
     const Workspace workspace(call.workspace, problem_, choice_);
     launch_prep(prep_params(context(call, workspace), anchors), call.stream);
   }
 
   void partial(const Call& call, const fnce_anchors& anchors, void* partial) const override {
     const DeviceGuard guard(device());
-    check(call, {call.workspace, &anchors, partial});
+    check(call, {.workspace = call.workspace, .anchors = &anchors, .partial = partial});
     const Workspace workspace(call.workspace, problem_, choice_);
     const CallContext context = this->context(call, workspace);
-    const PassOptions options = {true, true, {problem_.gathers_mixed(), problem_.gathers_unmixed()}};
+    const PassOptions options = {
+        .mixing = true, .sums = true, .statistics = {problem_.gathers_mixed(), problem_.gathers_unmixed()}};
     const PackParams pack = pack_params(context, choice_.loss, options, anchors);
     launch(pack_kernel(pack.d), grid_of(pack.n + pack.table_blocks), pack, call.stream);
     run_pass(context, choice_.loss, options, pack.anchor, call.stream);
@@ -110,7 +112,7 @@ class CudaPlan : public BackendPlan {
 
   void finish(const Call& call, const void* partial) const override {
     const DeviceGuard guard(device());
-    check(call, {call.workspace, nullptr, partial});
+    check(call, {.workspace = call.workspace, .partial = partial});
     const Workspace workspace(call.workspace, problem_, choice_);
     zero_async(workspace.ticket, sizeof *workspace.ticket, call.stream);
     launch_finish(context(call, workspace), splits_of(problem_, partial), call.stream);
@@ -118,10 +120,10 @@ class CudaPlan : public BackendPlan {
 
   void scores(const Call& call, const fnce_score_buffers& out) const override {
     const DeviceGuard guard(device());
-    check(call, {call.workspace, nullptr, nullptr, &out});
+    check(call, {.workspace = call.workspace, .out = &out});
     const Workspace workspace(call.workspace, problem_, choice_);
     const CallContext context = this->context(call, workspace);
-    const PassOptions options = {false, false, {true, false}};
+    const PassOptions options = {.mixing = false, .sums = false, .statistics = {true, false}};
     PrepParams prep = prep_params(context, choice_.scores, options);
     prep.exact_pos = workspace.exact_pos;
     launch_prep(prep, call.stream);
@@ -138,9 +140,9 @@ class CudaPlan : public BackendPlan {
     return {problem_, choice_, call.args, workspace};
   }
 
-  void check(const Call& call, const GivenBeside& beside) const {
+  void check(const Call& call, const OtherPointers& others) const {
     check_stream(call.stream, device());
-    if (call.args.raw().checks & FNCE_CHECK_POINTERS) check_pointers(pointers_of(call.args, beside), device());
+    if (call.args.raw().checks & FNCE_CHECK_POINTERS) check_pointers(pointers_of(call.args, others), device());
   }
 
   // All that a call may launch: afterwards the first one may be inside a stream capture.
@@ -246,8 +248,17 @@ class CudaBackend : public Backend {
     check_stream(stream, push.device_index);
     if (push.checks & FNCE_CHECK_POINTERS) check_pointers(pointers_of(push), push.device_index);
     load_planless_kernels(push.device_index);
-    const PushParams params = {push.keys, push.queue,    push.position_in, push.position_out, push.n,      push.k,
-                               push.d,    push.key_type, push.queue_type,  push.normalize,    push.epsilon};
+    const PushParams params = {.keys = push.keys,
+                               .queue = push.queue,
+                               .position_in = push.position_in,
+                               .position_out = push.position_out,
+                               .n = push.n,
+                               .k = push.k,
+                               .d = push.d,
+                               .key_type = push.key_type,
+                               .queue_type = push.queue_type,
+                               .normalize = push.normalize,
+                               .epsilon = push.epsilon};
     if (push.n > 0) launch(push_kernel(), walking_grid(std::min(push.n, push.k), 1), params, stream);
     launch(push_position_kernel(), {}, params, stream);
   }

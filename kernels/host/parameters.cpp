@@ -41,7 +41,10 @@ Thresholds thresholds_of(const CallContext& call, const PassOptions& options) {
 Tables tables_of(const CallContext& call, const PassOptions& options) {
   if (!options.mixing) return {};
   const Workspace& w = call.workspace;
-  return {w.order, w.lambda, w.lambda_extent, w.lambda_extent ? table_blocks(call.problem) : 0};
+  return {.order = w.order,
+          .lambda = w.lambda,
+          .lambda_extent = w.lambda_extent,
+          .extent_count = w.lambda_extent ? table_blocks(call.problem) : 0};
 }
 
 // Fields that PrepParams and PackParams share.
@@ -66,13 +69,23 @@ bool is_wide(const Segment& segment, int64_t d) {
 // Premixed rows and then the queue, or the queue alone.
 void set_segments(const CallContext& call, const PassOptions& options, MainParams& params) {
   const fnce_problem& p = call.problem.raw();
-  Segment queue = {call.args.raw().queue, p.queue_type, p.d, p.k, 1, options.statistics[1] ? 1 : 0};
+  Segment queue = {.rows = call.args.raw().queue,
+                   .type = p.queue_type,
+                   .stride = p.d,
+                   .count = p.k,
+                   .in_loss = 1,
+                   .unmixed = options.statistics[1] ? 1 : 0};
   if (!options.mixing || !call.choice.premixes) {
     params.segments[0] = queue;
     params.segment_count = 1;
     return;
   }
-  params.segments[0] = {call.workspace.premixed, call.choice.premixed_type, call.choice.premixed_stride, p.k, 1, 0};
+  params.segments[0] = {.rows = call.workspace.premixed,
+                        .type = call.choice.premixed_type,
+                        .stride = call.choice.premixed_stride,
+                        .count = p.k,
+                        .in_loss = 1,
+                        .unmixed = 0};
   params.segment_count = 1;
   queue.in_loss = call.problem.is_union() ? 1 : 0;
   if (queue.in_loss || queue.unmixed) params.segments[params.segment_count++] = queue;
@@ -201,12 +214,22 @@ Splits splits_of(const CallContext& call, const MainLaunch& launch, const PassOp
   PartialView view = call.workspace.splits(call.problem, launch, scores);
   for (int set = 0; set < 2; ++set)
     if (!options.statistics[set]) view.stats[set] = {};
-  return {view, call.problem.n(), call.problem.d(), launch.splits, 1, options.sums ? 1 : 0};
+  return {.view = view,
+          .n = call.problem.n(),
+          .d = call.problem.d(),
+          .count = launch.splits,
+          .base2 = 1,
+          .has_o = options.sums ? 1 : 0};
 }
 
 Splits splits_of(const Problem& problem, const void* partial) {
   const fnce_problem& p = problem.raw();
-  return {PartialView(const_cast<void*>(partial), partial_layout(p.n, p.d, p.scores)), p.n, p.d, 1, 0, 1};
+  return {.view = PartialView(const_cast<void*>(partial), partial_layout(p.n, p.d, p.scores)),
+          .n = p.n,
+          .d = p.d,
+          .count = 1,
+          .base2 = 0,
+          .has_o = 1};
 }
 
 FinishParams finish_params(const CallContext& call, const Splits& from) {

@@ -32,7 +32,7 @@ bool reads_pageable_memory(int32_t device) {
 
 }  // namespace
 
-std::vector<GivenPointer> pointers_of(const Args& args, const GivenBeside& beside) {
+std::vector<GivenPointer> pointers_of(const Args& args, const OtherPointers& others) {
   const fnce_args& a = args.raw();
   std::vector<GivenPointer> list = {{"args.x_q", a.x_q},
                                     {"args.x_k", a.x_k},
@@ -53,15 +53,15 @@ std::vector<GivenPointer> pointers_of(const Args& args, const GivenBeside& besid
                                     {"args.dk", a.dk},
                                     {"args.dtemperature_rows", a.dtemperature_rows},
                                     {"args.dtemperature", a.dtemperature},
-                                    {"workspace", beside.workspace},
-                                    {"partial", beside.partial}};
+                                    {"workspace", others.workspace},
+                                    {"partial", others.partial}};
   add_buffers(list, "args.mixed", a.mixed);
   add_buffers(list, "args.unmixed", a.unmixed);
-  if (beside.out) add_buffers(list, "out", *beside.out);
-  if (beside.anchors) {
-    list.push_back({"anchors.anchor", beside.anchors->anchor});
-    list.push_back({"anchors.pos", beside.anchors->pos});
-    list.push_back({"anchors.unmixed_pos", beside.anchors->unmixed_pos});
+  if (others.out) add_buffers(list, "out", *others.out);
+  if (others.anchors) {
+    list.push_back({"anchors.anchor", others.anchors->anchor});
+    list.push_back({"anchors.pos", others.anchors->pos});
+    list.push_back({"anchors.unmixed_pos", others.anchors->unmixed_pos});
   }
   return list;
 }

@@ -15,16 +15,16 @@ struct GivenPointer {
   const void* pointer;  // null: not given
 };
 
-// What a call was given beside its arguments; null where it has no such thing.
-struct GivenBeside {
-  const void* workspace;
-  const fnce_anchors* anchors;
-  const void* partial;
-  const fnce_score_buffers* out;
+// Pointers of a call that are not among its arguments; null where it has no such thing.
+struct OtherPointers {
+  const void* workspace = nullptr;
+  const fnce_anchors* anchors = nullptr;
+  const void* partial = nullptr;
+  const fnce_score_buffers* out = nullptr;
 };
 
 // All pointers of a call with their fields' names.
-std::vector<GivenPointer> pointers_of(const Args& args, const GivenBeside& beside);
+std::vector<GivenPointer> pointers_of(const Args& args, const OtherPointers& others);
 
 std::vector<GivenPointer> pointers_of(const fnce_push& push);
 
