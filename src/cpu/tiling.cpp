@@ -9,6 +9,7 @@ namespace {
 constexpr int64_t kMinTilesPerChunk = 5;      // below, merging a chunk is no small part of computing it
 constexpr int64_t kMaxChunkBytes = 32 << 20;  // of sums per chunk x row, all chunks together
 constexpr int64_t kMaxChunksManyRows = 32, kFewRows = 64;
+constexpr int64_t kMostCounted = 1 << 29;  // of a chunk: a row counts its columns, twice as many with a union, in 32 bits
 
 int64_t choose_chunks(int64_t n, int64_t d_padded, int64_t key_tiles) {
   if (key_tiles == 0) return 0;
@@ -16,7 +17,8 @@ int64_t choose_chunks(int64_t n, int64_t d_padded, int64_t key_tiles) {
   int64_t most = n <= kFewRows ? kMaxChunks : kMaxChunksManyRows;
   most = std::min({most, key_tiles / kMinTilesPerChunk, kMaxChunkBytes / (n * row_bytes)});
   // Powers of two divide evenly among the usual numbers of threads.
-  return most < 2 ? 1 : static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(most)));
+  const int64_t chunks = most < 2 ? 1 : static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(most)));
+  return std::max(chunks, divide_up(key_tiles * kKeyTile, kMostCounted));
 }
 
 }  // namespace
