@@ -158,7 +158,7 @@ struct Segment {
   int32_t unmixed;  // its raw scores are the unmixed statistics
 };
 
-// Running results of every split of the keys, then merged in order. Arrays are those of a partial, with [splits][N]
+// Running results of every split of the columns, then merged in order. Arrays are those of a partial, with [splits][N]
 // rows. base2: m is a multiple of log2(e) times the score, as the main kernel keeps it, and kNoColumn where the row has
 // no column in the split; else natural, as in a partial.
 struct Splits {
@@ -177,7 +177,7 @@ struct MainParams {
   int64_t n, d;
   Segment segments[2];
   int32_t segment_count;
-  int32_t splits;  // gridDim.y: split s takes key tiles s*tiles/splits .. (s+1)*tiles/splits - 1
+  int32_t splits;  // gridDim.y: split s takes column tiles s*tiles/splits .. (s+1)*tiles/splits - 1
   int32_t mix;     // scores are mixed: order and lambda of `tables` hold, and there is one segment
   int32_t lambda_per_row;
   int32_t is_union;       // raw columns count beside the mixed ones

@@ -1,4 +1,4 @@
-// Merging what the splits of the keys found for one row, in their order: log-sum-exp, O and statistics, as in a
+// Merging what the splits of the columns found for one row, in their order: log-sum-exp, O and statistics, as in a
 // partial.
 #pragma once
 #include "core/columns.h"

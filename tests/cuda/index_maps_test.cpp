@@ -121,7 +121,7 @@ TEST_CASE("sm80 ldmatrix: no phase has a bank conflict") {
 
 TEST_CASE("sm80 copies: the pieces that a warp writes into a tile have no bank conflict") {
   for (const NamedTile& t : all_tiles()) {
-    const int chunks = t.tile.d / kChunk, pieces = std::max(t.tile.keys, t.tile.rows()) * chunks;
+    const int chunks = t.tile.d / kChunk, pieces = std::max(t.tile.columns, t.tile.rows()) * chunks;
     for (int first = 0; first < pieces; first += kLanes) {
       const auto offset = [&](int lane) {
         return tile_offset((first + lane) / chunks, (first + lane) % chunks, t.tile.d);
@@ -134,7 +134,7 @@ TEST_CASE("sm80 copies: the pieces that a warp writes into a tile have no bank c
 TEST_CASE("sm80 raw pieces: places of their own, no bank conflict, whole sectors") {
   for (const NamedTile& t : all_tiles()) {
     if (!converts(t.operand)) continue;
-    const int pieces = t.tile.keys * t.tile.d / kChunk;
+    const int pieces = t.tile.columns * t.tile.d / kChunk;
     std::set<int> places, copied;
     for (int first = 0; first < pieces; first += kLanes) {
       for (int half = 0; half < 2; ++half) {
@@ -170,10 +170,10 @@ TEST_CASE("sm80 fragments: what ldmatrix loads is what mma takes") {
         // Anchors: A is rows x features.
         REQUIRE(loaded(anchors, false, lane, reg, half) == element_of_a(lane, i));
         REQUIRE(Element{anchor_row(lane, reg), anchor_column(lane, reg) + half} == element_of_a(lane, i));
-        // Keys for the scores: B is features x keys, of keys 0-7 and then 8-15, and the tile holds keys x features.
+        // Columns for the scores: B is features x columns, of columns 0-7 and then 8-15, and the tile holds columns x features.
         const Element b = element_of_b(lane, i % 4);
         REQUIRE(loaded(scores, false, lane, reg, half) == Element{b.column + 8 * (reg / 2), b.row});
-        // Keys for the sums: B is keys x features, of features 0-7 and then 8-15.
+        // Columns for the sums: B is columns x features, of features 0-7 and then 8-15.
         REQUIRE(loaded(sums, true, lane, reg, half) == Element{b.row, b.column + 8 * (reg / 2)});
       }
 }
@@ -237,30 +237,30 @@ TEST_CASE("sm80 tiles: whole warps and groups, within the limits of a block") {
     const Tile& tile = t.tile;
     CAPTURE(static_cast<int>(t.operand), t.index);
     CHECK(tile.threads() <= 1024);
-    CHECK(tile.threads() >= tile.keys);  // a thread per key fetches its row
-    CHECK(tile.keys % (16 * tile.key_warps) == 0);
-    CHECK((tile.key_warps == 1 || tile.feature_warps == 1));
+    CHECK(tile.threads() >= tile.columns);  // a thread per column fetches its row
+    CHECK(tile.columns % (16 * tile.column_warps) == 0);
+    CHECK((tile.column_warps == 1 || tile.feature_warps == 1));
     // A warp's features are whole widths of the swizzle.
     CHECK(tile.d % (64 * tile.feature_warps) == 0);
     CHECK(tile.stages >= (converts(t.operand) ? 1 : 2));
     CHECK(shared_bytes(t.operand, tile) <= 99 * 1024);
     const SharedPlan plan = shared_plan(t.operand, tile);
-    // References and l of every row half, four lanes each; the accumulators of one key warp's rows behind them.
-    CHECK(plan.scalars.bytes == (tile.key_warps > 1 ? tile.rows() * 2 * 4 * 4 : 0));
-    CHECK(plan.sums.bytes == (tile.key_warps > 1 ? tile.rows() * tile.d * 4 : 0));
-    // 16 keys of 16 rows are eight floats of each lane.
-    CHECK(
-        plan.partial_scores.bytes ==
-        (tile.divides_features() ? tile.row_warps * tile.feature_warps * tile.mi * (tile.keys / 16) * 8 * 32 * 4 : 0));
+    // References and l of every row half, four lanes each; the accumulators of one column warp's rows behind them.
+    CHECK(plan.scalars.bytes == (tile.column_warps > 1 ? tile.rows() * 2 * 4 * 4 : 0));
+    CHECK(plan.sums.bytes == (tile.column_warps > 1 ? tile.rows() * tile.d * 4 : 0));
+    // 16 columns of 16 rows are eight floats of each lane.
+    CHECK(plan.partial_scores.bytes ==
+          (tile.divides_features() ? tile.row_warps * tile.feature_warps * tile.mi * (tile.columns / 16) * 8 * 32 * 4
+                                   : 0));
     // Walks of the pieces of a tile come out even for every thread, or the copies of a block would not be whole warps'.
-    CHECK(tile.keys * (tile.d / kChunk) % 32 == 0);
+    CHECK(tile.columns * (tile.d / kChunk) % 32 == 0);
   }
 }
 
 TEST_CASE("sm80 shared memory: pieces that are used together do not overlap, and lie on whole 16 bytes") {
   for (const NamedTile& t : all_tiles()) {
     const SharedPlan plan = shared_plan(t.operand, t.tile);
-    const std::vector<Piece> in_loop = {plan.anchors, plan.stages, plan.raw,  plan.partial_scores, plan.columns,
+    const std::vector<Piece> in_loop = {plan.anchors, plan.stages, plan.raw,  plan.partial_scores, plan.column_rows,
                                         plan.lambdas, plan.scale,  plan.unit, plan.thresholds};
     int end = 0;
     for (const auto& pieces : {in_loop, {plan.scalars, plan.sums}, {plan.statistics}, {plan.extents}}) {

@@ -67,18 +67,18 @@ fnce_status refused(Call&& call, const char* word) {
 }
 
 sm80::Tile tile_of(const MainLaunch& launch) {
-  const sm80::KernelKey key = sm80::key_of(launch.kernel_id);
-  return sm80::tile_of(key.operand, key.tile);
+  const sm80::Instance instance = sm80::instance_of(launch.kernel_id);
+  return sm80::tile_of(instance.operand, instance.tile);
 }
 
-sm80::Variant variant_of(const MainLaunch& launch) { return sm80::key_of(launch.kernel_id).variant; }
+sm80::Variant variant_of(const MainLaunch& launch) { return sm80::instance_of(launch.kernel_id).variant; }
 
 // What must hold of every launch, whatever the problem.
 void check_launch(const Problem& problem, const CudaChoice& choice, const MainLaunch& launch, const DeviceCaps& caps) {
   const int64_t n = problem.n(), d = problem.d();
   bool good = launch.splits >= 1 && launch.splits <= 65535 && launch.columns % 16 == 0 && launch.padded_rows() >= n &&
               launch.padded_rows() - n < launch.rows;
-  // No split is shorter than four key tiles unless there is one only, and sums have an end.
+  // No split is shorter than four column tiles unless there is one only, and sums have an end.
   good = good && (launch.splits == 1 || launch.column_tiles / launch.splits >= 4);
   good = good && (launch.splits == 1 || launch.splits * n * d * 4 <= (int64_t{256} << 20));
   // Blocks run in few waves, unless sums in the matrix units would grow too long.
@@ -91,12 +91,12 @@ void check_launch(const Problem& problem, const CudaChoice& choice, const MainLa
       good && (!cuts_off || launch.splits * int64_t{1 << 14} >= keys || (launch.splits + 1) * 4 > launch.column_tiles ||
                (launch.splits + 1) * n * d * 4 > (int64_t{256} << 20));
   if (choice.packs()) {
-    const sm80::KernelKey key = sm80::key_of(launch.kernel_id);
-    const sm80::Tile tile = sm80::tile_of(key.operand, key.tile);
-    good = good && key.operand == choice.operand && tile.d >= d && (tile.d == 64 || tile.d < 2 * d) &&
-           tile.d == launch.features && tile.rows() == launch.rows && tile.keys == launch.columns &&
+    const sm80::Instance instance = sm80::instance_of(launch.kernel_id);
+    const sm80::Tile tile = sm80::tile_of(instance.operand, instance.tile);
+    good = good && instance.operand == choice.operand && tile.d >= d && (tile.d == 64 || tile.d < 2 * d) &&
+           tile.d == launch.features && tile.rows() == launch.rows && tile.columns == launch.columns &&
            sm80::shared_bytes(choice.operand, tile) <= caps.shared_bytes &&
-           (key.variant != sm80::Variant::kStatistics || tile.statistics);
+           (instance.variant != sm80::Variant::kStatistics || tile.statistics);
   }
   CAPTURE(n, problem.k(), d, launch.splits, launch.row_blocks, launch.column_tiles, caps.name);
   CHECK(good);
@@ -153,8 +153,8 @@ TEST_CASE("cuda families: the last one serves everything, and kernels are known 
     for (int tile = 0; tile < sm80::tiles_of(operand).count; ++tile)
       for (const auto variant : {sm80::Variant::kPlain, sm80::Variant::kMixed, sm80::Variant::kStatistics}) {
         const int32_t id = sm80::id_of({operand, tile, variant});
-        const sm80::KernelKey key = sm80::key_of(id);
-        CHECK((key.operand == operand && key.tile == tile && key.variant == variant));
+        const sm80::Instance instance = sm80::instance_of(id);
+        CHECK((instance.operand == operand && instance.tile == tile && instance.variant == variant));
         CHECK(sm80::family().kernel(id).function == sm80::main_kernel(operand, tile, variant).function);
       }
 }
@@ -227,8 +227,8 @@ TEST_CASE("cuda plan: every tile is chosen, for a few queries, on devices of few
             fnce_problem p = problem_of({n, 130, d}, type);
             p.precision = precision;
             const CudaChoice choice = choose(p, {8, 0, sms, 99 << 10, "invented"});
-            chosen.emplace(choice.operand, sm80::key_of(choice.loss.kernel_id).tile);
-            chosen.emplace(choice.operand, sm80::key_of(choice.scores.kernel_id).tile);
+            chosen.emplace(choice.operand, sm80::instance_of(choice.loss.kernel_id).tile);
+            chosen.emplace(choice.operand, sm80::instance_of(choice.scores.kernel_id).tile);
           }
     }
   size_t all = 0;

@@ -10,7 +10,7 @@ constexpr int64_t kMostColumns = int64_t{1} << 62;  // any number
 std::vector<MainKernel> kernels(const Problem& problem, const DeviceCaps&, const PassKind&) {
   return {{.id = 0,
            .rows = kRows,
-           .columns = kKeys,
+           .columns = kColumns,
            .features = problem.d(),
            .blocks_per_sm = kBlocksPerSm,
            .most_columns = kMostColumns}};

@@ -4,8 +4,8 @@
 
 namespace fnce::cuda::plain {
 
-constexpr int kRows = 16;  // queries per block
-constexpr int kKeys = 64;  // negatives per key tile, a multiple of 16 (a cycle of C)
+constexpr int kRows = 16;     // queries per block
+constexpr int kColumns = 64;  // negatives per column tile, a multiple of 16 (a cycle of C)
 
 Kernel<MainParams> main_kernel();
 

@@ -29,19 +29,19 @@ FNCE_DEVICE void start(const MainParams& p, int64_t first_row, Shared& shared) {
   for (int64_t i = threadIdx.x; i < rows * p.d; i += kThreads) o[i] = 0.0f;
 }
 
-// shared.scores <- a.z of all rows and keys. A thread has one key and half of the rows.
-FNCE_DEVICE void multiply_scores(const MainParams& p, const KeyTile& tile, int64_t first_row, Shared& shared) {
-  constexpr int kThreadRows = kRows * kKeys / kThreads;
-  const int thread = static_cast<int>(threadIdx.x), j = thread % kKeys, r0 = thread / kKeys * kThreadRows;
+// shared.scores <- a.z of all rows and columns. A thread has one column and half of the rows.
+FNCE_DEVICE void multiply_scores(const MainParams& p, const ColumnTile& tile, int64_t first_row, Shared& shared) {
+  constexpr int kThreadRows = kRows * kColumns / kThreads;
+  const int thread = static_cast<int>(threadIdx.x), j = thread % kColumns, r0 = thread / kColumns * kThreadRows;
   float total[kThreadRows] = {};
   for (int64_t first = 0; first < p.d; first += kChunk) {
     stage_anchors(p, first_row, first, shared);
-    stage_keys(p, tile, first, shared);
+    stage_columns(p, tile, first, shared);
     __syncthreads();
     // A short sum first, then one addition to the long one: errors grow with D / kChunk.
     float sum[kThreadRows] = {};
     for (int c = 0; c < kChunk; ++c) {
-      const float z = shared.keys[j * kKeyStride + c];
+      const float z = shared.columns[j * kColumnStride + c];
       FNCE_UNROLL for (int r = 0; r < kThreadRows; ++r) sum[r] =
           fma_rn(shared.anchors[(r0 + r) * kChunk + c], z, sum[r]);
     }
@@ -52,15 +52,15 @@ FNCE_DEVICE void multiply_scores(const MainParams& p, const KeyTile& tile, int64
 }
 
 // O <- factor O + P' z. A thread has one feature of every chunk and a quarter of the rows.
-FNCE_DEVICE void add_sums(const MainParams& p, const KeyTile& tile, int64_t first_row, Shared& shared) {
+FNCE_DEVICE void add_sums(const MainParams& p, const ColumnTile& tile, int64_t first_row, Shared& shared) {
   constexpr int kThreadRows = kRows * kChunk / kThreads;
   const int thread = static_cast<int>(threadIdx.x), c = thread % kChunk, r0 = thread / kChunk * kThreadRows;
   for (int64_t first = 0; first < p.d; first += kChunk) {
-    stage_keys(p, tile, first, shared);
+    stage_columns(p, tile, first, shared);
     __syncthreads();
     float sum[kThreadRows] = {};
-    for (int j = 0; j < tile.keys; ++j) {
-      const float z = shared.keys[j * kKeyStride + c];
+    for (int j = 0; j < tile.columns; ++j) {
+      const float z = shared.columns[j * kColumnStride + c];
       FNCE_UNROLL for (int r = 0; r < kThreadRows; ++r) sum[r] =
           fma_rn(shared.scores[(r0 + r) * kScoreStride + j], z, sum[r]);
     }
@@ -99,9 +99,9 @@ __global__ void __launch_bounds__(kThreads, 4) main_plain(const __grid_constant_
   const int64_t begin = blockIdx.y * tiles / p.splits, end = (blockIdx.y + int64_t{1}) * tiles / p.splits;
   start(p, first_row, shared);
   for (int64_t t = begin; t < end; ++t) {
-    const KeyTile tile = tile_at(p, t);
+    const ColumnTile tile = tile_at(p, t);
     __syncthreads();
-    list_keys(p, tile, shared);
+    list_columns(p, tile, shared);
     __syncthreads();
     multiply_scores(p, tile, first_row, shared);
     __syncthreads();

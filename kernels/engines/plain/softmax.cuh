@@ -1,4 +1,4 @@
-// The softmax and the statistics of one row of scores, done by one warp: lane i has the keys i and i + 32 of the tile.
+// The softmax and the statistics of one row of scores, done by one warp: lane i has the columns i and i + 32 of the tile.
 #pragma once
 #include "kernels/engines/plain/tile.cuh"
 #include "kernels/rows/warp.cuh"
@@ -7,7 +7,7 @@
 
 namespace fnce::cuda::plain {
 
-constexpr int kHalves = kKeys / 32;  // keys of a lane
+constexpr int kHalves = kColumns / 32;  // columns of a lane
 
 // 2^(scale * score - m). The product is rounded as the maximum was: fused, a score of 1e8 would miss its own maximum by
 // more than an exponential can hold.
@@ -20,7 +20,8 @@ struct Scores {
 };
 
 // Adds a tile's scores of one row to set `set` of its statistics, equation (9). Lane 0 writes.
-FNCE_DEVICE void add_statistics(const MainParams& p, const Scores& s, int keys, int64_t row, int set, RowState& state) {
+FNCE_DEVICE void add_statistics(const MainParams& p, const Scores& s, int columns, int64_t row, int set,
+                                RowState& state) {
   const float upper = p.thresholds.upper[set][row], lower = p.thresholds.lower[set][row];
   RowStats<float> tile;
   float sum = 0.0f;
@@ -34,8 +35,8 @@ FNCE_DEVICE void add_statistics(const MainParams& p, const Scores& s, int keys, 
     greater += x > upper;
     greater_equal += !(x < lower);  // a NaN must not count as a hit of the positive
   }
-  tile.count = keys;
-  tile.mean = reduce_warp(sum, Add()) / static_cast<float>(keys);
+  tile.count = columns;
+  tile.mean = reduce_warp(sum, Add()) / static_cast<float>(columns);
   for (int h = 0; h < kHalves; ++h)
     if (s.valid[h]) tile.m2 = fma_rn(s.value[h] - tile.mean, s.value[h] - tile.mean, tile.m2);
   tile.m2 = reduce_to_lane_0(tile.m2, Add());
@@ -69,15 +70,15 @@ FNCE_DEVICE void add_unmixed_log_sum(const Scores& raw, float scale, RowState& s
   __syncwarp();
 }
 
-// Neighbour of key j in its cycle of C. Only the last group of all keys can be cut short.
-FNCE_DEVICE int partner(int j, int keys, bool next) {
-  const int group = j & ~15, size = keys - group < 16 ? keys - group : 16;
+// Neighbour of column j in its cycle of C. Only the last group of all columns can be cut short.
+FNCE_DEVICE int partner(int j, int columns, bool next) {
+  const int group = j & ~15, size = columns - group < 16 ? columns - group : 16;
   const auto i = static_cast<uint32_t>(j - group), n = static_cast<uint32_t>(size);
   return group + static_cast<int>(next ? cycle_next(i, n) : cycle_previous(i, n));
 }
 
 // Scores of one row to weights of its raw rows, equations (3), (7), (8): m, l and the row of shared.scores.
-FNCE_DEVICE void weigh(const MainParams& p, const KeyTile& tile, const Scores& raw, const Scores& mixed, int r,
+FNCE_DEVICE void weigh(const MainParams& p, const ColumnTile& tile, const Scores& raw, const Scores& mixed, int r,
                        float scale, Shared& shared) {
   RowState& state = shared.state[r];
   const bool counts_raw = !p.mix || p.is_union;
@@ -101,7 +102,7 @@ FNCE_DEVICE void weigh(const MainParams& p, const KeyTile& tile, const Scores& r
     for (int h = 0; h < kHalves; ++h) {
       const int j = lane + 32 * h;
       if (!mixed.valid[h]) continue;
-      const int before = partner(j, tile.keys, false);
+      const int before = partner(j, tile.columns, false);
       weight[h] += mix_transposed(shared.lambda[j], weights[j], shared.lambda[before], weights[before]);
     }
   }
@@ -117,7 +118,7 @@ FNCE_DEVICE void weigh(const MainParams& p, const KeyTile& tile, const Scores& r
 }
 
 // The tile's columns that the row has, by one warp.
-FNCE_DEVICE void meet(const MainParams& p, const KeyTile& tile, const Scores& raw, float scale, const Shared& shared,
+FNCE_DEVICE void meet(const MainParams& p, const ColumnTile& tile, const Scores& raw, float scale, const Shared& shared,
                       RowState& state) {
   int count = 0;
   bool finite = is_finite(scale);
@@ -131,28 +132,28 @@ FNCE_DEVICE void meet(const MainParams& p, const KeyTile& tile, const Scores& ra
 }
 
 // Everything that follows from one row of a tile's raw scores.
-FNCE_DEVICE void finish_row_of_tile(const MainParams& p, const KeyTile& tile, int64_t row, int r, float scale,
+FNCE_DEVICE void finish_row_of_tile(const MainParams& p, const ColumnTile& tile, int64_t row, int r, float scale,
                                     Shared& shared) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const float* const scores = shared.scores + r * kScoreStride;
   Scores raw, mixed;
   for (int h = 0; h < kHalves; ++h) {
     const int j = lane + 32 * h;
-    raw.valid[h] = mixed.valid[h] = j < tile.keys;
+    raw.valid[h] = mixed.valid[h] = j < tile.columns;
     raw.value[h] = raw.valid[h] ? scores[j] : 0.0f;
     mixed.value[h] = 0.0f;
     if (p.mix && mixed.valid[h])
-      mixed.value[h] = mix(shared.lambda[j], raw.value[h], scores[partner(j, tile.keys, true)]);
+      mixed.value[h] = mix(shared.lambda[j], raw.value[h], scores[partner(j, tile.columns, true)]);
   }
   RowState& state = shared.state[r];
   meet(p, tile, raw, scale, shared, state);
   if (p.statistics[1] && tile.segment.unmixed) {
-    add_statistics(p, raw, tile.keys, row, 1, state);
+    add_statistics(p, raw, tile.columns, row, 1, state);
     add_unmixed_log_sum(raw, scale, state);
   }
   if (!tile.segment.in_loss) return;
-  if (p.statistics[0] && p.mix) add_statistics(p, mixed, tile.keys, row, 0, state);
-  if (p.statistics[0] && (!p.mix || p.is_union)) add_statistics(p, raw, tile.keys, row, 0, state);
+  if (p.statistics[0] && p.mix) add_statistics(p, mixed, tile.columns, row, 0, state);
+  if (p.statistics[0] && (!p.mix || p.is_union)) add_statistics(p, raw, tile.columns, row, 0, state);
   __syncwarp();
   weigh(p, tile, raw, mixed, r, scale, shared);
 }

@@ -1,5 +1,5 @@
 // The plain main kernel's data: what a block keeps in shared memory, and how it gets there. A block of 128 threads
-// works on kRows queries and walks over tiles of kKeys negatives, their features kChunk at a time, all in float32.
+// works on kRows queries and walks over tiles of kColumns negatives, their features kChunk at a time, all in float32.
 #pragma once
 #include "core/columns.h"
 #include "kernels/contract/platform.cuh"
@@ -13,8 +13,8 @@ namespace fnce::cuda::plain {
 constexpr int kThreads = 128;
 constexpr int kWarpRows = kRows / (kThreads / 32);  // rows whose softmax a warp does
 constexpr int kChunk = 32;                          // features in shared memory at a time
-constexpr int kKeyStride = kChunk + 1;              // no two lanes in one bank, whichever way the tile is read
-constexpr int kScoreStride = kKeys + 1;
+constexpr int kColumnStride = kChunk + 1;           // no two lanes in one bank, whichever way the tile is read
+constexpr int kScoreStride = kColumns + 1;
 
 // Running results of one row; log-sum-exps in base 2.
 struct RowState {
@@ -25,35 +25,35 @@ struct RowState {
 
 struct Shared {
   float anchors[kRows * kChunk];
-  float keys[kKeys * kKeyStride];
+  float columns[kColumns * kColumnStride];
   float scores[kRows * kScoreStride];   // raw scores, then the weights P' of raw rows
   float weights[kRows * kScoreStride];  // P of the mixed columns
-  float lambda[kKeys];
-  int32_t rows[kKeys];  // row of each key in its segment
-  uint32_t bad[kKeys];  // not 0: the key or its lambda is not finite
-  float factor[kRows];  // what the sums so far are multiplied with
+  float lambda[kColumns];
+  int32_t rows[kColumns];  // row of each column in its segment
+  uint32_t bad[kColumns];  // not 0: the column or its lambda is not finite
+  float factor[kRows];     // what the sums so far are multiplied with
   RowState state[kRows];
 };
 
-// Keys [first, first + keys) of a segment, in the order of the pass.
-struct KeyTile {
+// Columns [first, first + columns) of a segment, in the order of the pass.
+struct ColumnTile {
   const Segment& segment;
   int64_t first;
-  int keys;
+  int columns;
 };
 
-FNCE_DEVICE int64_t tiles_of(const Segment& segment) { return (segment.count + kKeys - 1) / kKeys; }
+FNCE_DEVICE int64_t tiles_of(const Segment& segment) { return (segment.count + kColumns - 1) / kColumns; }
 
-FNCE_DEVICE KeyTile tile_at(const MainParams& p, int64_t index) {
+FNCE_DEVICE ColumnTile tile_at(const MainParams& p, int64_t index) {
   int s = 0;
   while (s + 1 < p.segment_count && index >= tiles_of(p.segments[s])) index -= tiles_of(p.segments[s++]);
-  const int64_t first = index * kKeys, rest = p.segments[s].count - first;
-  return {p.segments[s], first, static_cast<int>(rest < kKeys ? rest : kKeys)};
+  const int64_t first = index * kColumns, rest = p.segments[s].count - first;
+  return {p.segments[s], first, static_cast<int>(rest < kColumns ? rest : kColumns)};
 }
 
-// Which rows the tile's keys are, and how their scores are mixed.
-FNCE_DEVICE void list_keys(const MainParams& p, const KeyTile& tile, Shared& shared) {
-  for (int j = static_cast<int>(threadIdx.x); j < tile.keys; j += kThreads) {
+// Which rows the tile's columns are, and how their scores are mixed.
+FNCE_DEVICE void list_columns(const MainParams& p, const ColumnTile& tile, Shared& shared) {
+  for (int j = static_cast<int>(threadIdx.x); j < tile.columns; j += kThreads) {
     const int64_t position = tile.first + j;
     shared.bad[j] = 0;
     shared.rows[j] = p.mix ? p.tables.order[position] : static_cast<int32_t>(position);
@@ -64,14 +64,14 @@ FNCE_DEVICE void list_keys(const MainParams& p, const KeyTile& tile, Shared& sha
 }
 
 // Features [first, first + kChunk) of the tile, zeros beyond its end.
-FNCE_DEVICE void stage_keys(const MainParams& p, const KeyTile& tile, int64_t first, Shared& shared) {
-  for (int i = static_cast<int>(threadIdx.x); i < kKeys * kChunk; i += kThreads) {
+FNCE_DEVICE void stage_columns(const MainParams& p, const ColumnTile& tile, int64_t first, Shared& shared) {
+  for (int i = static_cast<int>(threadIdx.x); i < kColumns * kChunk; i += kThreads) {
     const int j = i / kChunk, c = i % kChunk;
     float value = 0.0f;
-    if (j < tile.keys && first + c < p.d)
+    if (j < tile.columns && first + c < p.d)
       value = load_element(tile.segment.rows, shared.rows[j] * tile.segment.stride + first + c, tile.segment.type);
     if (!is_finite(value)) atomicOr(&shared.bad[j], 1u);
-    shared.keys[j * kKeyStride + c] = value;
+    shared.columns[j * kColumnStride + c] = value;
   }
 }
 

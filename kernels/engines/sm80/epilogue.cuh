@@ -1,4 +1,4 @@
-// The end of a block: its key warps' results are merged in their order through shared memory, and the first key warp of
+// The end of a block: its column warps' results are merged in their order through shared memory, and the first column warp of
 // each row warp writes the split's rows; feature warps have nothing to merge, and each writes its features.
 #pragma once
 #include "kernels/engines/sm80/statistics.cuh"
@@ -6,18 +6,18 @@
 
 namespace fnce::cuda::sm80 {
 
-// Merges the running softmax of key warps 0, 1, ... into that of key warp 0. Ends with the block in step.
+// Merges the running softmax of column warps 0, 1, ... into that of column warp 0. Ends with the block in step.
 template <class C>
-FNCE_DEVICE void merge_key_warps(const Shared<C>& shared, const Place<C>& place, RunningRows<C>& rows, Sums<C>& o) {
-  constexpr int kLanes = 32 * C::kRowWarps;  // of one key warp's rows
+FNCE_DEVICE void merge_column_warps(const Shared<C>& shared, const Place<C>& place, RunningRows<C>& rows, Sums<C>& o) {
+  constexpr int kLanes = 32 * C::kRowWarps;  // of one column warp's rows
   const int lane = 32 * place.row_warp + place.lane;
   float *const scalars = shared.scalars(), *const sums = shared.sums();
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi)
       FNCE_UNROLL for (int h = 0; h < 2; ++h) for (int mask = 1; mask <= 2; mask *= 2)
           rows.l[mi][h] += __shfl_xor_sync(kFullWarp, rows.l[mi][h], mask);
-  for (int warp = 1; warp < C::kKeyWarps; ++warp) {
+  for (int warp = 1; warp < C::kColumnWarps; ++warp) {
     __syncthreads();
-    if (place.key_warp == warp) {
+    if (place.column_warp == warp) {
       FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) {
         FNCE_UNROLL for (int c = 0; c < C::kFeatures / 8; ++c) FNCE_UNROLL for (int r = 0; r < 4; ++r)
             sums[((mi * C::kFeatures / 8 + c) * 4 + r) * kLanes + lane] = o[mi][c][r];
@@ -28,7 +28,7 @@ FNCE_DEVICE void merge_key_warps(const Shared<C>& shared, const Place<C>& place,
       }
     }
     __syncthreads();
-    if (place.key_warp != 0) continue;
+    if (place.column_warp != 0) continue;
     FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) {
       float keep[2], add[2];
       FNCE_UNROLL for (int h = 0; h < 2; ++h) {
@@ -49,7 +49,7 @@ FNCE_DEVICE void merge_key_warps(const Shared<C>& shared, const Place<C>& place,
 template <class C>
 FNCE_DEVICE void write_rows(const MainParams& p, const Place<C>& place, const RunningRows<C>& rows, const Sums<C>& o,
                             const RowColumns& met) {
-  if (place.key_warp != 0) return;
+  if (place.column_warp != 0) return;
   // Elements of a float32 queue were multiplied as 2^kQueueExponent times what they are.
   constexpr float kUnit = C::kConverts ? 1.0f / (1 << kQueueExponent) : 1.0f;
   const uint2 block = block_read_again();
@@ -70,14 +70,14 @@ FNCE_DEVICE void write_rows(const MainParams& p, const Place<C>& place, const Ru
   }
 }
 
-// Lanes, then key warps, in order; a thread per row writes them.
+// Lanes, then column warps, in order; a thread per row writes them.
 template <class C>
 FNCE_DEVICE void write_statistics(const MainParams& p, const Shared<C>& shared, const Place<C>& place,
                                   const Statistics<C>& statistics) {
   RowScores* const all = shared.statistics();
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) {
     const RowScores merged = merge_lanes(statistics.rows[mi][h], place.lane);
-    if (place.feature_warp == 0 && (place.lane & 3) == 0) all[place.key_warp * C::kRows + place.row(mi, h)] = merged;
+    if (place.feature_warp == 0 && (place.lane & 3) == 0) all[place.column_warp * C::kRows + place.row(mi, h)] = merged;
   }
   __syncthreads();
   const int thread = static_cast<int>(threadIdx.x);
@@ -85,7 +85,7 @@ FNCE_DEVICE void write_statistics(const MainParams& p, const Shared<C>& shared, 
   const uint32_t row = block.x * C::kRows + static_cast<uint32_t>(thread);
   if (thread >= C::kRows || row >= p.n) return;
   RowScores merged = all[thread];
-  for (int warp = 1; warp < C::kKeyWarps; ++warp) merged = merge(merged, all[warp * C::kRows + thread]);
+  for (int warp = 1; warp < C::kColumnWarps; ++warp) merged = merge(merged, all[warp * C::kRows + thread]);
   const int64_t at = block.y * p.n + row;
   for (int set = 0; set < 2; ++set)
     if (p.statistics[set]) store_stats(merged.sets[set], p.out.view.stats[set], at);

@@ -48,7 +48,7 @@ std::vector<MainKernel> kernels(const Problem& problem, const DeviceCaps& caps, 
     const Tile tile = tile_of(operand, index);
     found.push_back({.id = id_of({operand, index, variant}),
                      .rows = tile.rows(),
-                     .columns = tile.keys,
+                     .columns = tile.columns,
                      .features = tile.d,
                      .blocks_per_sm = 1,
                      .most_columns = operand == Operand::kHalfSplit ? kMostCounted : kMostColumns});
@@ -57,8 +57,8 @@ std::vector<MainKernel> kernels(const Problem& problem, const DeviceCaps& caps, 
 }
 
 Kernel<MainParams> kernel(int32_t id) {
-  const KernelKey key = key_of(id);
-  return main_kernel(key.operand, key.tile, key.variant);
+  const Instance instance = instance_of(id);
+  return main_kernel(instance.operand, instance.tile, instance.variant);
 }
 
 }  // namespace

@@ -36,16 +36,16 @@ FNCE_HD constexpr RowChunk anchor_lane(int lane) { return {lane & 15, lane >> 4}
 // The same in registers: row and first column, in the piece, of the pair of elements in register r of operand A.
 FNCE_HD constexpr int anchor_row(int lane, int r) { return (lane >> 2) + 8 * (r & 1); }
 FNCE_HD constexpr int anchor_column(int lane, int r) { return 2 * (lane & 3) + 8 * (r >> 1); }
-// Keys as operand B of the scores, keys x features as stored: registers 0, 1 are keys 0-7, registers 2, 3 keys 8-15.
+// Columns as operand B of the scores, columns x features as stored: registers 0, 1 are columns 0-7, registers 2, 3 columns 8-15.
 FNCE_HD constexpr RowChunk score_lane(int lane) { return {(lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1}; }
-// Keys as operand B of the sums, transposed on the way: registers 0, 1 are features 0-7, registers 2, 3 features 8-15.
+// Columns as operand B of the sums, transposed on the way: registers 0, 1 are features 0-7, registers 2, 3 features 8-15.
 FNCE_HD constexpr RowChunk sum_lane(int lane) { return {lane & 15, lane >> 4}; }
 
 // Accumulator register r of an m16n8 tile: row and column.
 FNCE_HD constexpr int accumulator_row(int lane, int r) { return (lane >> 2) + 8 * (r >> 1); }
 FNCE_HD constexpr int accumulator_column(int lane, int r) { return 2 * (lane & 3) + (r & 1); }
 
-// A lane's scores of one row against 16 keys, in two m16n8 tiles, form a quad: the cycle of C through positions
+// A lane's scores of one row against 16 columns, in two m16n8 tiles, form a quad: the cycle of C through positions
 // p, p+1, p+8, p+9 (math/permutation.h). Position of member v of the quad.
 FNCE_HD constexpr int quad_position(int lane, int v) { return accumulator_column(lane, v & 1) + 8 * (v >> 1); }
 // Members of a lane's quad among the first `limit` of 16 positions: always the first ones.

@@ -26,7 +26,7 @@ template <Operand kOperand, int kIndex, Variant kVariant>
 Kernel<MainParams> instance() {
   constexpr Tile t = tile_of(kOperand, kIndex);
   static const std::string name = std::string("infonce_main_") + name_of(kOperand) + "_" + std::to_string(t.rows()) +
-                                  "x" + std::to_string(t.keys) + "x" + std::to_string(t.d) + "_" + name_of(kVariant);
+                                  "x" + std::to_string(t.columns) + "x" + std::to_string(t.d) + "_" + name_of(kVariant);
   return {infonce_main<kOperand, kIndex, kVariant>, name.c_str(), t.threads(), shared_bytes(kOperand, t)};
 }
 

@@ -6,17 +6,17 @@
 namespace fnce::cuda::sm80 {
 
 // A main kernel; `tile` is an index of tiles_of(operand).
-struct KernelKey {
+struct Instance {
   Operand operand;
   int tile;
   Variant variant;
 };
 
 // The number by which a launch knows it.
-constexpr int32_t id_of(const KernelKey& key) {
-  return (static_cast<int32_t>(key.operand) << 16) | (key.tile << 8) | static_cast<int32_t>(key.variant);
+constexpr int32_t id_of(const Instance& instance) {
+  return (static_cast<int32_t>(instance.operand) << 16) | (instance.tile << 8) | static_cast<int32_t>(instance.variant);
 }
-constexpr KernelKey key_of(int32_t id) {
+constexpr Instance instance_of(int32_t id) {
   return {static_cast<Operand>(id >> 16), (id >> 8) & 0xff, static_cast<Variant>(id & 0xff)};
 }
 

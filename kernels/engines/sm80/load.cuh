@@ -1,23 +1,23 @@
-// Global to shared memory: anchors once, key tiles in the order of the pass. A tile's rows are known one tile before they are
-// asked for (KeyInfo), so that no copy waits for an index.
+// Global to shared memory: anchors once, column tiles in the order of the pass. A tile's rows are known one tile before they are
+// asked for (ColumnInfo), so that no copy waits for an index.
 #pragma once
 #include "kernels/engines/sm80/products.cuh"
 
 namespace fnce::cuda::sm80 {
 
-// The key tiles of this block's split: step s of the walk is tile first + s. (At most 2 * 2^31 / 16 tiles.)
+// The column tiles of this block's split: step s of the walk is tile first + s. (At most 2 * 2^31 / 16 tiles.)
 struct Walk {
   int32_t first, steps;
 };
 struct TileRange {
   int segment;
   int64_t first;  // position in the segment
-  int valid;      // keys; the rest of the tile lies beyond the segment
+  int valid;      // columns; the rest of the tile lies beyond the segment
 };
 
 template <class C>
 FNCE_DEVICE int32_t tiles_in(const Segment& segment) {
-  return static_cast<int32_t>((segment.count + C::kKeys - 1) / C::kKeys);
+  return static_cast<int32_t>((segment.count + C::kColumns - 1) / C::kColumns);
 }
 
 template <class C>
@@ -31,31 +31,31 @@ template <class C>
 FNCE_DEVICE TileRange range_of(const MainParams& p, const Walk& walk, int step) {
   const int32_t tile = walk.first + step, first_tiles = tiles_in<C>(p.segments[0]);
   const int segment = tile < first_tiles ? 0 : 1;
-  const int64_t first = int64_t{segment == 0 ? tile : tile - first_tiles} * C::kKeys;
+  const int64_t first = int64_t{segment == 0 ? tile : tile - first_tiles} * C::kColumns;
   const int64_t left = p.segments[segment].count - first;
-  return {segment, first, static_cast<int>(left < C::kKeys ? left : C::kKeys)};
+  return {segment, first, static_cast<int>(left < C::kColumns ? left : C::kColumns)};
 }
 
-// Which row key `key` of a tile is (-1: none), and its lambda.
-struct KeyInfo {
+// Which row column `column` of a tile is (-1: none), and its lambda.
+struct ColumnInfo {
   int32_t row;
   float lambda;
 };
 
 template <class C>
-FNCE_DEVICE KeyInfo key_info(const MainParams& p, const Walk& walk, int step, int key) {
+FNCE_DEVICE ColumnInfo column_info(const MainParams& p, const Walk& walk, int step, int column) {
   if (step >= walk.steps) return {-1, 0.0f};
   const TileRange range = range_of<C>(p, walk, step);
-  if (key >= range.valid) return {-1, 0.0f};
-  const int64_t position = range.first + key;
+  if (column >= range.valid) return {-1, 0.0f};
+  const int64_t position = range.first + column;
   if (!p.mix) return {static_cast<int32_t>(position), 0.0f};
   return {p.tables.order[position], p.tables.lambda[p.lambda_per_row ? position : 0]};
 }
 
 template <class C>
-FNCE_DEVICE void store_info(const Shared<C>& shared, int step, int key, const KeyInfo& info) {
-  shared.rows(step)[key] = info.row;
-  shared.lambda(step)[key] = info.lambda;
+FNCE_DEVICE void store_info(const Shared<C>& shared, int step, int column, const ColumnInfo& info) {
+  shared.rows(step)[column] = info.row;
+  shared.lambda(step)[column] = info.lambda;
 }
 
 // Where warps divide the features.
@@ -114,9 +114,9 @@ template <class C>
 FNCE_DEVICE void load_chunk(const MainParams& p, const Segment& segment, const int32_t* rows, int piece,
                             uint16_t* tile) {
   constexpr int kChunks = C::kD / kChunk;
-  const int chunk = piece % kChunks, key = piece / kChunks, feature = chunk * kChunk, row = rows[key];
+  const int chunk = piece % kChunks, column = piece / kChunks, feature = chunk * kChunk, row = rows[column];
   const int d = static_cast<int>(p.d);
-  uint16_t* to = tile + tile_offset(key, chunk, C::kD);
+  uint16_t* to = tile + tile_offset(column, chunk, C::kD);
   const uint16_t* from = static_cast<const uint16_t*>(segment.rows) + (row >= 0 ? int64_t{row} * segment.stride : 0);
   const bool inside = row >= 0 && feature < d;
   if (p.wide)
@@ -127,9 +127,9 @@ FNCE_DEVICE void load_chunk(const MainParams& p, const Segment& segment, const i
 
 // Asks for a tile: 16-bit elements to their place in a stage, float32 ones to the raw pieces of this warp.
 template <class C>
-FNCE_DEVICE void load_keys(const MainParams& p, const Walk& walk, const Shared<C>& shared, int step) {
+FNCE_DEVICE void load_columns(const MainParams& p, const Walk& walk, const Shared<C>& shared, int step) {
   if (step >= walk.steps) return;
-  constexpr int kPieces = C::kKeys * (C::kD / kChunk);
+  constexpr int kPieces = C::kColumns * (C::kD / kChunk);
   const Segment& segment = p.segments[range_of<C>(p, walk, step).segment];
   const int32_t* rows = shared.rows(step);
   const int thread = thread_in_loop<C>(), lane = thread % 32;
@@ -138,15 +138,15 @@ FNCE_DEVICE void load_keys(const MainParams& p, const Walk& walk, const Shared<C
       FNCE_UNROLL for (int turn = 0; turn < 2; ++turn)
           load_half<C>(p, segment, shared, rows, copied_half(piece - lane, turn, lane));
     } else {
-      load_chunk<C>(p, segment, rows, piece, shared.keys(step % C::kStages, 0));
+      load_chunk<C>(p, segment, rows, piece, shared.columns(step % C::kStages, 0));
     }
   }
 }
 
 // This thread's raw pieces, which its warp has copied, become float16, once (kHalfFast) or as h + l (kHalfSplit). Returns the largest magnitude seen.
 template <class C>
-FNCE_DEVICE float convert_keys(const Shared<C>& shared, float extent) {
-  constexpr int kChunks = C::kD / kChunk, kPieces = C::kKeys * kChunks;
+FNCE_DEVICE float convert_columns(const Shared<C>& shared, float extent) {
+  constexpr int kChunks = C::kD / kChunk, kPieces = C::kColumns * kChunks;
   constexpr float kScale = 1 << kQueueExponent;
   for (int piece = thread_in_loop<C>(); piece < kPieces; piece += C::kThreads) {
     const int offset = tile_offset(piece / kChunks, piece % kChunks, C::kD);
@@ -162,9 +162,9 @@ FNCE_DEVICE float convert_keys(const Shared<C>& shared, float extent) {
         if constexpr (C::kPlanes == 2) low[2 * half + pair] = pack_f16(sx - low_f16(h), sy - high_f16(h));
       }
     }
-    *reinterpret_cast<uint4*>(shared.keys(0, 0) + offset) = make_uint4(high[0], high[1], high[2], high[3]);
+    *reinterpret_cast<uint4*>(shared.columns(0, 0) + offset) = make_uint4(high[0], high[1], high[2], high[3]);
     if constexpr (C::kPlanes == 2)
-      *reinterpret_cast<uint4*>(shared.keys(0, 1) + offset) = make_uint4(low[0], low[1], low[2], low[3]);
+      *reinterpret_cast<uint4*>(shared.columns(0, 1) + offset) = make_uint4(low[0], low[1], low[2], low[3]);
   }
   return extent;
 }

@@ -37,19 +37,19 @@ FNCE_DEVICE void start_rows(const MainParams& p, const Shared<C>& shared, const 
 // PROLOGUE: rows of the first tiles, anchors and the first tiles on their way. Returns the info of the tile after
 // those.
 template <class C>
-FNCE_DEVICE KeyInfo start_loads(const MainParams& p, const Walk& walk, const Shared<C>& shared, const Place<C>& place,
-                                Anchors<C>& anchors) {
+FNCE_DEVICE ColumnInfo start_loads(const MainParams& p, const Walk& walk, const Shared<C>& shared,
+                                   const Place<C>& place, Anchors<C>& anchors) {
   const int thread = static_cast<int>(threadIdx.x);
-  KeyInfo next = {-1, 0.0f};
-  if (thread < C::kKeys) {
+  ColumnInfo next = {-1, 0.0f};
+  if (thread < C::kColumns) {
     for (int step = 0; step <= C::kAhead; ++step)
-      store_info<C>(shared, step, thread, key_info<C>(p, walk, step, thread));
-    next = key_info<C>(p, walk, C::kAhead + 1, thread);
+      store_info<C>(shared, step, thread, column_info<C>(p, walk, step, thread));
+    next = column_info<C>(p, walk, C::kAhead + 1, thread);
   }
   __syncthreads();
   if constexpr (!C::kDividesFeatures) load_anchors<C>(p, shared);
   for (int step = 0; step < C::kAhead; ++step) {
-    load_keys<C>(p, walk, shared, step);
+    load_columns<C>(p, walk, shared, step);
     cp_async_commit();
   }
   if constexpr (C::kDividesFeatures) load_anchors<C>(p, place, anchors);
@@ -59,20 +59,20 @@ FNCE_DEVICE KeyInfo start_loads(const MainParams& p, const Walk& walk, const Sha
 // Makes the tile of `step` readable and keeps kAhead further ones on their way. Behind it the whole block is past the
 // step before, whose stage is filled again.
 template <class C>
-FNCE_DEVICE void advance(const MainParams& p, const Walk& walk, const Shared<C>& shared, int step, KeyInfo& next,
+FNCE_DEVICE void advance(const MainParams& p, const Walk& walk, const Shared<C>& shared, int step, ColumnInfo& next,
                          float& extent) {
   cp_async_wait<C::kAhead - 1>();
   __syncthreads();
   if constexpr (C::kConverts) {
-    extent = convert_keys<C>(shared, extent);
+    extent = convert_columns<C>(shared, extent);
     __syncwarp();  // the warp's raw pieces have been read, and are filled again
   }
   const int thread = thread_in_loop<C>();
-  if (thread < C::kKeys) {
+  if (thread < C::kColumns) {
     store_info<C>(shared, step + C::kAhead + 1, thread, next);
-    next = key_info<C>(p, walk, step + C::kAhead + 2, thread);
+    next = column_info<C>(p, walk, step + C::kAhead + 2, thread);
   }
-  load_keys<C>(p, walk, shared, step + C::kAhead);
+  load_columns<C>(p, walk, shared, step + C::kAhead);
   cp_async_commit();
   if constexpr (C::kConverts) __syncthreads();
 }
@@ -92,17 +92,17 @@ FNCE_DEVICE void compute(const MainParams& p, const TileRange& range, const Shar
     multiply_scores<C, kRounds>(shared, place, stage, anchors, s);
   else
     multiply_scores<C, kRounds>(shared, place, stage, s);
-  const Keys<C> keys = {shared.lambda(step) + place.first_key(), shared.scale() + place.row(0, 0),
-                        range.valid - place.first_key(), place.lane};
+  const Columns<C> columns = {shared.lambda(step) + place.first_column(), shared.scale() + place.row(0, 0),
+                              range.valid - place.first_column(), place.lane};
   const Segment& segment = p.segments[range.segment];
   if constexpr (kVariant == Variant::kStatistics)
-    gather_statistics<C>(p, segment, keys, mixes, shared, place, s, *statistics);
+    gather_statistics<C>(p, segment, columns, mixes, shared, place, s, *statistics);
   if (!segment.in_loss) return;
   if (!p.sums) check_scores<C>(s, rows);
-  prepare_scores<C>(keys, mixes, is_union, s, rows, o);
+  prepare_scores<C>(columns, mixes, is_union, s, rows, o);
   FNCE_UNROLL for (int g = 0; g < C::kGroups; ++g) {
     Weights<C> w;
-    make_weights<C>(keys, mixes, is_union, g, s, rows, w);
+    make_weights<C>(columns, mixes, is_union, g, s, rows, w);
     if (p.sums) multiply_sums<C>(shared, place, stage, g, w, o);
   }
 }
@@ -120,7 +120,7 @@ FNCE_DEVICE void run(const MainParams& p, unsigned char* memory) {
 
   // ---- MAIN LOOP
   Anchors<C> anchors;
-  KeyInfo next = start_loads<C>(p, walk, shared, place, anchors);
+  ColumnInfo next = start_loads<C>(p, walk, shared, place, anchors);
   float extent = 0.0f;
   for (int step = 0; step < walk.steps; ++step) {
     advance<C>(p, walk, shared, step, next, extent);
@@ -131,8 +131,8 @@ FNCE_DEVICE void run(const MainParams& p, unsigned char* memory) {
   cp_async_wait<0>();
   __syncthreads();
   const Place<C> at_end = Place<C>::of(thread_read_again());
-  merge_key_warps<C>(shared, at_end, rows, o);
-  write_rows<C>(p, at_end, rows, o, columns_of_tiles(p, C::kKeys, walk.first, walk.first + walk.steps));
+  merge_column_warps<C>(shared, at_end, rows, o);
+  write_rows<C>(p, at_end, rows, o, columns_of_tiles(p, C::kColumns, walk.first, walk.first + walk.steps));
   if constexpr (kVariant == Variant::kStatistics) write_statistics<C>(p, shared, at_end, statistics);
   if constexpr (C::kConverts) {
     if (p.queue_extent) write_extent<C>(p, shared, extent);

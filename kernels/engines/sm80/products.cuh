@@ -1,11 +1,11 @@
-// The two matrix products of a key tile: scores S = a Z^T and sums O += P Z, from one and the same tile in shared memory.
+// The two matrix products of a column tile: scores S = a Z^T and sums O += P Z, from one and the same tile in shared memory.
 #pragma once
 #include "kernels/engines/sm80/atoms.cuh"
 #include "kernels/engines/sm80/config.cuh"
 
 namespace fnce::cuda::sm80 {
 
-// Raw scores of a warp: [row tile][group of 16 keys][half of the group], in units of the row's scale.
+// Raw scores of a warp: [row tile][group of 16 columns][half of the group], in units of the row's scale.
 template <class C>
 using Scores = float[C::kMi][C::kGroups][2][4];
 
@@ -16,7 +16,7 @@ using Anchors = uint32_t[C::kFeatures / 16][C::kPlanes][C::kMi][4];
 template <class C>
 using Sums = float[C::kMi][C::kFeatures / 8][4];
 
-// P of one group of 16 keys as operand A, its low plane for split operands.
+// P of one group of 16 columns as operand A, its low plane for split operands.
 template <class C>
 struct Weights {
   uint32_t p[C::kPlanes][C::kMi][4];
@@ -55,24 +55,25 @@ FNCE_DEVICE void start_scores(Scores<C>& s) {
       FNCE_UNROLL for (int r = 0; r < 8; ++r) s[mi][g][r / 4][r % 4] = 0.0f;
 }
 
-// S += a Z^T of 16 features. `offset`: of the lane's row and chunk of the first 16 keys, for ldmatrix, in a plane of the tile.
+// S += a Z^T of 16 features. `offset`: of the lane's row and chunk of the first 16 columns, for ldmatrix, in a plane of the tile.
 template <class C, bool kRounds>
-FNCE_DEVICE void multiply_keys(const Shared<C>& shared, int stage, int offset,
-                               const uint32_t (&a)[C::kPlanes][C::kMi][4], Scores<C>& s) {
+FNCE_DEVICE void multiply_columns(const Shared<C>& shared, int stage, int offset,
+                                  const uint32_t (&a)[C::kPlanes][C::kMi][4], Scores<C>& s) {
   FNCE_UNROLL for (int g = 0; g < C::kGroups; ++g) {
-    uint32_t b[C::kPlanes][4];  // 16 keys x 16 features
+    uint32_t b[C::kPlanes][4];  // 16 columns x 16 features
     FNCE_UNROLL for (int plane = 0; plane < C::kPlanes; ++plane)
-        ldmatrix_x4(b[plane], shared.keys(stage, plane) + offset + 16 * g * C::kD);
-    FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int half = 0; half < 2; ++half)  // keys 0-7, 8-15
+        ldmatrix_x4(b[plane], shared.columns(stage, plane) + offset + 16 * g * C::kD);
+    FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi)
+        FNCE_UNROLL for (int half = 0; half < 2; ++half)  // columns 0-7, 8-15
         add_products<C, kRounds>(a, mi, b, half, s[mi][g][half]);
   }
 }
 
-// The scores of a warp's keys, all features.
+// The scores of a warp's columns, all features.
 template <class C, bool kRounds>
 FNCE_DEVICE void multiply_scores(const Shared<C>& shared, const Place<C>& place, int stage, Scores<C>& s) {
   start_scores<C>(s);
-  const RowChunk anchor = anchor_lane(place.lane), key = score_lane(place.lane);
+  const RowChunk anchor = anchor_lane(place.lane), column = score_lane(place.lane);
   // 64 features a turn, the width of the swizzle: unrolled further, addresses alone would need registers.
   FNCE_NO_UNROLL for (int first = 0; first < C::kD / 16; first += 4)
       FNCE_UNROLL for (int turn = 0; turn < 4; ++turn) {  // 16 features
@@ -81,21 +82,23 @@ FNCE_DEVICE void multiply_scores(const Shared<C>& shared, const Place<C>& place,
     FNCE_UNROLL for (int plane = 0; plane < C::kPlanes; ++plane) FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi)
         ldmatrix_x4(a[plane][mi], shared.anchors(plane) + tile_offset(place.first_row() + 16 * mi + anchor.row,
                                                                       2 * k + anchor.chunk, C::kD));
-    multiply_keys<C, kRounds>(shared, stage, tile_offset(place.first_key() + key.row, 2 * k + key.chunk, C::kD), a, s);
+    multiply_columns<C, kRounds>(shared, stage,
+                                 tile_offset(place.first_column() + column.row, 2 * k + column.chunk, C::kD), a, s);
   }
 }
 
-// The scores of all keys, where warps divide the features: each multiplies its own, and adds up what all have, in their order.
+// The scores of all columns, where warps divide the features: each multiplies its own, and adds up what all have, in their order.
 // A barrier must lie between two calls, and between the last one and whatever else takes the place of the partial scores.
 template <class C, bool kRounds>
 FNCE_DEVICE void multiply_scores(const Shared<C>& shared, const Place<C>& place, int stage, const Anchors<C>& a,
                                  Scores<C>& s) {
   start_scores<C>(s);
-  const RowChunk key = score_lane(place.lane);
+  const RowChunk column = score_lane(place.lane);
   FNCE_UNROLL for (int k = 0; k < C::kFeatures / 16; ++k) {
     // Chunks 8 apart, the width of the swizzle, lie 8 chunks apart: four addresses do for all.
-    const int offset = tile_offset(key.row, 2 * (k % 4) + key.chunk, C::kD) + place.first_feature() + 64 * (k / 4);
-    multiply_keys<C, kRounds>(shared, stage, offset, a[k], s);
+    const int offset =
+        tile_offset(column.row, 2 * (k % 4) + column.chunk, C::kD) + place.first_feature() + 64 * (k / 4);
+    multiply_columns<C, kRounds>(shared, stage, offset, a[k], s);
     if (kRounds) __syncwarp();  // keeps ptxas from loading ahead what then takes too many registers
   }
   float4* own = shared.partial_scores(place.row_warp, place.feature_warp) + place.lane;
@@ -114,17 +117,17 @@ FNCE_DEVICE void multiply_scores(const Shared<C>& shared, const Place<C>& place,
   }
 }
 
-// O += P Z of one group of 16 keys, the warp's features.
+// O += P Z of one group of 16 columns, the warp's features.
 template <class C>
 FNCE_DEVICE void multiply_sums(const Shared<C>& shared, const Place<C>& place, int stage, int group,
                                const Weights<C>& w, Sums<C>& o) {
-  const RowChunk key = sum_lane(place.lane);
-  const int row = place.first_key() + 16 * group + key.row;
+  const RowChunk column = sum_lane(place.lane);
+  const int row = place.first_column() + 16 * group + column.row;
   FNCE_UNROLL for (int k = 0; k < C::kFeatures / 16; ++k) {  // 16 features
-    const int offset = tile_offset(row, 2 * (k % 4) + key.chunk, C::kD) + place.first_feature() + 64 * (k / 4);
-    uint32_t b[C::kPlanes][4];  // 16 keys x 16 features
+    const int offset = tile_offset(row, 2 * (k % 4) + column.chunk, C::kD) + place.first_feature() + 64 * (k / 4);
+    uint32_t b[C::kPlanes][4];  // 16 columns x 16 features
     FNCE_UNROLL for (int plane = 0; plane < C::kPlanes; ++plane)
-        ldmatrix_x4_trans(b[plane], shared.keys(stage, plane) + offset);
+        ldmatrix_x4_trans(b[plane], shared.columns(stage, plane) + offset);
     FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi)
         FNCE_UNROLL for (int half = 0; half < 2; ++half)  // features 0-7, 8-15
         add_products<C, (C::kPlanes > 1)>(w.p, mi, b, half, o[mi][2 * k + half]);

@@ -15,12 +15,12 @@ struct RunningRows {
   float bias;  // a reference is set this much below the row's largest score, and raised when one exceeds that by kLazy
 };
 
-// A warp's share of a key tile, and what its scores are multiplied with.
+// A warp's share of a column tile, and what its scores are multiplied with.
 template <class C>
-struct Keys {
-  const float* lambda;  // of the warp's first key, in shared memory
+struct Columns {
+  const float* lambda;  // of the warp's first column, in shared memory
   const float* scales;  // of the lane's first row, in shared memory
-  int valid;            // keys from there on that exist
+  int valid;            // columns from there on that exist
   int lane;
 
   // Of register half h of row tile mi.
@@ -28,10 +28,10 @@ struct Keys {
 };
 
 template <class C>
-FNCE_DEVICE Quad quad_of(const Keys<C>& keys, int group) {
+FNCE_DEVICE Quad quad_of(const Columns<C>& columns, int group) {
   Quad quad;
-  quad.cycle = quad.existing = quad_count(keys.lane, keys.valid - 16 * group);
-  FNCE_UNROLL for (int v = 0; v < 4; ++v) quad.lambda[v] = keys.lambda[16 * group + quad_position(keys.lane, v)];
+  quad.cycle = quad.existing = quad_count(columns.lane, columns.valid - 16 * group);
+  FNCE_UNROLL for (int v = 0; v < 4; ++v) quad.lambda[v] = columns.lambda[16 * group + quad_position(columns.lane, v)];
   return quad;
 }
 
@@ -59,16 +59,16 @@ __device__ __forceinline__ void raise_references(RunningRows<C>& rows, Sums<C>& 
   }
 }
 
-// First pass over a tile's scores: mixing (in place, unless the raw ones are needed again for a union), keys that do not exist,
+// First pass over a tile's scores: mixing (in place, unless the raw ones are needed again for a union), columns that do not exist,
 // and references that must be raised.
 template <class C>
-FNCE_DEVICE void prepare_scores(const Keys<C>& keys, bool mixes, bool is_union, Scores<C>& s, RunningRows<C>& rows,
-                                Sums<C>& o) {
+FNCE_DEVICE void prepare_scores(const Columns<C>& columns, bool mixes, bool is_union, Scores<C>& s,
+                                RunningRows<C>& rows, Sums<C>& o) {
   float top[C::kMi][2], excess = kMinusInfinityScore;
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) {
     float most = kMinusInfinityScore;
     FNCE_UNROLL for (int g = 0; g < C::kGroups; ++g) {
-      const Quad quad = quad_of<C>(keys, g);
+      const Quad quad = quad_of<C>(columns, g);
       float x[4], mixed[4];
       FNCE_UNROLL for (int v = 0; v < 4; ++v) mixed[v] = x[v] = member(s[mi][g], h, v);
       if (mixes) mix_quad(quad, x, mixed);
@@ -80,7 +80,7 @@ FNCE_DEVICE void prepare_scores(const Keys<C>& keys, bool mixes, bool is_union, 
       }
       FNCE_UNROLL for (int v = 0; v < 4; ++v) member(s[mi][g], h, v) = is_union ? x[v] : mixed[v];
     }
-    top[mi][h] = mul_rn(most, keys.scale(mi, h));
+    top[mi][h] = mul_rn(most, columns.scale(mi, h));
     excess = fmaxf(excess, top[mi][h] - rows.reference[mi][h]);
   }
   if (__any_sync(kFullWarp, excess > C::kLazy + rows.bias)) raise_references<C>(rows, o, top);
@@ -96,11 +96,11 @@ FNCE_DEVICE void check_scores(const Scores<C>& s, RunningRows<C>& rows) {
 
 // Second pass, one group: scores become weights, of which l takes the sum and O's operand the (un)mixed and rounded ones.
 template <class C>
-FNCE_DEVICE void make_weights(const Keys<C>& keys, bool mixes, bool is_union, int group, Scores<C>& s,
+FNCE_DEVICE void make_weights(const Columns<C>& columns, bool mixes, bool is_union, int group, Scores<C>& s,
                               RunningRows<C>& rows, Weights<C>& w) {
-  const Quad quad = quad_of<C>(keys, group);
+  const Quad quad = quad_of<C>(columns, group);
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) {
-    const float scale = keys.scale(mi, h), reference = rows.reference[mi][h];
+    const float scale = columns.scale(mi, h), reference = rows.reference[mi][h];
     float p[4], of_rows[4];
     FNCE_UNROLL for (int v = 0; v < 4; ++v) of_rows[v] = p[v] = member(s[mi][group], h, v);
     if (is_union) {
@@ -115,7 +115,7 @@ FNCE_DEVICE void make_weights(const Keys<C>& keys, bool mixes, bool is_union, in
       rows.l[mi][h] += (p[0] + p[1]) + (p[2] + p[3]);
       FNCE_UNROLL for (int v = 0; v < 4; ++v) of_rows[v] += p[v];
     }
-    FNCE_UNROLL for (int half = 0; half < 2; ++half) {  // keys 0-7, 8-15
+    FNCE_UNROLL for (int half = 0; half < 2; ++half) {  // columns 0-7, 8-15
       const float x0 = of_rows[2 * half], x1 = of_rows[2 * half + 1];
       const uint32_t packed = C::kIsHalf ? pack_f16(x0, x1) : pack_bf16(x0, x1);
       w.p[0][mi][2 * half + h] = packed;

@@ -27,11 +27,11 @@ FNCE_DEVICE void start_statistics(const MainParams& p, const Shared<C>& shared, 
 
 // The scores of one tile, before prepare_scores changes them. `in_loss` and `unmixed`: of the tile's segment.
 template <class C>
-FNCE_DEVICE void gather_statistics(const MainParams& p, const Segment& segment, const Keys<C>& keys, bool mixes,
+FNCE_DEVICE void gather_statistics(const MainParams& p, const Segment& segment, const Columns<C>& columns, bool mixes,
                                    const Shared<C>& shared, const Place<C>& place, Scores<C>& s, Statistics<C>& out) {
   const bool of_loss = p.statistics[0] && segment.in_loss, both = of_loss && mixes && p.is_union;
   FNCE_UNROLL for (int g = 0; g < C::kGroups; ++g) {
-    const Quad quad = quad_of<C>(keys, g);
+    const Quad quad = quad_of<C>(columns, g);
     if (quad.existing > 0) {
       FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) {
         const int row = place.row(mi, h);
@@ -39,7 +39,7 @@ FNCE_DEVICE void gather_statistics(const MainParams& p, const Segment& segment, 
         const float unit = shared.unit()[row];
         float raw[4], mixed[4];
         FNCE_UNROLL for (int v = 0; v < 4; ++v) mixed[v] = raw[v] = member(s[mi][g], h, v);
-        if (segment.unmixed) add_log_sum(quad, raw, keys.scale(mi, h), scores.unmixed);
+        if (segment.unmixed) add_log_sum(quad, raw, columns.scale(mi, h), scores.unmixed);
         if (mixes) mix_quad(quad, raw, mixed);
         FNCE_UNROLL for (int v = 0; v < 4; ++v) {
           raw[v] *= unit;

@@ -15,13 +15,13 @@ std::vector<Case> shapes_of(const Case& base) {
     change(c);
     cases.push_back(c);
   };
-  add([&](Case& c) { c.n = t.rows() + 3, c.k = 2 * t.keys + 5, c.d = t.d; });
-  add([&](Case& c) { c.n = 5, c.k = 9 * t.keys - 3, c.d = t.d - 8, c.splits = 3, c.growth = 6.0f; });
-  add([&](Case& c) { c.n = 3, c.k = 5 * t.keys + 17, c.d = t.d / 2 + 5, c.padding = 3, c.misaligned = true; });
-  add([&](Case& c) { c.n = t.rows(), c.k = 2 * t.keys, c.d = t.d, c.padding = 8, c.temperature = 0.01f; });
+  add([&](Case& c) { c.n = t.rows() + 3, c.k = 2 * t.columns + 5, c.d = t.d; });
+  add([&](Case& c) { c.n = 5, c.k = 9 * t.columns - 3, c.d = t.d - 8, c.splits = 3, c.growth = 6.0f; });
+  add([&](Case& c) { c.n = 3, c.k = 5 * t.columns + 17, c.d = t.d / 2 + 5, c.padding = 3, c.misaligned = true; });
+  add([&](Case& c) { c.n = t.rows(), c.k = 2 * t.columns, c.d = t.d, c.padding = 8, c.temperature = 0.01f; });
   add([&](Case& c) { c.n = 17, c.k = 1, c.d = t.d / 2 + 8, c.splits = 3; });
   add([&](Case& c) { c.n = 2, c.k = 0, c.d = t.d, c.splits = 2; });
-  add([&](Case& c) { c.n = 9, c.k = 3 * t.keys + 31, c.d = t.d - 1, c.sums = false, c.growth = 6.0f; });
+  add([&](Case& c) { c.n = 9, c.k = 3 * t.columns + 31, c.d = t.d - 1, c.sums = false, c.growth = 6.0f; });
   return cases;
 }
 
@@ -30,7 +30,7 @@ void add_not_finite(const Case& base, std::vector<Case>& cases) {
   for (const float planted : {__builtin_nanf(""), __builtin_huge_valf(), -__builtin_huge_valf()})
     for (const bool sums : {true, false}) {
       Case c = base;
-      c.n = 3, c.k = 2 * t.keys + 9, c.d = t.d, c.planted = planted, c.sums = sums;
+      c.n = 3, c.k = 2 * t.columns + 9, c.d = t.d, c.planted = planted, c.sums = sums;
       cases.push_back(c);
     }
 }
@@ -53,7 +53,7 @@ std::vector<Case> mixed_cases(const Case& base) {
     c.is_union = way & 2;
     append(cases, shapes_of(c));
     const sm80::Tile t = sm80::tile_of(c.operand, c.tile);
-    c.n = 4, c.k = 4 * t.keys + 7, c.d = t.d, c.lambda_low = -1.0f, c.lambda_high = 2.0f, c.temperature = 0.5f;
+    c.n = 4, c.k = 4 * t.columns + 7, c.d = t.d, c.lambda_low = -1.0f, c.lambda_high = 2.0f, c.temperature = 0.5f;
     cases.push_back(c);
     c.lambda_low = -30.0f, c.lambda_high = 30.0f, c.temperature = 5.0f;
     cases.push_back(c);
@@ -134,7 +134,7 @@ Case random_case(std::mt19937_64& random) {
   } while (c.variant == Variant::kStatistics && !sm80::has_statistics(c.operand, c.tile));
   const sm80::Tile t = sm80::tile_of(c.operand, c.tile);
   c.n = 1 + below(below(4) == 0 ? 2 * t.rows() : 8);
-  c.k = below(6 * t.keys);
+  c.k = below(6 * t.columns);
   c.d = 1 + below(t.d);
   if (below(2)) c.d = (c.d + 7) / 8 * 8;
   c.splits = static_cast<int32_t>(1 + below(4));

@@ -72,7 +72,7 @@ class Calls:
 
 ASAN, TSAN = "AddressSanitizer", "ThreadSanitizer"
 
-# The smallest tiles: 64 features, 32 rows, 4 warps side by side along the keys.
+# The smallest tiles: 64 features, 32 rows, 4 warps side by side along the columns.
 HALF_MIXED = Kernel(HALF, 0, MIXED)
 SPLIT_MIXED = Kernel(SPLIT, 0, MIXED)
 HALF_STATISTICS = Kernel(HALF, 0, STATISTICS)
@@ -105,12 +105,12 @@ BUGS = [
     Bug("a wait that leaves one group too many", HALF_MIXED, "main.cuh",
         "cp_async_wait<C::kAhead - 1>()", "cp_async_wait<C::kAhead>()", ASAN),
     Bug("a commit left out", HALF_MIXED, "main.cuh",
-        "  load_keys<C>(p, walk, shared, step + C::kAhead);\n  cp_async_commit();\n",
-        "  load_keys<C>(p, walk, shared, step + C::kAhead);\n", ASAN),
+        "  load_columns<C>(p, walk, shared, step + C::kAhead);\n  cp_async_commit();\n",
+        "  load_columns<C>(p, walk, shared, step + C::kAhead);\n", ASAN),
     Bug("one row too many is read at the tail", HALF_MIXED, "load.cuh",
-        "if (key >= range.valid) return", "if (key > range.valid) return", ASAN),
+        "if (column >= range.valid) return", "if (column > range.valid) return", ASAN),
     Bug("one score too many is weighed at the tail", HALF_MIXED, "softmax.cuh",
-        "quad_count(keys.lane, keys.valid - 16 * group)", "quad_count(keys.lane, keys.valid + 1 - 16 * group)"),
+        "quad_count(columns.lane, columns.valid - 16 * group)", "quad_count(columns.lane, columns.valid + 1 - 16 * group)"),
     Bug("a stage is filled while it is read", HALF_MIXED, "tile.h",
         "return converts(operand) ? 1 : t.stages - 1;", "return converts(operand) ? 1 : t.stages;", TSAN),
     Bug("a slot of rows and lambdas is filled while it is read", HALF_MIXED, "tile.h",
@@ -120,13 +120,13 @@ BUGS = [
     Bug("the wrong predecessor in the transposed mixing", HALF_MIXED, "pass/columns.cuh",
         "raw[2] = mix_transposed(quad.lambda[2], p[2], quad.lambda[1], p[1]);",
         "raw[2] = mix_transposed(quad.lambda[2], p[2], quad.lambda[3], p[3]);"),
-    Bug("key warps write over what is still read", HALF_MIXED, "epilogue.cuh",
-        "    __syncthreads();\n    if (place.key_warp == warp) {\n", "    if (place.key_warp == warp) {\n", TSAN),
-    Bug("key warps read what is not yet written", HALF_MIXED, "epilogue.cuh",
-        "    __syncthreads();\n    if (place.key_warp != 0) continue;\n", "    if (place.key_warp != 0) continue;\n", TSAN),
-    Bug("statistics of key warps are read before they are written", HALF_STATISTICS, "epilogue.cuh",
-        "all[place.key_warp * C::kRows + place.row(mi, h)] = merged;\n    }\n  __syncthreads();\n",
-        "all[place.key_warp * C::kRows + place.row(mi, h)] = merged;\n    }\n", TSAN),
+    Bug("column warps write over what is still read", HALF_MIXED, "epilogue.cuh",
+        "    __syncthreads();\n    if (place.column_warp == warp) {\n", "    if (place.column_warp == warp) {\n", TSAN),
+    Bug("column warps read what is not yet written", HALF_MIXED, "epilogue.cuh",
+        "    __syncthreads();\n    if (place.column_warp != 0) continue;\n", "    if (place.column_warp != 0) continue;\n", TSAN),
+    Bug("statistics of column warps are read before they are written", HALF_STATISTICS, "epilogue.cuh",
+        "all[place.column_warp * C::kRows + place.row(mi, h)] = merged;\n    }\n  __syncthreads();\n",
+        "all[place.column_warp * C::kRows + place.row(mi, h)] = merged;\n    }\n", TSAN),
     Bug("the products with low planes are left out", SPLIT_MIXED, "products.cuh",
         "return plane_a + plane_b < C::kPlanes;", "return plane_a + plane_b < 1;"),
     Bug("anchors are written past the swizzle", HALF_MIXED, "load.cuh",
@@ -145,8 +145,8 @@ BUGS = [
     Bug("anchors of the first features for all warps", SPLIT_DIVIDED, "load.cuh",
         "place.first_feature() + 16 * k + anchor_column", "16 * k + anchor_column"),
     Bug("O of the first features for all warps", SPLIT_DIVIDED, "products.cuh",
-        "const int offset = tile_offset(row, 2 * (k % 4) + key.chunk, C::kD) + place.first_feature() + 64 * (k / 4);",
-        "const int offset = tile_offset(row, 2 * (k % 4) + key.chunk, C::kD) + 64 * (k / 4);"),
+        "const int offset = tile_offset(row, 2 * (k % 4) + column.chunk, C::kD) + place.first_feature() + 64 * (k / 4);",
+        "const int offset = tile_offset(row, 2 * (k % 4) + column.chunk, C::kD) + 64 * (k / 4);"),
     Bug("O of split operands is summed in the matrix units", SPLIT_PLAIN, "products.cuh",
         "add_products<C, (C::kPlanes > 1)>(w.p", "add_products<C, false>(w.p"),
     Bug("O of a float32 queue keeps the queue's scale", SPLIT_MIXED, "epilogue.cuh",
@@ -171,8 +171,8 @@ BUGS = [
         "for (int64_t c = threadIdx.x; c <= rows.d; c += kRowThreads) {\n    float g_q", ASAN),
     Bug("the last negative is not mixed", PREMIX, "premix.cu", "i < p.k; i += warps", "i + 1 < p.k; i += warps"),
     Bug("scores of a tile that is not there yet", PLAIN_MAIN, "main.cu",
-        "    stage_keys(p, tile, first, shared);\n    __syncthreads();\n    // A short sum first",
-        "    stage_keys(p, tile, first, shared);\n    // A short sum first", TSAN),
+        "    stage_columns(p, tile, first, shared);\n    __syncthreads();\n    // A short sum first",
+        "    stage_columns(p, tile, first, shared);\n    // A short sum first", TSAN),
     Bug("a tile is filled again while it is read", PLAIN_MAIN, "main.cu",
         "total[r] += sum[r];\n    __syncthreads();\n", "total[r] += sum[r];\n", TSAN),
     Bug("lane 0 writes a row's maximum while others read it", PLAIN_MAIN, "softmax.cuh",

@@ -11,21 +11,21 @@ using namespace fnce::cuda::sm80;
 
 void print(Operand operand, int index, Variant variant, bool first) {
   const Tile t = tile_of(operand, index);
-  const int planes = planes_of(operand), products = planes == 2 ? 3 : 1, groups = t.keys_per_warp() / 16;
+  const int planes = planes_of(operand), products = planes == 2 ? 3 : 1, groups = t.columns_per_warp() / 16;
   // Each 16x16 product is two instructions. With anchors in shared memory the scores' loop over features turns once for each 64
   // of them; with anchors in registers it is unrolled, as the sums' loop over features always is.
   constexpr int kTurn = 64;
   const int sums = t.features_per_warp() / 16, scores = t.divides_features() ? sums : kTurn / 16;
   const int anchors = t.divides_features() ? 0 : scores * planes * t.mi;
   std::printf("%s{\"name\": \"infonce_main_%s_%dx%dx%d_%s\", ", first ? "[" : ",\n ", name_of(operand), t.rows(),
-              t.keys, t.d, name_of(variant));
+              t.columns, t.d, name_of(variant));
   std::printf("\"operand\": %d, \"tile\": %d, \"variant\": %d, ", static_cast<int>(operand), index,
               static_cast<int>(variant));
   std::printf("\"threads\": %d, \"shared_bytes\": %lld, \"bfloat16\": %d, ", t.threads(),
               static_cast<long long>(shared_bytes(operand, t)), operand == Operand::kBfloat);
   std::printf("\"mma\": %d, \"ldmatrix\": %d, \"ldmatrix_trans\": %d, ", 2 * t.mi * groups * (scores + sums) * products,
               anchors + scores * planes * groups, groups * sums * planes);
-  // Of the loop over key tiles: the tile has arrived; it is converted; partial scores are there.
+  // Of the loop over column tiles: the tile has arrived; it is converted; partial scores are there.
   std::printf("\"loop_barriers\": %d}", 1 + converts(operand) + t.divides_features());
 }
 
