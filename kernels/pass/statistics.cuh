@@ -15,8 +15,9 @@ struct RowScores {
   LogSum<float> unmixed;
 };
 
-// `x`: scores of a quad before the temperature. At least one of them exists.
-FNCE_DEVICE void add_quad(const Quad& quad, const float (&x)[4], float upper, float lower,
+// `x`: scores of a quad before the temperature. At least one of them exists. `before`: columns that the lane has seen of the
+// row; who calls counts them, so that rows which see the same columns can share a register.
+FNCE_DEVICE void add_quad(const Quad& quad, const float (&x)[4], int32_t before, float upper, float lower,
                           RowStats<float, int32_t>& row) {
   const int count = quad.existing;
   float sum = 0.0f, squares = 0.0f;
@@ -30,8 +31,7 @@ FNCE_DEVICE void add_quad(const Quad& quad, const float (&x)[4], float upper, fl
     row.n_greater += x[v] > upper;           // is_greater of math/stats.h, its threshold computed before
     row.n_greater_equal += !(x[v] < lower);  // is_greater_or_tied
   }
-  const Moments<float> both = merge(moments_of(row), Moments<float>{count, mean, squares});
-  row.count += count;
+  const Moments<float> both = merge(Moments<float>{before, row.mean, row.m2}, Moments<float>{count, mean, squares});
   row.mean = both.mean;
   row.m2 = both.m2;
 }

@@ -5,13 +5,16 @@
 
 namespace fnce::cuda {
 
-// Of tiles begin .. end - 1 of all segments, `width` rows of a segment each.
-FNCE_DEVICE RowColumns columns_of_tiles(const MainParams& p, int width, int64_t begin, int64_t end) {
+// The columns of tiles begin .. end - 1 of all segments, where a tile is `width` rows of a segment.
+FNCE_DEVICE RowColumns columns_of_tiles(const MainParams& p, int32_t width, int32_t begin, int32_t end) {
   RowColumns met;
   for (int s = 0; s < p.segment_count; ++s) {
-    const int64_t count = p.segments[s].count, tiles = (count + width - 1) / width;
-    const int64_t first = begin < 0 ? 0 : begin * width, last = end * width < count ? end * width : count;
-    if (p.segments[s].in_loss && last > first) met.count += (p.is_union ? 2 : 1) * (last - first);
+    const auto tiles = static_cast<int32_t>((p.segments[s].count + width - 1) / width);
+    const int32_t first = begin < 0 ? 0 : begin, last = end < tiles ? end : tiles;
+    if (p.segments[s].in_loss && last > first) {
+      const int64_t rows = last < tiles ? int64_t{last} * width : p.segments[s].count;
+      met.count += (p.is_union ? 2 : 1) * (rows - int64_t{first} * width);
+    }
     begin -= tiles;
     end -= tiles;
   }

@@ -9,7 +9,8 @@ namespace {
 constexpr int64_t kMinTilesPerChunk = 5;      // below, merging a chunk is no small part of computing it
 constexpr int64_t kMaxChunkBytes = 32 << 20;  // of sums per chunk x row, all chunks together
 constexpr int64_t kMaxChunksManyRows = 32, kFewRows = 64;
-constexpr int64_t kMostCounted = 1 << 29;  // of a chunk: a row counts its columns, twice as many with a union, in 32 bits
+constexpr int64_t kMostCounted =
+    1 << 29;  // of a chunk: a row counts its columns, twice as many with a union, in 32 bits
 
 int64_t choose_chunks(int64_t n, int64_t d_padded, int64_t key_tiles) {
   if (key_tiles == 0) return 0;

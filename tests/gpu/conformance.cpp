@@ -109,7 +109,8 @@ void measure_model(Report& report, const Job& job, const Words& got, const Words
 void run(Report& report, const Job& job, bool device, bool has_sm80) {
   std::string wrong;
   if (device && !has_sm80 && needs_sm80(job))
-    return report.check(job.name, Status::kSkip, "compute capability 8.0 has it, and kernels/engines/sm80 alone uses it");
+    return report.check(job.name, Status::kSkip,
+                        "compute capability 8.0 has it, and kernels/engines/sm80 alone uses it");
   try {
     const Words model = job.on_model ? run_on_model(job) : Words();
     if (job.on_model) wrong = difference(job, model, "model");

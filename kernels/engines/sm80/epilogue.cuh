@@ -76,7 +76,7 @@ FNCE_DEVICE void write_statistics(const MainParams& p, const Shared<C>& shared, 
                                   const Statistics<C>& statistics) {
   RowScores* const all = shared.statistics();
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) {
-    const RowScores merged = merge_lanes(statistics.rows[mi][h], place.lane);
+    const RowScores merged = merge_lanes(scores_of(statistics, mi, h), place.lane);
     if (place.feature_warp == 0 && (place.lane & 3) == 0) all[place.column_warp * C::kRows + place.row(mi, h)] = merged;
   }
   __syncthreads();

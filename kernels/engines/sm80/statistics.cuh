@@ -5,11 +5,21 @@
 
 namespace fnce::cuda::sm80 {
 
-// A warp's rows, [row tile][register half].
+// A warp's rows, [row tile][register half]. The counts of both sets stand beside them until the last tile, because all rows of
+// a lane see the same columns while there is no mask: one count per row and set would make the widest tiles spill.
 template <class C>
 struct Statistics {
+  int32_t counts[2];
   RowScores rows[C::kMi][2];
 };
+
+// What a lane has seen of one row.
+template <class C>
+FNCE_DEVICE RowScores scores_of(const Statistics<C>& statistics, int mi, int h) {
+  RowScores row = statistics.rows[mi][h];
+  FNCE_UNROLL for (int set = 0; set < 2; ++set) row.sets[set].count = statistics.counts[set];
+  return row;
+}
 
 template <class C>
 FNCE_DEVICE void start_statistics(const MainParams& p, const Shared<C>& shared, Statistics<C>& out) {
@@ -22,6 +32,7 @@ FNCE_DEVICE void start_statistics(const MainParams& p, const Shared<C>& shared, 
       shared.lower(set)[i] = exists ? p.thresholds.lower[set][row] : 0.0f;
     }
   }
+  out.counts[0] = out.counts[1] = 0;
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) out.rows[mi][h] = RowScores();
 }
 
@@ -32,7 +43,8 @@ FNCE_DEVICE void gather_statistics(const MainParams& p, const Segment& segment, 
   const bool of_loss = p.statistics[0] && segment.in_loss, both = of_loss && mixes && p.is_union;
   FNCE_UNROLL for (int g = 0; g < C::kGroups; ++g) {
     const Quad quad = quad_of<C>(columns, g);
-    if (quad.existing > 0) {
+    const int count = quad.existing;
+    if (count > 0) {
       FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) {
         const int row = place.row(mi, h);
         RowScores& scores = out.rows[mi][h];
@@ -46,11 +58,14 @@ FNCE_DEVICE void gather_statistics(const MainParams& p, const Segment& segment, 
           mixed[v] *= unit;
         }
         const float upper = shared.upper(0)[row], lower = shared.lower(0)[row];
-        if (of_loss) add_quad(quad, mixed, upper, lower, scores.sets[0]);
-        if (both) add_quad(quad, raw, upper, lower, scores.sets[0]);
-        if (segment.unmixed) add_quad(quad, raw, shared.upper(1)[row], shared.lower(1)[row], scores.sets[1]);
+        if (of_loss) add_quad(quad, mixed, out.counts[0], upper, lower, scores.sets[0]);
+        if (both) add_quad(quad, raw, out.counts[0] + count, upper, lower, scores.sets[0]);
+        if (segment.unmixed)
+          add_quad(quad, raw, out.counts[1], shared.upper(1)[row], shared.lower(1)[row], scores.sets[1]);
       }
     }
+    out.counts[0] += of_loss ? (both ? 2 * count : count) : 0;
+    out.counts[1] += segment.unmixed ? count : 0;
   }
 }
 
