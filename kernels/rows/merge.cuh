@@ -39,8 +39,7 @@ FNCE_DEVICE double maximum_of(const Part& part) {
   return part.base2 ? natural_maximum(m) : static_cast<double>(m);
 }
 
-// ---- Log-sum-exp and O
-// ---------------------------------------------------------------------------------------------------
+// ---- Log-sum-exp and O ---------------------------------------------------------------------------------------------
 
 constexpr int kFactors = kRowThreads;  // parts whose O is added up at once
 constexpr int64_t kFactorBytes = kFactors * static_cast<int64_t>(sizeof(float));
@@ -111,8 +110,7 @@ FNCE_DEVICE float merge_sums(const Parts& parts, const Maximum& maximum, float* 
   return block_sum(reduce, check);
 }
 
-// ---- Statistics
-// ----------------------------------------------------------------------------------------------------------
+// ---- Statistics ----------------------------------------------------------------------------------------------------
 
 // Of one set, with the log-sum-exp of the unmixed scores.
 template <class T>

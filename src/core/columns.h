@@ -1,9 +1,12 @@
 // Which columns there are for a row, apart from what their scores are. A pass is cut into stretches of columns (the
-// chunks of the CPU, the splits of a GPU), and each stretch says of each row which columns of it the row has met:
-//   none                    the row's maximum of the stretch is kNoColumn; l and O are 0
-//   some                    its maximum; at its start, kMinusInfinity, where every score lay below it
-// one that is not finite  NaN A row that has met no column in any stretch is a row with K = 0. One that has met columns
-// whose scores all lay below the start of the maximum is an overflow: float32 cannot weigh them.
+// chunks of the CPU, the splits of a GPU), and each stretch leaves a maximum of each row that says what the row has
+// met:
+//   kNoColumn         no column of the stretch; l and O are 0
+//   kMinusInfinity    columns whose scores all lay below this start of the maximum
+//   another number    columns; it is their maximum
+//   NaN               columns of which one is not finite
+// A row that has met no column in any stretch is a row with K = 0. A row whose scores all lay below the start of the
+// maximum is an overflow: float32 cannot weigh them.
 #pragma once
 #include <cstdint>
 
