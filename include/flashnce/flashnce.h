@@ -380,7 +380,8 @@ typedef struct fnce_plan_info {
   int64_t tile_columns;         /* columns of a tile; the last tile may have fewer                                    */
   int64_t tile_features;        /* D as tiles pad it                                                                  */
   int64_t splits;               /* number of tasks that share the tiles of a block; CPU: 0 without negatives          */
-  int64_t tasks;                /* row_blocks * splits: tasks of threads, or thread blocks of the main kernel         */
+  int64_t tasks;                /* row_blocks * splits: thread blocks of the main kernel, or tasks of threads; on a CPU
+                                   a multiple of that where rows of a block are shared out among many threads         */
   int64_t shared_memory_bytes;  /* GPU: most shared memory that a thread block of the device can have                 */
   int64_t family_limit;         /* the number that family_reason speaks of                                            */
 

@@ -79,6 +79,8 @@ void write_cuts(std::ostream& text, const fnce_plan_info& info) {
     const int64_t tiles = info.splits ? (info.column_tiles + info.splits - 1) / info.splits : 0;
     text << " of up to " << std::min(info.k, tiles * info.tile_columns) << " negatives";
   }
+  const int64_t parts = info.tasks / std::max<int64_t>(1, info.row_blocks * info.splits);
+  if (parts > 1) text << ", the rows of each in " << parts << " parts";
   text << " = " << counted(info.tasks, on_cpu ? "task" : "block") << ", tiles of " << info.tile_columns << " negatives";
   if (info.planned_multiprocessors != info.multiprocessors)
     text << ", as for " << counted(info.planned_multiprocessors, "SM") << " (FNCE_MULTIPROCESSORS says so)";

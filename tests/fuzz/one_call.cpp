@@ -276,7 +276,9 @@ void ask_plan(const Scene& s) {
   require(fnce_plan_get_info(s.plan, &info, sizeof info) == FNCE_OK, "a plan tells nothing of itself");
   require(info.n == s.problem.n && info.k == s.problem.k && info.d == s.problem.d, "a plan has other sizes");
   require(info.workspace_bytes == bytes, "a plan tells two workspaces");
-  require(info.tasks == info.row_blocks * info.splits, "a plan's tasks are not its blocks times its splits");
+  const int64_t cuts = info.row_blocks * info.splits;
+  require(cuts == 0 ? info.tasks == 0 : info.tasks >= cuts && info.tasks % cuts == 0,
+          "a plan's tasks are no multiple of its blocks times its splits");
   require(info.row_blocks * info.block_rows >= info.n, "a plan's blocks leave queries out");
   require(info.column_tiles * info.tile_columns >= info.k, "a plan's tiles leave negatives out");
   require(std::strstr(fnce_plan_describe(s.plan), std::to_string(bytes).c_str()), "a description lacks the workspace");

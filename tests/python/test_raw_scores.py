@@ -200,7 +200,6 @@ N, K, D = 6, 32, 8
         {"temperature": math.nan},
         pytest.param({"temperature": torch.tensor(-1.0)}, marks=cpu_only),
         {"temperature": torch.ones(2)},
-        {"temperature": torch.tensor(0.1, dtype=torch.float64)},
         {"temperature": torch.tensor(0.1, device="meta")},
         {"temperature": "0.1"},
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch_device
 from sharded_cases import CASES, SEED, TEMPERATURE, D, data_of, options_of, queue_of, rows_of
 from support import assert_close, batch, bound, largest_score, typed_bound
 from torch.nn.functional import normalize
@@ -228,7 +229,8 @@ def test_ddp_leaves_shards_alone_or_is_found_out(ranks, world):
         for call in ("loss", "push", "full_queue"):
             assert "ShardedQueue on rank 1 are those of another rank" in found[call], found[call]
             assert "ignore_queues_in_ddp" in found[call]
-        assert ("another rank" in found["unchecked"]) == (rank > 0)
+        # Without the exchange of headers a rank looks at its own buffers, which on a GPU would be a wait.
+        assert ("another rank" in found["unchecked"]) == (rank > 0 and torch_device.is_cpu())
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize as unit
 
+from .. import _library as c
 from .._options import flag, integer
-from . import _ops
+from . import _call, _ops
 from ._call import ELEMENT_TYPES
 from ._memory import queue_rows
 from ._queue import check_keys, check_position, check_queue_type, rename_moco
@@ -141,7 +142,8 @@ class ShardedQueue(nn.Module):
 
     def check_shard(self) -> None:
         """Raises where the buffers are those of another rank; on a GPU nobody looks, for the host would wait."""
-        if self.first_row.device.type == "cpu" and self.first_row.item() != self.rows.start:
+        on_host = _call.device_of("first_row", self.first_row)[0] == c.CPU
+        if on_host and self.first_row.item() != self.rows.start:
             raise ValueError(overwritten(f"of rank {self.ranks.rank}"))
 
     @torch.no_grad()
