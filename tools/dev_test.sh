@@ -7,7 +7,7 @@ usage: ./dev test [--quick | --full | --long] [--keep-going]
 
   --quick   format, release build with its tests, Python tests, the wheel in an environment of its own: under 5 minutes
   --full    (default) that, the long tests, every instruction set, arm64 under emulation, address, undefined-behaviour
-            and thread sanitizers, fuzzing, a soak, the demo and the benchmarks in short: under 45 minutes on 2 cores
+            and thread sanitizers, fuzzing, a soak, the demo and the benchmarks in short: about an hour on 2 cores
   --long    the full tier with ten times as many random cases, 10^6 fuzzing runs and 10^5 steps of soak
 
 Stops at the first failing stage and prints the end of its log. The last line counts the tests of all stages.
