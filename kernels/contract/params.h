@@ -158,10 +158,11 @@ struct Segment {
   int32_t unmixed;  // its raw scores are the unmixed statistics
 };
 
-// Running results of every split of the columns, then merged in order. Arrays are those of a partial, with [splits][N]
-// rows. base2: m is a multiple of log2(e) times the score, as the main kernel keeps it, and kNoColumn where the row has
-// no column in the split; else natural, as in a partial.
-struct Splits {
+// The partials of a row over the splits of its columns (split-K): each split leaves the arrays of a partial, [splits][N]
+// rows in all, and an online softmax merge makes one of them, in the order of the splits. base2: m is a multiple of
+// log2(e) times the score, as the main kernel keeps it, and kNoColumn where the row has no column in the split
+// (core/columns.h); else m is natural, as in a partial of fnce_partial, which is one split by itself.
+struct SplitPartials {
   PartialView view;
   int64_t n, d;
   int32_t count;
@@ -190,21 +191,21 @@ struct MainParams {
   int32_t queue_extent_count;
   int32_t wide;                  // rows of all segments can be copied in 16-byte pieces
   int32_t only_if_out_of_range;  // plain family: do nothing unless queue_extent says that float16 cannot hold the queue
-  Splits out;
+  SplitPartials out;
 };
 
-// Merges splits into a partial of n rows (fnce_partial, and each step of fnce_merge).
+// Merges the partials of splits into a partial of n rows (fnce_partial, and each step of fnce_merge).
 struct MergeParams {
-  Splits from;
-  PartialView out;  // natural logarithms
-  int32_t keep;     // `out` already holds a partial that comes first (fnce_merge)
+  SplitPartials from;
+  PartialView out;      // natural logarithms
+  int32_t accumulates;  // `out` already holds a partial, which comes first (fnce_merge)
 };
 
-// The last launch: merges the splits of a row, adds its positive, equations (7), (8), (9). One block per row; the last
+// The last launch: merges a row's partials, adds its positive, equations (7), (8), (9). One block per row; the last
 // one to end adds up the rows in order.
 struct FinishParams {
   RowsIn rows;
-  Splits from;
+  SplitPartials from;
   Number<float> temperature;
   int32_t reduction, gradient_type;
   const float* weight;
@@ -217,9 +218,9 @@ struct FinishParams {
   uint32_t* ticket;                          // 0 before
 };
 
-// fnce_scores: statistics of merged splits, no gradients.
+// fnce_scores: statistics of merged partials, no gradients.
 struct FinishScoresParams {
-  Splits from;
+  SplitPartials from;
   const float* pos;  // [N] unrounded q.k
   Number<float> temperature;
   fnce_score_buffers out;

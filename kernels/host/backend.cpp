@@ -74,7 +74,7 @@ class CudaPlan : public BackendPlan {
         .mixing = true, .sums = call.args.needs_gradient(), .statistics = {any_buffer(a.mixed), any_buffer(a.unmixed)}};
     launch_prep(prep_params(context, choice_.loss, options), call.stream);
     run_pass(context, choice_.loss, options, workspace.anchor, call.stream);
-    launch_finish(context, splits_of(context, choice_.loss, options), call.stream);
+    launch_finish(context, split_partials_of(context, choice_.loss, options), call.stream);
   }
 
   void prep(const Call& call, const fnce_anchors& anchors) const override {
@@ -94,17 +94,18 @@ class CudaPlan : public BackendPlan {
     const PackParams pack = pack_params(context, choice_.loss, options, anchors);
     launch(pack_kernel(pack.d), grid_of(pack.n + pack.table_blocks), pack, call.stream);
     run_pass(context, choice_.loss, options, pack.anchor, call.stream);
-    const Splits splits = splits_of(context, choice_.loss, options);
-    launch(merge_kernel(), grid_of(problem_.n()), {splits, splits_of(problem_, partial).view, 0}, call.stream);
+    const SplitPartials partials = split_partials_of(context, choice_.loss, options);
+    launch(merge_kernel(), grid_of(problem_.n()), {partials, split_partials_of(problem_, partial).view, 0},
+           call.stream);
   }
 
   void merge(const void* const* partials, int32_t count, void* out, fnce_stream stream) const override {
     const DeviceGuard guard(device());
     check_stream(stream, device());
     if (partials[0] != out) copy_async(out, partials[0], layout().bytes, stream);
-    const PartialView sum = splits_of(problem_, out).view;
+    const PartialView sum = split_partials_of(problem_, out).view;
     for (int32_t i = 1; i < count; ++i)
-      launch(merge_kernel(), grid_of(problem_.n()), {splits_of(problem_, partials[i]), sum, 1}, stream);
+      launch(merge_kernel(), grid_of(problem_.n()), {split_partials_of(problem_, partials[i]), sum, 1}, stream);
   }
 
   void take_rows(const void* partial, const Problem& from, int64_t first_row, void* out,
@@ -115,7 +116,7 @@ class CudaPlan : public BackendPlan {
     check(call, {.workspace = call.workspace, .partial = partial});
     const Workspace workspace(call.workspace, problem_, choice_);
     zero_async(workspace.ticket, sizeof *workspace.ticket, call.stream);
-    launch_finish(context(call, workspace), splits_of(problem_, partial), call.stream);
+    launch_finish(context(call, workspace), split_partials_of(problem_, partial), call.stream);
   }
 
   void scores(const Call& call, const fnce_score_buffers& out) const override {
@@ -128,7 +129,7 @@ class CudaPlan : public BackendPlan {
     prep.exact_pos = workspace.exact_pos;
     launch_prep(prep, call.stream);
     run_pass(context, choice_.scores, options, workspace.anchor, call.stream);
-    const FinishScoresParams params = {splits_of(context, choice_.scores, options), workspace.exact_pos,
+    const FinishScoresParams params = {split_partials_of(context, choice_.scores, options), workspace.exact_pos,
                                        temperature_of(call.args), out, problem_.n()};
     launch(finish_scores_kernel(), walking_grid(problem_.n(), 128), params, call.stream);
   }
@@ -165,7 +166,7 @@ class CudaPlan : public BackendPlan {
     launch(prep_kernel(params.rows.d), grid_of(params.rows.n + params.table_blocks), params, stream);
   }
 
-  void launch_finish(const CallContext& call, const Splits& from, fnce_stream stream) const {
+  void launch_finish(const CallContext& call, const SplitPartials& from, fnce_stream stream) const {
     launch(finish_kernel(problem_.d()), grid_of(problem_.n()), finish_params(call, from), stream);
   }
 
@@ -181,7 +182,7 @@ class CudaPlan : public BackendPlan {
     launch(premix_kernel(), walking_grid(k, 4), params, stream);
   }
 
-  // Everything between the anchors and the splits.
+  // Everything between the anchors and the partials of the splits.
   void run_pass(const CallContext& call, const MainLaunch& chosen, const PassOptions& options, const float* anchor,
                 fnce_stream stream) const {
     if (options.mixing && choice_.premixes) premix(call, stream);
@@ -204,7 +205,7 @@ void CudaPlan::take_rows(const void* partial, const Problem& from, int64_t first
                          fnce_stream stream) const {
   const DeviceGuard guard(device());
   check_stream(stream, device());
-  const PartialView source = splits_of(from, partial).view, target = splits_of(problem_, out).view;
+  const PartialView source = split_partials_of(from, partial).view, target = split_partials_of(problem_, out).view;
   fnce::take_rows(source, first_row, target, problem_.n(), problem_.d(),
                   [&](auto* to, const auto* from_array, int64_t count) {
                     copy_async(to, from_array, static_cast<uint64_t>(count) * sizeof *to, stream);

@@ -181,7 +181,7 @@ PremixParams premix_params(const CallContext& call) {
 
 MainParams main_params(const CallContext& call, const MainLaunch& launch, const PassOptions& options,
                        const float* anchor) {
-  MainParams params = {.out = splits_of(call, launch, options)};
+  MainParams params = {.out = split_partials_of(call, launch, options)};
   const bool mix = options.mixing && call.choice.mixes_scores;
   params.packed = packed_for(call, launch);
   params.anchor = anchor;
@@ -208,10 +208,10 @@ MainParams main_params(const CallContext& call, const MainLaunch& launch, const 
   return params;
 }
 
-Splits splits_of(const CallContext& call, const MainLaunch& launch, const PassOptions& options) {
+SplitPartials split_partials_of(const CallContext& call, const MainLaunch& launch, const PassOptions& options) {
   // Laid out for all that the plan gathers, read for what this call does.
   const int32_t scores = options.mixing ? call.problem.raw().scores : options.scores();
-  PartialView view = call.workspace.splits(call.problem, launch, scores);
+  PartialView view = call.workspace.split_partials(call.problem, launch, scores);
   for (int set = 0; set < 2; ++set)
     if (!options.statistics[set]) view.stats[set] = {};
   return {.view = view,
@@ -222,7 +222,7 @@ Splits splits_of(const CallContext& call, const MainLaunch& launch, const PassOp
           .has_o = options.sums ? 1 : 0};
 }
 
-Splits splits_of(const Problem& problem, const void* partial) {
+SplitPartials split_partials_of(const Problem& problem, const void* partial) {
   const fnce_problem& p = problem.raw();
   return {.view = PartialView(const_cast<void*>(partial), partial_layout(p.n, p.d, p.scores)),
           .n = p.n,
@@ -232,7 +232,7 @@ Splits splits_of(const Problem& problem, const void* partial) {
           .has_o = 1};
 }
 
-FinishParams finish_params(const CallContext& call, const Splits& from) {
+FinishParams finish_params(const CallContext& call, const SplitPartials& from) {
   const fnce_problem& p = call.problem.raw();
   const fnce_args& a = call.args.raw();
   FinishParams params = {.rows = rows_in(call, true),

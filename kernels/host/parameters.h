@@ -37,9 +37,9 @@ PremixParams premix_params(const CallContext& call);
 MainParams main_params(const CallContext& call, const MainLaunch& launch, const PassOptions& options,
                        const float* anchor);
 // What main_params() lets a pass write, for whoever merges it.
-Splits splits_of(const CallContext& call, const MainLaunch& launch, const PassOptions& options);
-// A partial as splits: one of them, in natural logarithms.
-Splits splits_of(const Problem& problem, const void* partial);
-FinishParams finish_params(const CallContext& call, const Splits& from);
+SplitPartials split_partials_of(const CallContext& call, const MainLaunch& launch, const PassOptions& options);
+// A partial as that of the only split, in natural logarithms.
+SplitPartials split_partials_of(const Problem& problem, const void* partial);
+FinishParams finish_params(const CallContext& call, const SplitPartials& from);
 
 }  // namespace fnce::cuda

@@ -8,8 +8,8 @@
 namespace fnce::cuda {
 namespace {
 
-// Arrays of [splits][N] rows: a partial of that many rows.
-fnce_layout splits_layout(const Problem& problem, const MainLaunch& launch, int32_t scores) {
+// The arrays of SplitPartials are those of a partial of [splits][N] rows.
+fnce_layout split_partials_layout(const Problem& problem, const MainLaunch& launch, int32_t scores) {
   return partial_layout(launch.splits * problem.n(), problem.d(), scores);
 }
 
@@ -54,13 +54,14 @@ Workspace::Workspace(void* base, const Problem& problem, const CudaChoice& choic
   loss_rows = carver.take<float>(n);
   dtemperature_row_sums = carver.take<float>(n);
   ticket = carver.take<uint32_t>(1);
-  splits_ = carver.take<unsigned char>(
-      std::max(splits_layout(problem, loss, p.scores).bytes, splits_layout(problem, scores, FNCE_SCORES_MIXED).bytes));
+  split_partials_ =
+      carver.take<unsigned char>(std::max(split_partials_layout(problem, loss, p.scores).bytes,
+                                          split_partials_layout(problem, scores, FNCE_SCORES_MIXED).bytes));
   bytes_ = carver.used();
 }
 
-PartialView Workspace::splits(const Problem& problem, const MainLaunch& launch, int32_t scores) const {
-  return PartialView(splits_, splits_layout(problem, launch, scores));
+PartialView Workspace::split_partials(const Problem& problem, const MainLaunch& launch, int32_t scores) const {
+  return PartialView(split_partials_, split_partials_layout(problem, launch, scores));
 }
 
 }  // namespace fnce::cuda

@@ -14,8 +14,8 @@ class Workspace {
   Workspace(void* base, const Problem& problem, const CudaChoice& choice);
 
   uint64_t bytes() const { return bytes_; }
-  // Running sums of a launch's splits, with the statistics of `scores` (FNCE_SCORES_* bits).
-  PartialView splits(const Problem& problem, const MainLaunch& launch, int32_t scores) const;
+  // The partials of a launch's splits, with the statistics of `scores` (FNCE_SCORES_* bits).
+  PartialView split_partials(const Problem& problem, const MainLaunch& launch, int32_t scores) const;
 
   float *anchor, *exact_pos;                 // [N,D], [N]
   PackedAnchors packed;                      // rows: as many as the launch with most
@@ -31,7 +31,7 @@ class Workspace {
   uint32_t* ticket;                          // [1]
 
  private:
-  unsigned char* splits_;
+  unsigned char* split_partials_;
   uint64_t bytes_;
 };
 

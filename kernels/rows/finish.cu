@@ -12,7 +12,7 @@ namespace {
 // What the threads of a block share besides the arrays of the row.
 struct FinishShared {
   alignas(16) unsigned char reduce[kReduceBytes];
-  float factors[kFactors];
+  float scale_factors[kScaleFactors];
   RowResult row;
   SetStats<float> statistics[2];
   unsigned is_last;
@@ -188,13 +188,13 @@ __global__ void __launch_bounds__(kRowThreads, 4) finish_rows(const __grid_const
   BlockReduce reduce = {shared.reduce};
   const int64_t i = blockIdx.x;
   const RowArrays arrays = row_arrays(p.rows, i, memory + kFinishBytes);
-  const Parts parts = {p.from, nullptr, i};
+  const RowPartials partials = {p.from, nullptr, i};
   float l;
-  const Maximum maximum = merge_maxima(parts, l, reduce);
-  if (p.needs_gradient) l += merge_sums(parts, maximum, shared.factors, arrays.o, reduce);
+  const MergedMaximum maximum = merge_log_sums(partials, l, reduce);
+  if (p.needs_gradient) l += merge_sums(partials, maximum, shared.scale_factors, arrays.o, reduce);
   const int set = static_cast<int>(threadIdx.x / 32);
   if (set <= 1 && gathers(p, set)) {
-    const SetStats<float> statistics = rounded_statistics(merge_statistics_by_warp(parts, set));
+    const SetStats<float> statistics = rounded_statistics(merge_statistics_by_warp(partials, set));
     if (threadIdx.x % 32 == 0) shared.statistics[set] = statistics;
   }
   const RowState s = prepare_row(p.rows, i, arrays, reduce);

@@ -1,4 +1,4 @@
-// Splits of the keys, or partials of shards, become one partial: a block per row.
+// The partials of splits of the columns, or of shards, become one: a block per row.
 #include "kernels/rows/kernels.h"
 #include "kernels/rows/merge.cuh"
 
@@ -15,14 +15,14 @@ FNCE_DEVICE void store_statistics(const StatsView& out, int64_t i, const SetStat
 __global__ void __launch_bounds__(kRowThreads, 4) merge_rows(const __grid_constant__ MergeParams p) {
   FNCE_DYNAMIC_SHARED(shared);
   BlockReduce reduce = {shared};
-  float* factors = reinterpret_cast<float*>(shared + kReduceBytes);
+  float* scale_factors = reinterpret_cast<float*>(shared + kReduceBytes);
   const int64_t i = blockIdx.x;
-  const Parts parts = {p.from, p.keep ? &p.out : nullptr, i};
+  const RowPartials partials = {p.from, p.accumulates ? &p.out : nullptr, i};
   float l;
-  const Maximum maximum = merge_maxima(parts, l, reduce);
-  // Ends with a barrier: after it nobody reads the m and l that are kept.
+  const MergedMaximum maximum = merge_log_sums(partials, l, reduce);
+  // Either way ends with a barrier, behind which nobody reads the m and l accumulated so far.
   if (p.from.has_o)
-    l += merge_sums(parts, maximum, factors, p.out.o + i * p.from.d, reduce);
+    l += merge_sums(partials, maximum, scale_factors, p.out.o + i * p.from.d, reduce);
   else
     __syncthreads();
   if (threadIdx.x == 0) {
@@ -31,12 +31,12 @@ __global__ void __launch_bounds__(kRowThreads, 4) merge_rows(const __grid_consta
   }
   const int set = static_cast<int>(threadIdx.x / 32);
   if (set > 1 || !p.from.view.stats[set].count || !p.out.stats[set].count) return;
-  const SetStats<float> statistics = rounded_statistics(merge_statistics_by_warp(parts, set));
+  const SetStats<float> statistics = rounded_statistics(merge_statistics_by_warp(partials, set));
   if (threadIdx.x % 32 == 0) store_statistics(p.out.stats[set], i, statistics);
 }
 
 }  // namespace
 
-Kernel<MergeParams> merge_kernel() { return {merge_rows, "fnce_merge", kRowThreads, kReduceBytes + kFactorBytes}; }
+Kernel<MergeParams> merge_kernel() { return {merge_rows, "fnce_merge", kRowThreads, kReduceBytes + kScaleFactorBytes}; }
 
 }  // namespace fnce::cuda

@@ -86,7 +86,7 @@ Outputs cpu_finish(const Setup& s, Aligned& partial) {
   return out;
 }
 
-Outputs gpu_finish(Setup& s, const Splits& from, const float* temperature = nullptr) {
+Outputs gpu_finish(Setup& s, const SplitPartials& from, const float* temperature = nullptr) {
   Outputs out(s.p);
   fnce_args a = s.a;
   out.point(a);
@@ -137,7 +137,7 @@ TEST_CASE("common finish: losses, gradients and statistics are right") {
         if (d > 1) CHECK(support::gradient_has_signal(truth));
         check_outputs(s, truth, gpu_finish(s, one_split(shards)));
         SplitArrays splits(shards, true);
-        check_outputs(s, truth, gpu_finish(s, splits.splits(shards, true)));
+        check_outputs(s, truth, gpu_finish(s, splits.partials(shards, true)));
       }
 }
 
@@ -243,7 +243,7 @@ TEST_CASE("common finish: only what is asked for is written") {
   Shards shards(s, 2);
   std::vector<float> loss(3, 77.0f), loss_rows(3);
   uint32_t ticket = 0;
-  Splits from = one_split(shards);
+  SplitPartials from = one_split(shards);
   from.view.o = nullptr;
   from.has_o = 0;
   const FinishParams params = {.rows = s.rows(Operand::kFloat32),
@@ -268,7 +268,7 @@ TEST_CASE("common finish_scores: statistics are right") {
   Outputs gpu(s.p);
   const std::vector<float> pos = cpu_prep(s).pos;
   const FinishScoresParams params = {
-      splits.splits(shards, true), pos.data(), {s.a.temperature, nullptr}, gpu.buffers(1), 7};
+      splits.partials(shards, true), pos.data(), {s.a.temperature, nullptr}, gpu.buffers(1), 7};
   launch(finish_scores_kernel(), {2}, params, nullptr);
   FNCE_CHECK_VERDICT(support::compare_statistics(truth_of(s), support::ScoreSet::kPlain, statistics_of(gpu, 1)));
   const float wrong = -1.0f;

@@ -64,7 +64,7 @@ TEST_CASE("common merge: splits and partials become the partial of the whole que
         SplitArrays splits(shards, base2);
         Aligned memory(shards.merged.bytes);
         const PartialView out = shards.view(memory);
-        launch(merge_kernel(), {5}, {splits.splits(shards, base2), out, 0}, nullptr);
+        launch(merge_kernel(), {5}, {splits.partials(shards, base2), out, 0}, nullptr);
         check_partial(s.p, truth, out, shards.view(shards.merged));
       }
       // One after another.
@@ -82,7 +82,7 @@ TEST_CASE("common merge: no columns, NaN, and maxima below the start") {
   s.inputs();
   Shards shards(s, 4);
   SplitArrays splits(shards, true);
-  Splits from = splits.splits(shards, true);
+  SplitPartials from = splits.partials(shards, true);
   for (int64_t i = 0; i < 12; ++i) {
     from.view.m[i] = kNoColumn;
     from.view.l[i] = 0;

@@ -319,7 +319,7 @@ TEST_CASE("cuda plan: the workspace holds the larger of its passes, and tables w
   const Workspace workspace(memory, problem, choice);
   REQUIRE(workspace.bytes() <= sizeof memory);
   const auto* end = memory + workspace.bytes();
-  const PartialView sums = workspace.splits(problem, choice.scores, FNCE_SCORES_MIXED);
+  const PartialView sums = workspace.split_partials(problem, choice.scores, FNCE_SCORES_MIXED);
   CHECK(reinterpret_cast<unsigned char*>(sums.stats[0].n_greater_equal + choice.scores.splits * 5) <= end);
   CHECK((workspace.queue_extent && workspace.order && workspace.lambda && !workspace.premixed && !workspace.seen));
 }

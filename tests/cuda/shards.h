@@ -74,7 +74,7 @@ struct SplitArrays {
     l *= factor;
     for (int64_t c = 0; c < d; ++c) o[c] *= factor;
   }
-  Splits splits(const Shards& shards, bool base2) {
+  SplitPartials partials(const Shards& shards, bool base2) {
     const fnce_problem& p = shards.problem;
     const auto count = static_cast<int64_t>(shards.partials.size());
     return {PartialView(memory.get(), partial_layout(count * p.n, p.d, p.scores)),
@@ -87,7 +87,7 @@ struct SplitArrays {
   Aligned memory;
 };
 
-inline Splits one_split(Shards& shards) {
+inline SplitPartials one_split(Shards& shards) {
   return {shards.view(shards.merged), shards.problem.n, shards.problem.d, 1, 0, 1};
 }
 
