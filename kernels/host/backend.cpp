@@ -68,33 +68,33 @@ class CudaPlan : public BackendPlan {
     const DeviceGuard guard(device());
     check(call, {.workspace = call.workspace});
     const Workspace workspace(call.workspace, problem_, choice_);
-    const CallContext context = this->context(call, workspace);
+    const CudaCall cuda_call = bind(call, workspace);
     const fnce_args& a = call.args.raw();
-    const PassOptions options = {
+    const CudaPass pass = {
         .mixing = true, .sums = call.args.needs_gradient(), .statistics = {any_buffer(a.mixed), any_buffer(a.unmixed)}};
-    launch_prep(prep_params(context, choice_.loss, options), call.stream);
-    run_pass(context, choice_.loss, options, workspace.anchor, call.stream);
-    launch_finish(context, split_partials_of(context, choice_.loss, options), call.stream);
+    launch_prep(prep_params(cuda_call, choice_.loss, pass), call.stream);
+    run_pass(cuda_call, choice_.loss, pass, workspace.anchor, call.stream);
+    launch_finish(cuda_call, split_partials_of(cuda_call, choice_.loss, pass), call.stream);
   }
 
   void prep(const Call& call, const fnce_anchors& anchors) const override {
     const DeviceGuard guard(device());
     check(call, {.workspace = call.workspace, .anchors = &anchors});
     const Workspace workspace(call.workspace, problem_, choice_);
-    launch_prep(prep_params(context(call, workspace), anchors), call.stream);
+    launch_prep(prep_params(bind(call, workspace), anchors), call.stream);
   }
 
   void partial(const Call& call, const fnce_anchors& anchors, void* partial) const override {
     const DeviceGuard guard(device());
     check(call, {.workspace = call.workspace, .anchors = &anchors, .partial = partial});
     const Workspace workspace(call.workspace, problem_, choice_);
-    const CallContext context = this->context(call, workspace);
-    const PassOptions options = {
+    const CudaCall cuda_call = bind(call, workspace);
+    const CudaPass pass = {
         .mixing = true, .sums = true, .statistics = {problem_.gathers_mixed(), problem_.gathers_unmixed()}};
-    const PackParams pack = pack_params(context, choice_.loss, options, anchors);
+    const PackParams pack = pack_params(cuda_call, choice_.loss, pass, anchors);
     launch(pack_kernel(pack.d), grid_of(pack.n + pack.table_blocks), pack, call.stream);
-    run_pass(context, choice_.loss, options, pack.anchor, call.stream);
-    const SplitPartials partials = split_partials_of(context, choice_.loss, options);
+    run_pass(cuda_call, choice_.loss, pass, pack.anchor, call.stream);
+    const SplitPartials partials = split_partials_of(cuda_call, choice_.loss, pass);
     launch(merge_kernel(), grid_of(problem_.n()), {partials, split_partials_of(problem_, partial).view, 0},
            call.stream);
   }
@@ -116,20 +116,20 @@ class CudaPlan : public BackendPlan {
     check(call, {.workspace = call.workspace, .partial = partial});
     const Workspace workspace(call.workspace, problem_, choice_);
     zero_async(workspace.ticket, sizeof *workspace.ticket, call.stream);
-    launch_finish(context(call, workspace), split_partials_of(problem_, partial), call.stream);
+    launch_finish(bind(call, workspace), split_partials_of(problem_, partial), call.stream);
   }
 
   void scores(const Call& call, const fnce_score_buffers& out) const override {
     const DeviceGuard guard(device());
     check(call, {.workspace = call.workspace, .out = &out});
     const Workspace workspace(call.workspace, problem_, choice_);
-    const CallContext context = this->context(call, workspace);
-    const PassOptions options = {.mixing = false, .sums = false, .statistics = {true, false}};
-    PrepParams prep = prep_params(context, choice_.scores, options);
+    const CudaCall cuda_call = bind(call, workspace);
+    const CudaPass pass = {.mixing = false, .sums = false, .statistics = {true, false}};
+    PrepParams prep = prep_params(cuda_call, choice_.scores, pass);
     prep.exact_pos = workspace.exact_pos;
     launch_prep(prep, call.stream);
-    run_pass(context, choice_.scores, options, workspace.anchor, call.stream);
-    const FinishScoresParams params = {split_partials_of(context, choice_.scores, options), workspace.exact_pos,
+    run_pass(cuda_call, choice_.scores, pass, workspace.anchor, call.stream);
+    const FinishScoresParams params = {split_partials_of(cuda_call, choice_.scores, pass), workspace.exact_pos,
                                        temperature_of(call.args), out, problem_.n()};
     launch(finish_scores_kernel(), walking_grid(problem_.n(), 128), params, call.stream);
   }
@@ -137,7 +137,7 @@ class CudaPlan : public BackendPlan {
  private:
   int32_t device() const { return problem_.raw().device_index; }
   fnce_layout layout() const { return partial_layout(problem_.n(), problem_.d(), problem_.raw().scores); }
-  CallContext context(const Call& call, const Workspace& workspace) const {
+  CudaCall bind(const Call& call, const Workspace& workspace) const {
     return {problem_, choice_, call.args, workspace};
   }
 
@@ -166,12 +166,12 @@ class CudaPlan : public BackendPlan {
     launch(prep_kernel(params.rows.d), grid_of(params.rows.n + params.table_blocks), params, stream);
   }
 
-  void launch_finish(const CallContext& call, const SplitPartials& from, fnce_stream stream) const {
+  void launch_finish(const CudaCall& call, const SplitPartials& from, fnce_stream stream) const {
     launch(finish_kernel(problem_.d()), grid_of(problem_.n()), finish_params(call, from), stream);
   }
 
   // Mixed rows where scores cannot be mixed.
-  void premix(const CallContext& call, fnce_stream stream) const {
+  void premix(const CudaCall& call, fnce_stream stream) const {
     const int64_t k = problem_.k();
     const PremixParams params = premix_params(call);
     if (params.invalid) {
@@ -183,10 +183,10 @@ class CudaPlan : public BackendPlan {
   }
 
   // Everything between the anchors and the partials of the splits.
-  void run_pass(const CallContext& call, const MainLaunch& chosen, const PassOptions& options, const float* anchor,
+  void run_pass(const CudaCall& call, const MainLaunch& chosen, const CudaPass& pass, const float* anchor,
                 fnce_stream stream) const {
-    if (options.mixing && choice_.premixes) premix(call, stream);
-    MainParams params = main_params(call, chosen, options, anchor);
+    if (pass.mixing && choice_.premixes) premix(call, stream);
+    MainParams params = main_params(call, chosen, pass, anchor);
     const auto splits = static_cast<unsigned>(chosen.splits);
     launch(chosen.kernel(), {static_cast<unsigned>(chosen.row_blocks), splits}, params, stream);
     if (!choice_.may_fall_back()) return;

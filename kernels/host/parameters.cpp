@@ -22,24 +22,24 @@ LambdaSource lambda_neg_of(const fnce_problem& p, const fnce_args& a) {
 }
 
 // As many rows as the launch has; none where the plain family reads the anchors as they are.
-PackedAnchors packed_for(const CallContext& call, const MainLaunch& launch) {
+PackedAnchors packed_for(const CudaCall& call, const MainLaunch& launch) {
   PackedAnchors packed = call.workspace.packed;
   packed.rows = call.choice.packs() ? launch.padded_rows() : 0;
   return packed;
 }
 
-Thresholds thresholds_of(const CallContext& call, const PassOptions& options) {
+Thresholds thresholds_of(const CudaCall& call, const CudaPass& pass) {
   Thresholds thresholds = {};
   for (int set = 0; set < 2; ++set) {
-    if (!options.statistics[set]) continue;
+    if (!pass.statistics[set]) continue;
     thresholds.upper[set] = call.workspace.upper[set];
     thresholds.lower[set] = call.workspace.lower[set];
   }
   return thresholds;
 }
 
-Tables tables_of(const CallContext& call, const PassOptions& options) {
-  if (!options.mixing) return {};
+Tables tables_of(const CudaCall& call, const CudaPass& pass) {
+  if (!pass.mixing) return {};
   const Workspace& w = call.workspace;
   return {.order = w.order,
           .lambda = w.lambda,
@@ -49,15 +49,15 @@ Tables tables_of(const CallContext& call, const PassOptions& options) {
 
 // Fields that PrepParams and PackParams share.
 template <class Params>
-void set_tables(const CallContext& call, const PassOptions& options, Params& params) {
+void set_tables(const CudaCall& call, const CudaPass& pass, Params& params) {
   const fnce_problem& p = call.problem.raw();
-  params.tables = tables_of(call, options);
+  params.tables = tables_of(call, pass);
   params.lambda_neg = lambda_neg_of(p, call.args.raw());
   params.k = p.k;
   params.k_global = p.k_global;
   params.column_offset = p.column_offset;
   params.perm_block = p.perm_block;
-  params.table_blocks = options.mixing ? table_blocks(call.problem) : 0;
+  params.table_blocks = pass.mixing ? table_blocks(call.problem) : 0;
 }
 
 // All rows of a segment can be copied in pieces of 16 bytes, none of which crosses a row's end.
@@ -67,15 +67,15 @@ bool is_wide(const Segment& segment, int64_t d) {
 }
 
 // Premixed rows and then the queue, or the queue alone.
-void set_segments(const CallContext& call, const PassOptions& options, MainParams& params) {
+void set_segments(const CudaCall& call, const CudaPass& pass, MainParams& params) {
   const fnce_problem& p = call.problem.raw();
   Segment queue = {.rows = call.args.raw().queue,
                    .type = p.queue_type,
                    .stride = p.d,
                    .count = p.k,
                    .in_loss = 1,
-                   .unmixed = options.statistics[1] ? 1 : 0};
-  if (!options.mixing || !call.choice.premixes) {
+                   .unmixed = pass.statistics[1] ? 1 : 0};
+  if (!pass.mixing || !call.choice.premixes) {
     params.segments[0] = queue;
     params.segment_count = 1;
     return;
@@ -95,7 +95,7 @@ void set_segments(const CallContext& call, const PassOptions& options, MainParam
 
 Number<float> temperature_of(const Args& args) { return {args.raw().temperature, args.raw().temperature_pointer}; }
 
-RowsIn rows_in(const CallContext& call, bool mixing) {
+RowsIn rows_in(const CudaCall& call, bool mixing) {
   const fnce_problem& p = call.problem.raw();
   const fnce_args& a = call.args.raw();
   RowsIn rows = {};
@@ -118,18 +118,18 @@ RowsIn rows_in(const CallContext& call, bool mixing) {
   return rows;
 }
 
-PrepParams prep_params(const CallContext& call, const MainLaunch& launch, const PassOptions& options) {
+PrepParams prep_params(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass) {
   PrepParams params = {};
-  params.rows = rows_in(call, options.mixing);
+  params.rows = rows_in(call, pass.mixing);
   params.anchor = call.workspace.anchor;
   params.packed = packed_for(call, launch);
-  params.thresholds = thresholds_of(call, options);
+  params.thresholds = thresholds_of(call, pass);
   params.ticket = call.workspace.ticket;
-  set_tables(call, options, params);
+  set_tables(call, pass, params);
   return params;
 }
 
-PrepParams prep_params(const CallContext& call, const fnce_anchors& anchors) {
+PrepParams prep_params(const CudaCall& call, const fnce_anchors& anchors) {
   PrepParams params = {};
   params.rows = rows_in(call, true);
   params.anchor = static_cast<float*>(anchors.anchor);
@@ -139,7 +139,7 @@ PrepParams prep_params(const CallContext& call, const fnce_anchors& anchors) {
   return params;
 }
 
-PackParams pack_params(const CallContext& call, const MainLaunch& launch, const PassOptions& options,
+PackParams pack_params(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass,
                        const fnce_anchors& anchors) {
   PackParams params = {};
   params.anchor = static_cast<const float*>(anchors.anchor);
@@ -149,13 +149,13 @@ PackParams pack_params(const CallContext& call, const MainLaunch& launch, const 
   params.d = call.problem.d();
   params.operand = call.choice.operand;
   params.packed = packed_for(call, launch);
-  params.thresholds = thresholds_of(call, options);
+  params.thresholds = thresholds_of(call, pass);
   params.draws = draws_of(call.args.raw());
-  set_tables(call, options, params);
+  set_tables(call, pass, params);
   return params;
 }
 
-PremixParams premix_params(const CallContext& call) {
+PremixParams premix_params(const CudaCall& call) {
   const fnce_problem& p = call.problem.raw();
   const fnce_args& a = call.args.raw();
   PremixParams params = {};
@@ -179,25 +179,24 @@ PremixParams premix_params(const CallContext& call) {
   return params;
 }
 
-MainParams main_params(const CallContext& call, const MainLaunch& launch, const PassOptions& options,
-                       const float* anchor) {
-  MainParams params = {.out = split_partials_of(call, launch, options)};
-  const bool mix = options.mixing && call.choice.mixes_scores;
+MainParams main_params(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass, const float* anchor) {
+  MainParams params = {.out = split_partials_of(call, launch, pass)};
+  const bool mix = pass.mixing && call.choice.mixes_scores;
   params.packed = packed_for(call, launch);
   params.anchor = anchor;
   params.n = call.problem.n();
   params.d = call.problem.d();
-  set_segments(call, options, params);
+  set_segments(call, pass, params);
   params.splits = launch.splits;
   params.mix = mix;
   params.lambda_per_row = mix && call.problem.raw().lambda_neg == FNCE_LAMBDA_ROW;
   params.is_union = mix && call.problem.is_union();
-  params.sums = options.sums;
-  params.statistics[0] = options.statistics[0];
-  params.statistics[1] = options.statistics[1];
-  if (mix) params.tables = tables_of(call, options);
+  params.sums = pass.sums;
+  params.statistics[0] = pass.statistics[0];
+  params.statistics[1] = pass.statistics[1];
+  if (mix) params.tables = tables_of(call, pass);
   params.temperature = temperature_of(call.args);
-  params.thresholds = thresholds_of(call, options);
+  params.thresholds = thresholds_of(call, pass);
   if (call.choice.may_fall_back()) {
     params.queue_extent = call.workspace.queue_extent;
     params.queue_extent_count = static_cast<int32_t>(launch.blocks());
@@ -208,18 +207,18 @@ MainParams main_params(const CallContext& call, const MainLaunch& launch, const 
   return params;
 }
 
-SplitPartials split_partials_of(const CallContext& call, const MainLaunch& launch, const PassOptions& options) {
+SplitPartials split_partials_of(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass) {
   // Laid out for all that the plan gathers, read for what this call does.
-  const int32_t scores = options.mixing ? call.problem.raw().scores : options.scores();
+  const int32_t scores = pass.mixing ? call.problem.raw().scores : pass.scores();
   PartialView view = call.workspace.split_partials(call.problem, launch, scores);
   for (int set = 0; set < 2; ++set)
-    if (!options.statistics[set]) view.stats[set] = {};
+    if (!pass.statistics[set]) view.stats[set] = {};
   return {.view = view,
           .n = call.problem.n(),
           .d = call.problem.d(),
           .count = launch.splits,
           .base2 = 1,
-          .has_o = options.sums ? 1 : 0};
+          .has_o = pass.sums ? 1 : 0};
 }
 
 SplitPartials split_partials_of(const Problem& problem, const void* partial) {
@@ -232,7 +231,7 @@ SplitPartials split_partials_of(const Problem& problem, const void* partial) {
           .has_o = 1};
 }
 
-FinishParams finish_params(const CallContext& call, const SplitPartials& from) {
+FinishParams finish_params(const CudaCall& call, const SplitPartials& from) {
   const fnce_problem& p = call.problem.raw();
   const fnce_args& a = call.args.raw();
   FinishParams params = {.rows = rows_in(call, true),

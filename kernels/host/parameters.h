@@ -8,16 +8,16 @@
 
 namespace fnce::cuda {
 
-// What every launch of a call starts from.
-struct CallContext {
+// A call with the plan and the workspace that it runs with: what its launches are told follows from this.
+struct CudaCall {
   const Problem& problem;
   const CudaChoice& choice;
   const Args& args;
   const Workspace& workspace;
 };
 
-// What a pass computes beside m and l.
-struct PassOptions {
+// What a pass of a call computes beside m and l.
+struct CudaPass {
   bool mixing;         // as the problem says; false: the queue as it is (fnce_scores)
   bool sums;           // O
   bool statistics[2];  // mixed, unmixed
@@ -26,20 +26,19 @@ struct PassOptions {
 };
 
 Number<float> temperature_of(const Args& args);
-RowsIn rows_in(const CallContext& call, bool mixing);
+RowsIn rows_in(const CudaCall& call, bool mixing);
 // Everything that the pass needs of the rows, and the tables of the negatives.
-PrepParams prep_params(const CallContext& call, const MainLaunch& launch, const PassOptions& options);
+PrepParams prep_params(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass);
 // Anchors alone, for fnce_prep.
-PrepParams prep_params(const CallContext& call, const fnce_anchors& anchors);
-PackParams pack_params(const CallContext& call, const MainLaunch& launch, const PassOptions& options,
+PrepParams prep_params(const CudaCall& call, const fnce_anchors& anchors);
+PackParams pack_params(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass,
                        const fnce_anchors& anchors);
-PremixParams premix_params(const CallContext& call);
-MainParams main_params(const CallContext& call, const MainLaunch& launch, const PassOptions& options,
-                       const float* anchor);
+PremixParams premix_params(const CudaCall& call);
+MainParams main_params(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass, const float* anchor);
 // What main_params() lets a pass write, for whoever merges it.
-SplitPartials split_partials_of(const CallContext& call, const MainLaunch& launch, const PassOptions& options);
+SplitPartials split_partials_of(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass);
 // A partial as that of the only split, in natural logarithms.
 SplitPartials split_partials_of(const Problem& problem, const void* partial);
-FinishParams finish_params(const CallContext& call, const SplitPartials& from);
+FinishParams finish_params(const CudaCall& call, const SplitPartials& from);
 
 }  // namespace fnce::cuda

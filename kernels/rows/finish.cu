@@ -35,7 +35,7 @@ struct GradientResult {
 };
 
 // g_q^ and g_k^ without renormalisation, into arrays.g_q and g_k. Returns a . O-bar, and in `dots` g_q^.q^ and g_k^.k^.
-FNCE_DEVICE float start_gradients(const RowsIn& rows, const RowState& s, const GradientJob& g, float (&dots)[2],
+FNCE_DEVICE float start_gradients(const RowsIn& rows, const BlockRow& s, const GradientJob& g, float (&dots)[2],
                                   BlockReduce reduce) {
   const RowArrays& a = s.arrays;
   float sums[3] = {0, 0, 0};
@@ -56,7 +56,7 @@ FNCE_DEVICE float start_gradients(const RowsIn& rows, const RowState& s, const G
 }
 
 // Back through renormalisation and mixing: g_q and g_k of equation (8). `dots`: as start_gradients left them; then g_q.q, g_k.k.
-FNCE_DEVICE void unmix_gradients(const RowsIn& rows, const RowState& s, const GradientJob& g, float (&dots)[2],
+FNCE_DEVICE void unmix_gradients(const RowsIn& rows, const BlockRow& s, const GradientJob& g, float (&dots)[2],
                                  BlockReduce reduce) {
   const RowArrays& a = s.arrays;
   const bool renormalizes = s.mixes && rows.renormalize;
@@ -81,7 +81,7 @@ FNCE_DEVICE void unmix_gradients(const RowsIn& rows, const RowState& s, const Gr
   dots[1] = sums[1];
 }
 
-FNCE_DEVICE GradientResult write_gradients(const RowsIn& rows, int64_t i, int32_t type, const RowState& s,
+FNCE_DEVICE GradientResult write_gradients(const RowsIn& rows, int64_t i, int32_t type, const BlockRow& s,
                                            const GradientJob& g, BlockReduce reduce) {
   float dots[2];
   GradientResult result = {start_gradients(rows, s, g, dots, reduce), 0};
@@ -113,7 +113,7 @@ FNCE_DEVICE void fill_gradients(const FinishParams& p, int64_t i, float value) {
 }
 
 // Gradients of row i, and its statistics that follow from them. All threads arrive.
-FNCE_DEVICE void finish_gradients(const FinishParams& p, int64_t i, const RowState& s, const RowResult& row, float l,
+FNCE_DEVICE void finish_gradients(const FinishParams& p, int64_t i, const BlockRow& s, const RowResult& row, float l,
                                   float weight, BlockReduce reduce) {
   const float temperature = value_of(p.temperature);
   const bool weighs = has_gradient(row, weight);
@@ -166,7 +166,7 @@ FNCE_DEVICE bool gathers(const FinishParams& p, int set) {
 }
 
 // By one thread: what follows from the negatives and the positive alone.
-FNCE_DEVICE void write_row(const FinishParams& p, int64_t i, const RowState& s, const FinishShared& shared, float m,
+FNCE_DEVICE void write_row(const FinishParams& p, int64_t i, const BlockRow& s, const FinishShared& shared, float m,
                            float l, float weight, float scale) {
   const float weighted = weighted_loss(shared.row, weight);
   p.loss_rows[i] = weighted;
@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(kRowThreads, 4) finish_rows(const __grid_const
     const SetStats<float> statistics = rounded_statistics(merge_statistics_by_warp(partials, set));
     if (threadIdx.x % 32 == 0) shared.statistics[set] = statistics;
   }
-  const RowState s = prepare_row(p.rows, i, arrays, reduce);
+  const BlockRow s = prepare_row(p.rows, i, arrays, reduce);
   const float scale = score_scale(value_of(p.temperature)), weight = p.weight ? p.weight[i] : 1.0f;
   if (threadIdx.x == 0) {
     shared.row = row_result(maximum.m, l, s.pos, scale, s.finite);

@@ -28,7 +28,7 @@ FNCE_DEVICE RowPair pair_at(const PremixParams& p, int64_t i) {
 }
 
 struct Source {
-  LambdaDraw draw;
+  LambdaReader lambdas;
   float lambda;  // where it is one for the row
   int64_t row, partner, global_row;
   bool per_feature, wide;
@@ -41,7 +41,7 @@ FNCE_DEVICE Four mixed_four(const PremixParams& p, const Source& s, int64_t quad
   const Four x = load_four(p.queue, s.row * p.d + c, count, p.queue_type, s.wide);
   const Four y = load_four(p.queue, s.partner * p.d + c, count, p.queue_type, s.wide);
   Four lambda = {{s.lambda, s.lambda, s.lambda, s.lambda}};
-  if (s.per_feature) lambda = lambda_of_features(s.draw, s.row, s.global_row, quad, p.d);
+  if (s.per_feature) lambda = lambda_of_features(s.lambdas, s.row, s.global_row, quad, p.d);
   Four mixed;
   FNCE_UNROLL for (int u = 0; u < 4; ++u) mixed.value[u] =
       u < count ? mix(lambda.value[u], x.value[u], y.value[u]) : 0.0f;
@@ -66,7 +66,7 @@ FNCE_DEVICE float inverse_norm_of(const PremixParams& p, const Source& s) {
 
 __global__ void __launch_bounds__(kRowThreads, 4) premix_rows(const __grid_constant__ PremixParams p) {
   Source s = {};
-  s.draw = lambda_draw(p.lambda, p.draws, Stream::kLambdaNeg);
+  s.lambdas = lambda_reader(p.lambda, p.draws, Stream::kLambdaNeg);
   s.per_feature = is_per_feature(p.lambda.granularity);
   s.wide = is_wide(p.queue, p.d, p.queue_type);
   const bool all_wrong = (p.invalid && *p.invalid != 0) || (p.order && is_wrong_offset(p.draws));
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kRowThreads, 4) premix_rows(const __grid_const
     s.row = pair.row;
     s.partner = pair.partner;
     s.global_row = p.column_offset + pair.row;
-    if (!s.per_feature) s.lambda = lambda_of_row(s.draw, s.row, s.global_row);
+    if (!s.per_feature) s.lambda = lambda_of_row(s.lambdas, s.row, s.global_row);
     float factor = p.renormalize ? inverse_norm_of(p, s) : 1.0f;
     if (all_wrong || pair.wrong) factor = nan_float();
     for (int64_t quad = threadIdx.x % 32; 4 * quad < p.out_stride; quad += 32) {

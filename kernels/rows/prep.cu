@@ -15,7 +15,7 @@ struct RankScales {
 FNCE_DEVICE void prep_row(const PrepParams& p, int64_t i, unsigned char* shared) {
   const RowsIn& rows = p.rows;
   BlockReduce reduce = {shared};
-  const RowState s = prepare_row(rows, i, row_arrays(rows, i, shared + kReduceBytes), reduce);
+  const BlockRow s = prepare_row(rows, i, row_arrays(rows, i, shared + kReduceBytes), reduce);
   const Operand operand = rows.operand;
   const bool anchor_mixed = s.mixes && rows.anchor_mixed;
 

@@ -24,7 +24,8 @@ FNCE_DEVICE RowArrays row_arrays(const RowsIn& rows, int64_t i, unsigned char* s
   return {base, base + d, base + 2 * d, base + 3 * d, base + 4 * d, base + 5 * d};
 }
 
-struct RowState {
+// A query and its key as the block has them once they are prepared.
+struct BlockRow {
   RowArrays arrays;  // q and k are normalised
   bool mixes, per_feature;
   float lambda;  // where it is one for the row
@@ -38,16 +39,16 @@ struct Pair {
   float q, k;
 };
 
-FNCE_DEVICE float lambda_at(const RowState& s, int64_t c) { return s.per_feature ? s.arrays.lambda[c] : s.lambda; }
+FNCE_DEVICE float lambda_at(const BlockRow& s, int64_t c) { return s.per_feature ? s.arrays.lambda[c] : s.lambda; }
 
 // Equation (8) mixes gradients as equation (2) does features.
-FNCE_DEVICE Pair mix_pair(const RowState& s, int64_t c, Pair x) {
+FNCE_DEVICE Pair mix_pair(const BlockRow& s, int64_t c, Pair x) {
   const float lambda = lambda_at(s, c);
   return {mix(lambda, x.q, x.k), mix(lambda, x.k, x.q)};
 }
 
 // q^ and k^ in column c.
-FNCE_DEVICE Pair mixed_pair(const RowState& s, int64_t c) {
+FNCE_DEVICE Pair mixed_pair(const BlockRow& s, int64_t c) {
   const Pair plain = {s.arrays.q[c], s.arrays.k[c]};
   if (!s.mixes) return plain;
   const Pair mixed = mix_pair(s, c, plain);
@@ -55,21 +56,21 @@ FNCE_DEVICE Pair mixed_pair(const RowState& s, int64_t c) {
 }
 
 // Writes the row's lambdas. Threads write each other's columns: a barrier follows before any is read.
-FNCE_DEVICE void fill_lambda(const RowsIn& rows, int64_t i, RowState& s) {
-  const LambdaDraw draw = lambda_draw(rows.lambda, rows.draws, Stream::kLambdaPos);
+FNCE_DEVICE void fill_lambda(const RowsIn& rows, int64_t i, BlockRow& s) {
+  const LambdaReader lambdas = lambda_reader(rows.lambda, rows.draws, Stream::kLambdaPos);
   const int64_t global_row = rows.row_offset + i;
   if (!s.per_feature) {
-    s.lambda = lambda_of_row(draw, i, global_row);
+    s.lambda = lambda_of_row(lambdas, i, global_row);
     return;
   }
   for (int64_t quad = threadIdx.x; 4 * quad < rows.d; quad += kRowThreads) {
-    const Four lambda = lambda_of_features(draw, i, global_row, quad, rows.d);
+    const Four lambda = lambda_of_features(lambdas, i, global_row, quad, rows.d);
     FNCE_UNROLL for (int u = 0; u < 4; ++u) if (4 * quad + u < rows.d) s.arrays.lambda[4 * quad + u] = lambda.value[u];
   }
 }
 
 // Equation (1). Returns 0, or NaN if an input is not finite or a norm overflows.
-FNCE_DEVICE float normalize_row(const RowsIn& rows, int64_t i, RowState& s, BlockReduce reduce) {
+FNCE_DEVICE float normalize_row(const RowsIn& rows, int64_t i, BlockRow& s, BlockReduce reduce) {
   float *q = s.arrays.q, *k = s.arrays.k;
   float sums[3] = {0, 0, 0};  // |x_q|^2, |x_k|^2, 0 or NaN
   sum_columns(rows.d, sums, [&](int64_t c, float(&piece)[3]) {
@@ -96,8 +97,8 @@ FNCE_DEVICE float normalize_row(const RowsIn& rows, int64_t i, RowState& s, Bloc
 }
 
 // Row i of the call.
-FNCE_DEVICE RowState prepare_row(const RowsIn& rows, int64_t i, const RowArrays& arrays, BlockReduce reduce) {
-  RowState s = {};
+FNCE_DEVICE BlockRow prepare_row(const RowsIn& rows, int64_t i, const RowArrays& arrays, BlockReduce reduce) {
+  BlockRow s = {};
   s.arrays = arrays;
   s.mixes = rows.mixes && rows.lambda.granularity != FNCE_LAMBDA_NONE;
   s.per_feature = s.mixes && is_per_feature(rows.lambda.granularity);

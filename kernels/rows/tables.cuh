@@ -42,9 +42,9 @@ FNCE_DEVICE float extent_of(float lambda) { return abs_of(lambda) + abs_of(1.0f 
 // Table block `block` of job.blocks: a stretch of the positions.
 FNCE_DEVICE void fill_tables(const TableJob& job, int64_t block, BlockReduce reduce) {
   const Tables& t = job.tables;
-  const LambdaDraw draw = lambda_draw(job.lambda, job.draws, Stream::kLambdaNeg);
+  const LambdaReader lambdas = lambda_reader(job.lambda, job.draws, Stream::kLambdaNeg);
   const float check = t.order && is_wrong_offset(job.draws) ? nan_float() : 0.0f;
-  const bool per_row = t.lambda && draw.granularity == FNCE_LAMBDA_ROW;
+  const bool per_row = t.lambda && lambdas.granularity == FNCE_LAMBDA_ROW;
   const int64_t stretch = (job.k + job.blocks - 1) / job.blocks, begin = block * stretch;
   const int64_t end = begin + stretch < job.k ? begin + stretch : job.k;
   Order order = {};
@@ -53,12 +53,12 @@ FNCE_DEVICE void fill_tables(const TableJob& job, int64_t block, BlockReduce red
     const int64_t row = t.order ? row_at(job, order, position) : position;
     if (t.order) t.order[position] = static_cast<int32_t>(row);
     if (!per_row) continue;
-    const float lambda = lambda_of_row(draw, row, job.column_offset + row) + check;
+    const float lambda = lambda_of_row(lambdas, row, job.column_offset + row) + check;
     t.lambda[position] = lambda;
     extent = MaxOrNan()(extent, extent_of(lambda));
   }
   if (t.lambda && !per_row) {
-    const float lambda = lambda_of_row(draw, 0, 0) + check;
+    const float lambda = lambda_of_row(lambdas, 0, 0) + check;
     extent = extent_of(lambda);
     if (block == 0 && threadIdx.x == 0) t.lambda[0] = lambda;
   }

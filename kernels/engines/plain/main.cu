@@ -13,16 +13,16 @@ FNCE_DEVICE bool fits_float16(const MainParams& p, Shared& shared) {
   for (int i = static_cast<int>(threadIdx.x); i < p.queue_extent_count; i += kThreads)
     most = p.queue_extent[i] > most ? p.queue_extent[i] : most;
   most = reduce_to_lane_0(most, Max());
-  if (threadIdx.x % 32 == 0) shared.factor[threadIdx.x / 32] = most;
+  if (threadIdx.x % 32 == 0) shared.scale_factor[threadIdx.x / 32] = most;
   __syncthreads();
-  most = shared.factor[0];
-  for (int w = 1; w < kThreads / 32; ++w) most = shared.factor[w] > most ? shared.factor[w] : most;
+  most = shared.scale_factor[0];
+  for (int w = 1; w < kThreads / 32; ++w) most = shared.scale_factor[w] > most ? shared.scale_factor[w] : most;
   __syncthreads();
   return most == 0.0f || (most >= kQueueLeast && most <= kQueueMost);
 }
 
 FNCE_DEVICE void start(const MainParams& p, int64_t first_row, Shared& shared) {
-  if (threadIdx.x < kRows) shared.state[threadIdx.x] = RowState();
+  if (threadIdx.x < kRows) shared.state[threadIdx.x] = RunningRow();
   if (!p.sums) return;
   const int64_t rows = p.n - first_row < kRows ? p.n - first_row : kRows;
   float* const o = p.out.view.o + (blockIdx.y * p.n + first_row) * p.d;
@@ -51,7 +51,7 @@ FNCE_DEVICE void multiply_scores(const MainParams& p, const ColumnTile& tile, in
   FNCE_UNROLL for (int r = 0; r < kThreadRows; ++r) shared.scores[(r0 + r) * kScoreStride + j] = total[r];
 }
 
-// O <- factor O + P' z. A thread has one feature of every chunk and a quarter of the rows.
+// O <- scale_factor O + P' z. A thread has one feature of every chunk and a quarter of the rows.
 FNCE_DEVICE void add_sums(const MainParams& p, const ColumnTile& tile, int64_t first_row, Shared& shared) {
   constexpr int kThreadRows = kRows * kChunk / kThreads;
   const int thread = static_cast<int>(threadIdx.x), c = thread % kChunk, r0 = thread / kChunk * kThreadRows;
@@ -68,14 +68,14 @@ FNCE_DEVICE void add_sums(const MainParams& p, const ColumnTile& tile, int64_t f
       const int64_t row = first_row + r0 + r;
       if (row >= p.n || first + c >= p.d) continue;
       float& o = p.out.view.o[(blockIdx.y * p.n + row) * p.d + first + c];
-      o = fma_rn(o, shared.factor[r0 + r], sum[r]);
+      o = fma_rn(o, shared.scale_factor[r0 + r], sum[r]);
     }
     __syncthreads();
   }
 }
 
 // One row of this split.
-FNCE_DEVICE void write_row(const MainParams& p, int64_t row, const RowState& state) {
+FNCE_DEVICE void write_row(const MainParams& p, int64_t row, const RunningRow& state) {
   const PartialView& out = p.out.view;
   const int64_t at = blockIdx.y * p.n + row;
   out.m[at] = ended_maximum(state.loss.m, state.met);

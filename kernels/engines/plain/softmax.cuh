@@ -21,7 +21,7 @@ struct Scores {
 
 // Adds a tile's scores of one row to set `set` of its statistics, equation (9). Lane 0 writes.
 FNCE_DEVICE void add_statistics(const MainParams& p, const Scores& s, int columns, int64_t row, int set,
-                                RowState& state) {
+                                RunningRow& state) {
   const float upper = p.thresholds.upper[set][row], lower = p.thresholds.lower[set][row];
   RowStats<float> tile;
   float sum = 0.0f;
@@ -57,7 +57,7 @@ FNCE_DEVICE float raised_maximum(float m, const Scores& s, float scale) {
   return reduce_warp(top, Max());
 }
 
-FNCE_DEVICE void add_unmixed_log_sum(const Scores& raw, float scale, RowState& state) {
+FNCE_DEVICE void add_unmixed_log_sum(const Scores& raw, float scale, RunningRow& state) {
   const float m = raised_maximum(state.unmixed.m, raw, scale);
   float sum = 0.0f;
   for (int h = 0; h < kHalves; ++h) sum += raw.valid[h] ? weight_of(raw.value[h], scale, m) : 0.0f;
@@ -80,7 +80,7 @@ FNCE_DEVICE int partner(int j, int columns, bool next) {
 // Scores of one row to weights of its raw rows, equations (3), (7), (8): m, l and the row of shared.scores.
 FNCE_DEVICE void weigh(const MainParams& p, const ColumnTile& tile, const Scores& raw, const Scores& mixed, int r,
                        float scale, Shared& shared) {
-  RowState& state = shared.state[r];
+  RunningRow& state = shared.state[r];
   const bool counts_raw = !p.mix || p.is_union;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   float m = state.loss.m;
@@ -110,8 +110,8 @@ FNCE_DEVICE void weigh(const MainParams& p, const ColumnTile& tile, const Scores
   __syncwarp();
   for (int h = 0; h < kHalves; ++h) shared.scores[r * kScoreStride + lane + 32 * h] = weight[h];
   if (lane == 0) {
-    shared.factor[r] = exp2f(state.loss.m - m);
-    state.loss.l = fma_rn(state.loss.l, shared.factor[r], sum);
+    shared.scale_factor[r] = exp2f(state.loss.m - m);
+    state.loss.l = fma_rn(state.loss.l, shared.scale_factor[r], sum);
     state.loss.m = m;
   }
   __syncwarp();
@@ -119,7 +119,7 @@ FNCE_DEVICE void weigh(const MainParams& p, const ColumnTile& tile, const Scores
 
 // The tile's columns that the row has, by one warp.
 FNCE_DEVICE void meet(const MainParams& p, const ColumnTile& tile, const Scores& raw, float scale, const Shared& shared,
-                      RowState& state) {
+                      RunningRow& state) {
   int count = 0;
   bool finite = is_finite(scale);
   for (int h = 0; h < kHalves; ++h) {
@@ -145,7 +145,7 @@ FNCE_DEVICE void finish_row_of_tile(const MainParams& p, const ColumnTile& tile,
     if (p.mix && mixed.valid[h])
       mixed.value[h] = mix(shared.lambda[j], raw.value[h], scores[partner(j, tile.columns, true)]);
   }
-  RowState& state = shared.state[r];
+  RunningRow& state = shared.state[r];
   meet(p, tile, raw, scale, shared, state);
   if (p.statistics[1] && tile.segment.unmixed) {
     add_statistics(p, raw, tile.columns, row, 1, state);

@@ -17,7 +17,7 @@ constexpr int kColumnStride = kChunk + 1;           // no two lanes in one bank,
 constexpr int kScoreStride = kColumns + 1;
 
 // Running results of one row; log-sum-exps in base 2.
-struct RowState {
+struct RunningRow {
   RowColumns met;
   LogSum<float> loss, unmixed;
   RowStats<float> sets[2];  // mixed, unmixed
@@ -29,10 +29,10 @@ struct Shared {
   float scores[kRows * kScoreStride];   // raw scores, then the weights P' of raw rows
   float weights[kRows * kScoreStride];  // P of the mixed columns
   float lambda[kColumns];
-  int32_t rows[kColumns];  // row of each column in its segment
-  uint32_t bad[kColumns];  // not 0: the column or its lambda is not finite
-  float factor[kRows];     // what the sums so far are multiplied with
-  RowState state[kRows];
+  int32_t rows[kColumns];     // row of each column in its segment
+  uint32_t bad[kColumns];     // not 0: the column or its lambda is not finite
+  float scale_factor[kRows];  // what a tile multiplies the sums before it by
+  RunningRow state[kRows];
 };
 
 // Columns [first, first + columns) of a segment, in the order of the pass.

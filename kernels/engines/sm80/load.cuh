@@ -9,7 +9,7 @@ namespace fnce::cuda::sm80 {
 struct Walk {
   int32_t first, steps;
 };
-struct TileRange {
+struct ColumnTile {
   int segment;
   int64_t first;  // position in the segment
   int valid;      // columns; the rest of the tile lies beyond the segment
@@ -28,10 +28,10 @@ FNCE_DEVICE Walk walk_of(const MainParams& p, int64_t split) {
 }
 
 template <class C>
-FNCE_DEVICE TileRange range_of(const MainParams& p, const Walk& walk, int step) {
-  const int32_t tile = walk.first + step, first_tiles = tiles_in<C>(p.segments[0]);
-  const int segment = tile < first_tiles ? 0 : 1;
-  const int64_t first = int64_t{segment == 0 ? tile : tile - first_tiles} * C::kColumns;
+FNCE_DEVICE ColumnTile tile_at(const MainParams& p, const Walk& walk, int step) {
+  const int32_t index = walk.first + step, first_tiles = tiles_in<C>(p.segments[0]);
+  const int segment = index < first_tiles ? 0 : 1;
+  const int64_t first = int64_t{segment == 0 ? index : index - first_tiles} * C::kColumns;
   const int64_t left = p.segments[segment].count - first;
   return {segment, first, static_cast<int>(left < C::kColumns ? left : C::kColumns)};
 }
@@ -45,9 +45,9 @@ struct ColumnInfo {
 template <class C>
 FNCE_DEVICE ColumnInfo column_info(const MainParams& p, const Walk& walk, int step, int column) {
   if (step >= walk.steps) return {-1, 0.0f};
-  const TileRange range = range_of<C>(p, walk, step);
-  if (column >= range.valid) return {-1, 0.0f};
-  const int64_t position = range.first + column;
+  const ColumnTile tile = tile_at<C>(p, walk, step);
+  if (column >= tile.valid) return {-1, 0.0f};
+  const int64_t position = tile.first + column;
   if (!p.mix) return {static_cast<int32_t>(position), 0.0f};
   return {p.tables.order[position], p.tables.lambda[p.lambda_per_row ? position : 0]};
 }
@@ -130,7 +130,7 @@ template <class C>
 FNCE_DEVICE void load_columns(const MainParams& p, const Walk& walk, const Shared<C>& shared, int step) {
   if (step >= walk.steps) return;
   constexpr int kPieces = C::kColumns * (C::kD / kChunk);
-  const Segment& segment = p.segments[range_of<C>(p, walk, step).segment];
+  const Segment& segment = p.segments[tile_at<C>(p, walk, step).segment];
   const int32_t* rows = shared.rows(step);
   const int thread = thread_in_loop<C>(), lane = thread % 32;
   for (int piece = thread; piece < kPieces; piece += C::kThreads) {

@@ -78,7 +78,7 @@ FNCE_DEVICE void advance(const MainParams& p, const Walk& walk, const Shared<C>&
 }
 
 template <class C, Variant kVariant>
-FNCE_DEVICE void compute(const MainParams& p, const TileRange& range, const Shared<C>& shared,
+FNCE_DEVICE void compute(const MainParams& p, const ColumnTile& tile, const Shared<C>& shared,
                          const Anchors<C>& anchors, int step, RunningRows<C>& rows, Sums<C>& o,
                          Statistics<C>* statistics) {
   const bool mixes = kVariant == Variant::kMixed || (kVariant == Variant::kStatistics && p.mix);
@@ -93,8 +93,8 @@ FNCE_DEVICE void compute(const MainParams& p, const TileRange& range, const Shar
   else
     multiply_scores<C, kRounds>(shared, place, stage, s);
   const Columns<C> columns = {shared.lambda(step) + place.first_column(), shared.scale() + place.row(0, 0),
-                              range.valid - place.first_column(), place.lane};
-  const Segment& segment = p.segments[range.segment];
+                              tile.valid - place.first_column(), place.lane};
+  const Segment& segment = p.segments[tile.segment];
   if constexpr (kVariant == Variant::kStatistics)
     gather_statistics<C>(p, segment, columns, mixes, shared, place, s, *statistics);
   if (!segment.in_loss) return;
@@ -124,7 +124,7 @@ FNCE_DEVICE void run(const MainParams& p, unsigned char* memory) {
   float extent = 0.0f;
   for (int step = 0; step < walk.steps; ++step) {
     advance<C>(p, walk, shared, step, next, extent);
-    compute<C, kVariant>(p, range_of<C>(p, walk, step), shared, anchors, step, rows, o, &statistics);
+    compute<C, kVariant>(p, tile_at<C>(p, walk, step), shared, anchors, step, rows, o, &statistics);
   }
 
   // ---- EPILOGUE

@@ -108,7 +108,7 @@ BUGS = [
         "  load_columns<C>(p, walk, shared, step + C::kAhead);\n  cp_async_commit();\n",
         "  load_columns<C>(p, walk, shared, step + C::kAhead);\n", ASAN),
     Bug("one row too many is read at the tail", HALF_MIXED, "load.cuh",
-        "if (column >= range.valid) return", "if (column > range.valid) return", ASAN),
+        "if (column >= tile.valid) return", "if (column > tile.valid) return", ASAN),
     Bug("one score too many is weighed at the tail", HALF_MIXED, "softmax.cuh",
         "quad_count(columns.lane, columns.valid - 16 * group)", "quad_count(columns.lane, columns.valid + 1 - 16 * group)"),
     Bug("a stage is filled while it is read", HALF_MIXED, "tile.h",
