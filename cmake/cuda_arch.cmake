@@ -5,10 +5,18 @@
 # they run and nothing at all where they are linked.
 #
 # FLASHNCE_CUDA_ARCHS is a list such as "75;80;90;120": machine code for each, and PTX of the last one for what comes
-# later; of 90 as well, for compute capability 10.x and 11.x, which do not run what is made for 12.0. "release" stands
-# for all that a release has, as Python wheels do; while developing, one is enough.
-# kernels/rows and kernels/engines/plain are compiled for all of them, kernels/engines/sm80 for those from 80 on.
+# later; of 90 as well, for compute capability 10.x and 11.x, which do not run what is made for 12.0. 90a is another
+# way to say 90: which kernels use the instructions that 9.0 alone has is said by their line below. "release" stands for
+# all that a release has, as Python wheels do; while developing, one is enough.
 set(FLASHNCE_CUDA_RELEASE_ARCHS 75 80 90 120)
+
+# The folders of kernels, a line each: where it lies below kernels/, and the architectures that it is made for. That is
+# "any", or all from one on, such as "80+", or a single one, such as "90a". A folder that nothing in FLASHNCE_CUDA_ARCHS
+# fits is compiled for the least one that it is made for, because the host's list of families has its kernels.
+set(FLASHNCE_CUDA_FOLDERS
+    "rows any"
+    "engines/plain any"
+    "engines/sm80 80+")
 if(FLASHNCE_PYTHON)
   set(default_archs release)
 else()
@@ -27,11 +35,34 @@ function(flashnce_cuda_host_sources variable)
   set(${variable} "${sources}" PARENT_SCOPE)
 endfunction()
 
-# flashnce_cuda_kernel_sources(<variable> <folder>...)
+# flashnce_cuda_kernel_sources(<variable> <line of FLASHNCE_CUDA_FOLDERS>...): the kernels of these folders.
 function(flashnce_cuda_kernel_sources variable)
-  list(TRANSFORM ARGN REPLACE "(.+)" "${PROJECT_SOURCE_DIR}/kernels/\\1/*.cu" OUTPUT_VARIABLE patterns)
-  file(GLOB sources CONFIGURE_DEPENDS ${patterns})
+  set(sources "")
+  foreach(line IN LISTS ARGN)
+    string(REGEX REPLACE " .*" "" folder "${line}")
+    file(GLOB found CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/kernels/${folder}/*.cu"
+         "${PROJECT_SOURCE_DIR}/kernels/${folder}/inst/*.cu")
+    list(APPEND sources ${found})
+  endforeach()
   set(${variable} "${sources}" PARENT_SCOPE)
+endfunction()
+
+# flashnce_cuda_archs_of(<variable> <line of FLASHNCE_CUDA_FOLDERS>): the architectures that its folder is compiled for.
+function(flashnce_cuda_archs_of variable line)
+  string(REGEX REPLACE ".* " "" made_for "${line}")
+  string(REGEX REPLACE "[+a]$" "" least "${made_for}")
+  set(archs "")
+  foreach(arch IN LISTS FLASHNCE_CUDA_ARCHS)
+    if(made_for STREQUAL "any" OR (made_for MATCHES "\\+$" AND NOT arch LESS least))
+      list(APPEND archs ${arch})
+    elseif(arch EQUAL least)
+      list(APPEND archs ${made_for})
+    endif()
+  endforeach()
+  if(NOT archs)
+    string(REPLACE "+" "" archs "${made_for}")
+  endif()
+  set(${variable} "${archs}" PARENT_SCOPE)
 endfunction()
 
 set(FLASHNCE_CUDA_FOUND OFF)
@@ -82,17 +113,17 @@ if(NOT CUDAToolkit_FOUND OR NOT FLASHNCE_CUDART)
   flashnce_without_cuda("nvcc is there, but not the headers or the static runtime library of its toolkit")
 endif()
 
-set(sm80_archs "${FLASHNCE_CUDA_ARCHS}")
-list(FILTER sm80_archs EXCLUDE REGEX "^[1-7][0-9]$")
+if(NOT FLASHNCE_CUDA_ARCHS)
+  message(FATAL_ERROR "FLASHNCE_CUDA_ARCHS is empty; it may hold numbers from 75 on, such as 80;90, or be release")
+endif()
 foreach(arch IN LISTS FLASHNCE_CUDA_ARCHS)
-  if(NOT arch MATCHES "^(7[5-9]|[89][0-9]|1[0-9][0-9])$")
+  if(NOT arch MATCHES "^(7[5-9]|[89][0-9]|1[0-9][0-9])a?$")
     message(FATAL_ERROR
       "FLASHNCE_CUDA_ARCHS names the architecture '${arch}'; it may hold numbers from 75 on, such as 80;90")
   endif()
 endforeach()
-if(NOT sm80_archs)
-  message(FATAL_ERROR "FLASHNCE_CUDA_ARCHS is '${FLASHNCE_CUDA_ARCHS}'; it needs one of 80 or newer")
-endif()
+list(TRANSFORM FLASHNCE_CUDA_ARCHS REPLACE "a$" "")
+list(REMOVE_DUPLICATES FLASHNCE_CUDA_ARCHS)
 set(FLASHNCE_CUDA_FOUND ON)
 
 # flashnce_add_cuda_kernels(<object library> "<architectures>" <sources>...)
@@ -101,7 +132,8 @@ function(flashnce_add_cuda_kernels kernels archs)
   list(GET archs -1 last)
   foreach(arch IN LISTS archs)
     set(code "sm_${arch}")
-    if(arch STREQUAL last OR arch EQUAL 90)
+    # PTX of 90a would run on 9.0 alone, which has the machine code.
+    if(NOT arch MATCHES "a$" AND (arch STREQUAL last OR arch EQUAL 90))
       string(APPEND code ",compute_${arch}")
     endif()
     target_compile_options(${kernels} PRIVATE "--generate-code=arch=compute_${arch},code=[${code}]")
@@ -124,15 +156,10 @@ endfunction()
 # kernel lies in one object, of which the driver takes what fits the device: a library per number would need a copy of
 # every kernel under another name for each, and a choice among them of our own.
 set(kernel_objects "")
-foreach(folder rows engines/plain engines/sm80)
-  set(archs "${FLASHNCE_CUDA_ARCHS}")
-  set(subfolder "${folder}")
-  if(folder STREQUAL "engines/sm80")
-    set(archs "${sm80_archs}")
-    set(subfolder engines/sm80/inst)
-  endif()
-  cmake_path(GET folder FILENAME name)
-  flashnce_cuda_kernel_sources(kernel_sources "${subfolder}")
+foreach(line IN LISTS FLASHNCE_CUDA_FOLDERS)
+  string(REGEX REPLACE "(.*/)?(.*) .*" "\\2" name "${line}")
+  flashnce_cuda_kernel_sources(kernel_sources "${line}")
+  flashnce_cuda_archs_of(archs "${line}")
   flashnce_add_cuda_kernels(flashnce_cuda_${name} "${archs}" ${kernel_sources})
   list(APPEND kernel_objects $<TARGET_OBJECTS:flashnce_cuda_${name}>)
 endforeach()

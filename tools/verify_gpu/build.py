@@ -117,7 +117,7 @@ def not_found(output: str) -> set[str]:
 
 
 def architectures_of(device: dict) -> str:
-    """What a build for the device is compiled for; FLASHNCE_CUDA_ARCHS always has one of the sm80 family."""
+    """What a build for the device is compiled for, named in full: the sm80 family has code for 80 in any case."""
     own = machine.architecture(device)
     return own if int(own) >= 80 else f"{own};80"
 

@@ -116,10 +116,9 @@ def main():
             seen.add((unit.arch, key))
             checked += 1
             problems += [f"sm_{unit.arch} {table[key]['name']}: {text}" for text in problems_of(table[key], code)]
-    for arch in kernel_code.archs_of(options):
-        if int(arch) >= kernel_code.FIRST_SM80:
-            problems += [f"sm_{arch} {row['name']}: no machine code" for key, row in table.items()
-                         if (arch, key) not in seen]
+    for arch in kernel_code.archs_of_folders(options)["engines/sm80"]:
+        problems += [f"sm_{arch} {row['name']}: no machine code" for key, row in table.items()
+                     if (arch, key) not in seen]
     for problem in problems:
         print(problem)
     print(f"{checked} kernels, {len(problems)} problems")

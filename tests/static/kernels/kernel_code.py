@@ -7,6 +7,7 @@ import argparse
 import concurrent.futures
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -15,7 +16,6 @@ import shutil
 import subprocess
 import sys
 
-FIRST_SM80 = 80  # kernels/engines/sm80 is compiled from here on
 FLAGS = ["-std=c++20", "-cubin", "-Xptxas", "-v"]
 SKIPPED = 77
 
@@ -39,14 +39,29 @@ def add_arguments(parser):
     parser.add_argument("--jobs", type=int, default=2)
 
 
-def release_archs(root):
-    """Those of cmake/cuda_arch.cmake."""
+def listed(root, variable):
+    """What cmake/cuda_arch.cmake sets a list to."""
     text = (root / "cmake/cuda_arch.cmake").read_text()
-    return re.search(r"set\(FLASHNCE_CUDA_RELEASE_ARCHS ([\d ]+)\)", text).group(1).split()
+    return re.search(rf"set\({variable}\s+([^)]+)\)", text).group(1)
+
+
+def release_archs(root):
+    return listed(root, "FLASHNCE_CUDA_RELEASE_ARCHS").split()
 
 
 def archs_of(options):
     return options.archs.split(";") if options.archs else release_archs(options.source)
+
+
+def archs_of_folders(options):
+    """{folder of kernels/: the architectures that it is compiled for}."""
+    def fits(arch, made_for):
+        return made_for == "any" or int(arch) == int(made_for.rstrip("+a")) or (
+            made_for.endswith("+") and int(arch) > int(made_for[:-1]))
+
+    lines = [line.split() for line in re.findall(r'"(.+?)"', listed(options.source, "FLASHNCE_CUDA_FOLDERS"))]
+    return {folder: [made_for if made_for.endswith("a") else arch
+                     for arch in archs_of(options) if fits(arch, made_for)] for folder, made_for in lines}
 
 
 def nvcc_version(nvcc):
@@ -71,13 +86,12 @@ def units_of(options, version):
     headers = [path for folder in ("include", "src", "kernels") for path in (root / folder).rglob("*")
                if path.suffix in (".h", ".cuh") and "cpu" not in path.parts]
     shared = digest_of(sorted(headers), version, *FLAGS)
-    everywhere = sorted([*(root / "kernels/rows").glob("*.cu"), *(root / "kernels/engines/plain").glob("*.cu")])
-    sm80 = sorted((root / "kernels/engines/sm80/inst").glob("*.cu"))
-    for arch in archs_of(options):
-        for source in everywhere + (sm80 if int(arch) >= FIRST_SM80 else []):
+    for name, archs in archs_of_folders(options).items():
+        folder = root / "kernels" / name
+        for arch, source in itertools.product(archs, sorted([*folder.glob("*.cu"), *folder.glob("inst/*.cu")])):
             stem = f"{source.parent.name}_{source.stem}_{digest_of([source], shared, arch)}"
-            folder = options.cache / f"sm_{arch}"
-            yield Unit(source, arch, folder / f"{stem}.cubin", folder / f"{stem}.txt")
+            place = options.cache / f"sm_{arch}"
+            yield Unit(source, arch, place / f"{stem}.cubin", place / f"{stem}.txt")
 
 
 def compile_unit(options, unit):
