@@ -1,32 +1,14 @@
 // The kernels of one operand and one width D, for the files of inst/: each holds one line, so that they compile side by side.
 #pragma once
-#include <string>
-
-#include "kernels/engines/sm80/kernels.h"
 #include "kernels/engines/sm80/main.cuh"
+#include "kernels/engines/sm80/names.h"
 
 namespace fnce::cuda::sm80 {
-
-inline const char* name_of(Operand operand) {
-  switch (operand) {
-    case Operand::kHalf: return "float16";
-    case Operand::kBfloat: return "bfloat16";
-    case Operand::kHalfSplit: return "float16x3";
-    case Operand::kHalfFast: return "float16_fast";
-    case Operand::kFloat32: break;
-  }
-  return "float32";
-}
-
-inline const char* name_of(Variant variant) {
-  return variant == Variant::kPlain ? "plain" : variant == Variant::kMixed ? "mixed" : "statistics";
-}
 
 template <Operand kOperand, int kIndex, Variant kVariant>
 Kernel<MainParams> instance() {
   constexpr Tile t = tile_of(kOperand, kIndex);
-  static const std::string name = std::string("infonce_main_") + name_of(kOperand) + "_" + std::to_string(t.rows()) +
-                                  "x" + std::to_string(t.columns) + "x" + std::to_string(t.d) + "_" + name_of(kVariant);
+  static const std::string name = name_of({kOperand, kIndex, kVariant});
   return {infonce_main<kOperand, kIndex, kVariant>, name.c_str(), t.threads(), shared_bytes(kOperand, t)};
 }
 

@@ -19,6 +19,8 @@
 //
 // What is exchanged at the end begins where the anchors do: the loop is over, and its pieces are not read again.
 #pragma once
+#include <initializer_list>
+
 #include "kernels/engines/sm80/tile.h"
 
 namespace fnce::cuda::sm80 {

@@ -30,7 +30,7 @@ def read_report(text, table):
             notes.append(line.strip())
         if match := ENTRY.search(line):
             symbol = match.group(1)
-            key = kernel_code.key_of(symbol)
+            key = kernel_code.demangled(symbol)
             kernels[symbol] = {"registers": 0, "stack": 0, "spills": 0, "static_shared": 0,
                                "shared": table[key]["shared_bytes"] if key in table else None,
                                "threads": table[key]["threads"] if key in table else None}

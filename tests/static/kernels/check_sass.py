@@ -109,7 +109,7 @@ def main():
         if "sm80" not in unit.source.parts:
             continue
         for symbol, code in instructions(disassembler, unit.cubin).items():
-            key = kernel_code.key_of(symbol)
+            key = kernel_code.demangled(symbol)
             if key not in table:
                 problems.append(f"{unit.source.name}: {symbol} is no kernel of tile.h")
                 continue

@@ -6,6 +6,7 @@ check_sass.py read them. As a program it compiles and says how much there was to
 import argparse
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -123,27 +124,23 @@ def compiled_units(options, version):
 
 
 def kernel_table(options):
-    """The kernels of the sm80 family by (operand, tile, variant)."""
+    """The kernels of the sm80 family by their demangled symbols, as kernels/engines/sm80/names.h has them."""
     text = subprocess.run([options.table], check=True, capture_output=True, text=True).stdout
-    return {(row["operand"], row["tile"], row["variant"]): row for row in json.loads(text)}
+    return {row["symbol"]: row for row in json.loads(text)}
 
 
-def key_of(symbol):
-    """(operand, tile, variant) of a mangled main kernel of the sm80 family, or None."""
-    match = re.search(r"infonce_mainILNS\d_7OperandE(\d+)ELi(\d+)ELNS\d_7VariantE(\d+)E", symbol)
-    return tuple(map(int, match.groups())) if match else None
-
-
-def plain_name(symbol):
-    """namespace::kernel<arguments> without fnce::cuda and anonymous namespaces, whose names change with every compilation."""
-    name = subprocess.run(["c++filt", symbol], check=True, capture_output=True, text=True).stdout.strip()
-    name = name.replace("(anonymous namespace)::", "").removeprefix("void ").removeprefix("fnce::cuda::")
-    return re.sub(r"_GLOBAL__N__\w+::", "", name).split("(")[0]
+@functools.cache
+def demangled(symbol):
+    """namespace::kernel<arguments>, without fnce::cuda, and without anonymous namespaces, whose names change with
+    every compilation."""
+    name = subprocess.run(["c++filt", "-p", symbol], check=True, capture_output=True, text=True).stdout.strip()
+    name = name.replace("(anonymous namespace)::", "").replace("fnce::cuda::", "")
+    return re.sub(r"_GLOBAL__N__\w+::", "", name)
 
 
 def name_of(table, symbol):
-    key = key_of(symbol)
-    return table[key]["name"] if key in table else plain_name(symbol)
+    name = demangled(symbol)
+    return table[name]["name"] if name in table else name
 
 
 def main():

@@ -2,7 +2,7 @@
 // their code must have, by the arithmetic of tile.h. Compiled as C++, like the kernels of tests/hostcuda.
 #include <cstdio>
 
-#include "kernels/engines/sm80/instance.cuh"
+#include "kernels/engines/sm80/names.h"
 
 namespace {
 
@@ -17,10 +17,9 @@ void print(Operand operand, int index, Variant variant, bool first) {
   constexpr int kTurn = 64;
   const int sums = t.features_per_warp() / 16, scores = t.divides_features() ? sums : kTurn / 16;
   const int anchors = t.divides_features() ? 0 : scores * planes * t.mi;
-  std::printf("%s{\"name\": \"infonce_main_%s_%dx%dx%d_%s\", ", first ? "[" : ",\n ", name_of(operand), t.rows(),
-              t.columns, t.d, name_of(variant));
-  std::printf("\"operand\": %d, \"tile\": %d, \"variant\": %d, ", static_cast<int>(operand), index,
-              static_cast<int>(variant));
+  const Instance instance = {operand, index, variant};
+  std::printf("%s{\"name\": \"%s\", \"symbol\": \"%s\", ", first ? "[" : ",\n ", name_of(instance).c_str(),
+              symbol_of(instance).c_str());
   std::printf("\"threads\": %d, \"shared_bytes\": %lld, \"bfloat16\": %d, ", t.threads(),
               static_cast<long long>(shared_bytes(operand, t)), operand == Operand::kBfloat);
   std::printf("\"mma\": %d, \"ldmatrix\": %d, \"ldmatrix_trans\": %d, ", 2 * t.mi * groups * (scores + sums) * products,
