@@ -1,5 +1,5 @@
-// The words of CUDA that kernels are written in, as nvcc knows them. tests/hostcuda/include has a file of this path, found first by
-// whatever compiles kernels for the CPU; platform.cuh says what both must offer.
+// The words of CUDA that kernels are written in, as nvcc knows them. tests/hostcuda/include has a file of this path,
+// found first by whatever compiles kernels for the CPU; platform.cuh says what both must offer.
 #pragma once
 #include <cuda_runtime.h>
 

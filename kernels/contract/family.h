@@ -1,4 +1,5 @@
-// A family of main kernels as the host sees it. kernels/engines has a folder for each, kernels/host/families.cpp lists them.
+// A family of main kernels as the host sees it. kernels/engines has a folder for each, kernels/host/families.cpp lists
+// them.
 #pragma once
 #include <flashnce/flashnce.h>
 

@@ -1,5 +1,5 @@
-// A kernel as the host sees it. Kernels are compiled by nvcc (or, for tests/hostcuda, as C++); whatever hands them out or launches
-// them (launch.h) is ordinary C++ and includes this.
+// A kernel as the host sees it. Kernels are compiled by nvcc (or, for tests/hostcuda, as C++); whatever hands them out
+// or launches them (launch.h) is ordinary C++ and includes this.
 #pragma once
 #include <cstdint>
 

@@ -1,5 +1,5 @@
-// How a kernel is loaded and launched, by CUDA's runtime. tests/hostcuda/include has a file of this path, found first by whatever
-// runs kernels on the CPU.
+// How a kernel is loaded and launched, by CUDA's runtime. tests/hostcuda/include has a file of this path, found first
+// by whatever runs kernels on the CPU.
 #pragma once
 #include <cuda_runtime_api.h>
 #include <flashnce/flashnce.h>

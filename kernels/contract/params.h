@@ -18,9 +18,9 @@ namespace fnce::cuda {
 //   kHalfFast   a float32 queue rounded to one float16 (FNCE_PRECISION_FAST)
 enum class Operand : int32_t { kFloat32, kHalf, kBfloat, kHalfSplit, kHalfFast };
 
-// Whether the anchors are packed for the matrix units.
+// The anchors are packed for the matrix units.
 constexpr bool is_packed(Operand operand) { return operand != Operand::kFloat32; }
-// Whether a float32 queue becomes float16 on its way, which cannot hold all of its values.
+// A float32 queue becomes float16 on its way, which cannot hold all of its values.
 constexpr bool converts(Operand operand) { return operand == Operand::kHalfSplit || operand == Operand::kHalfFast; }
 // float16 planes per operand value.
 constexpr int planes_of(Operand operand) { return operand == Operand::kHalfSplit ? 2 : 1; }
@@ -158,10 +158,10 @@ struct Segment {
   int32_t unmixed;  // its raw scores are the unmixed statistics
 };
 
-// The partials of a row over the splits of its columns (split-K): each split leaves the arrays of a partial, [splits][N]
-// rows in all, and an online softmax merge makes one of them, in the order of the splits. base2: m is a multiple of
-// log2(e) times the score, as the main kernel keeps it, and kNoColumn where the row has no column in the split
-// (core/columns.h); else m is natural, as in a partial of fnce_partial, which is one split by itself.
+// The partials of a row over the splits of its columns (split-K): each split leaves the arrays of a partial,
+// [splits][N] rows in all, and an online softmax merge makes one of them, in the order of the splits. base2: m is a
+// multiple of log2(e) times the score, as the main kernel keeps it, and kNoColumn where the row has no column in the
+// split (core/columns.h); else m is natural, as in a partial of fnce_partial, which is one split by itself.
 struct SplitPartials {
   PartialView view;
   int64_t n, d;

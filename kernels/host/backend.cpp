@@ -23,14 +23,14 @@ namespace fnce {
 namespace cuda {
 namespace {
 
-// One block each.
+// Each item has a block.
 Grid grid_of(int64_t blocks) { return {static_cast<unsigned>(blocks)}; }
-// Of a kernel that walks over its items: as many blocks as there is work for, `per_block` items each.
+// A kernel that walks over its items gets as many blocks as there is work for, `per_block` items each.
 Grid walking_grid(int64_t items, int64_t per_block) {
   return grid_of(std::min<int64_t>((items + per_block - 1) / per_block, kRowKernelBlocks));
 }
 
-// The kernels of the calls that have no plan, once per device: with its first plan, or by the first of these calls.
+// Loads the kernels of calls that have no plan, once per device: with its first plan, or by the first of these calls.
 void load_planless_kernels(int32_t device) {
   static std::array<std::atomic<bool>, 1024> loaded;
   auto& done = loaded[static_cast<size_t>(device)];
@@ -146,7 +146,7 @@ class CudaPlan : public BackendPlan {
     if (call.args.raw().checks & FNCE_CHECK_POINTERS) check_pointers(pointers_of(call.args, others), device());
   }
 
-  // All that a call may launch: afterwards the first one may be inside a stream capture.
+  // Loads all that a call may launch, so that even the first one may be inside a stream capture.
   void load_kernels() const {
     const RelaxedCapture relaxed;
     load(prep_kernel(problem_.d()));
@@ -170,7 +170,7 @@ class CudaPlan : public BackendPlan {
     launch(finish_kernel(problem_.d()), grid_of(problem_.n()), finish_params(call, from), stream);
   }
 
-  // Mixed rows where scores cannot be mixed.
+  // Writes mixed rows where scores cannot be mixed.
   void premix(const CudaCall& call, fnce_stream stream) const {
     const int64_t k = problem_.k();
     const PremixParams params = premix_params(call);
@@ -182,7 +182,7 @@ class CudaPlan : public BackendPlan {
     launch(premix_kernel(), walking_grid(k, 4), params, stream);
   }
 
-  // Everything between the anchors and the partials of the splits.
+  // Runs everything between the anchors and the partials of the splits.
   void run_pass(const CudaCall& call, const MainLaunch& chosen, const CudaPass& pass, const float* anchor,
                 fnce_stream stream) const {
     if (pass.mixing && choice_.premixes) premix(call, stream);

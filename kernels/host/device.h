@@ -9,8 +9,9 @@
 
 namespace fnce::cuda {
 
-// Throws StatusError unless `code` is cudaSuccess: FNCE_DEVICE_ERROR, or FNCE_UNSUPPORTED where the device has no code here.
-// `what` starts the sentence: "kernel fnce_finish". Clears the runtime's own last error, which is not the caller's.
+// Throws StatusError unless `code` is cudaSuccess: FNCE_DEVICE_ERROR, or FNCE_UNSUPPORTED where the device has no code
+// here. `what` starts the sentence: "kernel fnce_finish". Clears the runtime's own last error, which is not the
+// caller's.
 void check_runtime(int code, const char* what);
 
 // Devices that the driver shows, asked once; 0 where there is no driver, or none that is new enough.
@@ -31,8 +32,8 @@ class DeviceGuard {
   int previous_ = -1;  // -1: nothing to give back
 };
 
-// Loading a kernel counts as unsafe while any stream of the process is captured, in the usual capture modes, and would spoil
-// the capture; in this object's life it does not. What is loaded does not belong to the captured work.
+// Loading a kernel counts as unsafe while any stream of the process is captured, in the usual capture modes, and would
+// spoil the capture; in this object's life it does not. What is loaded does not belong to the captured work.
 class RelaxedCapture {
  public:
   RelaxedCapture();
@@ -44,8 +45,8 @@ class RelaxedCapture {
   int previous_;
 };
 
-// FNCE_DEVICE_MISMATCH if the stream belongs to another device than the present one, `device`. A stream that is captured is
-// taken as it is, and so is any with a driver that cannot tell (older than 12.8).
+// FNCE_DEVICE_MISMATCH if the stream belongs to another device than the present one, `device`. A stream that is
+// captured is taken as it is, and so is any with a driver that cannot tell (older than 12.8).
 void check_stream(fnce_stream stream, int32_t device);
 
 }  // namespace fnce::cuda

@@ -6,11 +6,12 @@
 
 namespace fnce::cuda {
 
-// A plan takes the first without an obstacle. The last one has none for any problem, multiplies in float32, and so takes over where
-// float16 cannot hold a float32 queue.
+// A plan takes the first without an obstacle. The last one has none for any problem, multiplies in float32, and so
+// takes over where float16 cannot hold a float32 queue.
 std::span<const Family* const> families();
 
-// What FNCE_BACKEND in the environment asks for. Null or "" is nothing: null. Throws FNCE_INVALID_ARGUMENT for a name that is none.
+// What FNCE_BACKEND in the environment asks for. Null or "" is nothing: null. Throws FNCE_INVALID_ARGUMENT for a name
+// that is none.
 const Family* forced_family(const char* name);
 
 }  // namespace fnce::cuda

@@ -208,7 +208,7 @@ MainParams main_params(const CudaCall& call, const MainLaunch& launch, const Cud
 }
 
 SplitPartials split_partials_of(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass) {
-  // Laid out for all that the plan gathers, read for what this call does.
+  // Memory is laid out for all that the plan gathers, and read for what this call does.
   const int32_t scores = pass.mixing ? call.problem.raw().scores : pass.scores();
   PartialView view = call.workspace.split_partials(call.problem, launch, scores);
   for (int set = 0; set < 2; ++set)

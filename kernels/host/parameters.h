@@ -1,4 +1,5 @@
-// What the kernels of a call are told: their parameters from problem, arguments and workspace. No CUDA header is needed.
+// What the kernels of a call are told: their parameters from problem, arguments and workspace. No CUDA header is
+// needed.
 #pragma once
 #include "core/args.h"
 #include "core/backend.h"

@@ -19,8 +19,9 @@ constexpr int64_t kMaxSplits = 65535;                   // gridDim.y
 constexpr int64_t kMaxBlocks = 2147483647;              // gridDim.x
 constexpr int64_t kLeastTiles = 4;                      // column tiles of a split
 constexpr int64_t kMaxSplitBytes = int64_t{256} << 20;  // of O over all splits: it is read again by the last kernel
-// The time of a block, in queries times columns, is intended; no device has told. A split takes its columns and
-// kElementsOfASplit / D more, to start and to end. A column takes the rows of the block and kRowsOfAColumn more, to be loaded.
+// The time of a block, in queries times columns, is a guess that no device has confirmed. A split takes its columns and
+// kElementsOfASplit / D more, to start and to end. A column takes the rows of the block and kRowsOfAColumn more, to be
+// loaded.
 constexpr int64_t kElementsOfASplit = 1 << 15;
 constexpr int64_t kRowsOfAColumn = 32;
 constexpr int64_t kMostWaves = 8;  // of blocks
@@ -34,8 +35,8 @@ struct Cut {
   double time;
 };
 
-// The splits with which the last block ends first, when `at_once` blocks run at a time: blocks start in waves. There are not
-// fewer splits than `least` where that can be, and not too many sums to merge.
+// The splits with which the last block ends first, when `at_once` blocks run at a time: blocks start in waves. There
+// are not fewer splits than `least` where that can be, and not too many sums to merge.
 Cut cut_of(const Problem& problem, const MainLaunch& launch, int64_t at_once, int64_t least) {
   const int64_t bytes = problem.n() * problem.d() * int64_t{sizeof(float)};
   const int64_t most =
@@ -52,7 +53,7 @@ Cut cut_of(const Problem& problem, const MainLaunch& launch, int64_t at_once, in
   return best;
 }
 
-// Of the family's kernels, the one whose blocks end first on the device's multiprocessors.
+// Takes the family's kernel whose blocks end first on the device's multiprocessors.
 MainLaunch launch_of(const Family& family, const Problem& problem, const DeviceCaps& caps, const PassKind& kind,
                      bool two_segments) {
   MainLaunch best = {};

@@ -7,8 +7,8 @@
 
 namespace fnce::cuda {
 
-// For how many multiprocessors the work is cut: what FNCE_MULTIPROCESSORS in the environment says, or all that the device has.
-// Throws FNCE_INVALID_ARGUMENT for anything but a number from 1 on; null is nothing.
+// For how many multiprocessors the work is cut: what FNCE_MULTIPROCESSORS in the environment says, or all that the
+// device has. Throws FNCE_INVALID_ARGUMENT for anything but a number from 1 on; null is nothing.
 int planned_multiprocessors(const char* text, int all);
 
 // One launch of a main kernel.
@@ -38,15 +38,16 @@ struct CudaChoice {
   int64_t premixed_stride;
   MainLaunch loss;
   MainLaunch scores;  // of fnce_scores: the queue as it is, with statistics
-  // What makes a pass again, in as many splits, where float16 cannot hold a float32 queue; without a family where that cannot be.
+  // What makes a pass again, in as many splits, where float16 cannot hold a float32 queue; without a family where that
+  // cannot be.
   MainLaunch fallback;
 
   bool packs() const { return is_packed(operand); }
   bool may_fall_back() const { return fallback.family != nullptr; }
 };
 
-// Takes the best family that serves, or `forced` unless it is null. Throws StatusError FNCE_UNSUPPORTED where the device is too old,
-// or the forced family cannot serve.
+// Takes the best family that serves, or `forced` unless it is null. Throws StatusError FNCE_UNSUPPORTED where the
+// device is too old, or the forced family cannot serve.
 CudaChoice choose(const Problem& problem, const DeviceCaps& caps, const Family* forced);
 
 // Blocks that fill the tables of a call: 0 where there are none to fill.

@@ -28,8 +28,8 @@ std::vector<GivenPointer> pointers_of(const Args& args, const OtherPointers& oth
 
 std::vector<GivenPointer> pointers_of(const fnce_push& push);
 
-// Throws FNCE_INVALID_ARGUMENT for memory of the host that `device`, the present one, cannot read, and FNCE_DEVICE_MISMATCH for
-// memory of another device.
+// Throws FNCE_INVALID_ARGUMENT for memory of the host that `device`, the present one, cannot read, and
+// FNCE_DEVICE_MISMATCH for memory of another device.
 void check_pointers(const std::vector<GivenPointer>& pointers, int32_t device);
 
 }  // namespace fnce::cuda

@@ -1,5 +1,5 @@
-// The instruction that all families on matrix units have in common: the exponential, as inline PTX. tests/hostcuda/include has a file
-// of this path with its model.
+// The instruction that all families on matrix units have in common: the exponential, as inline PTX.
+// tests/hostcuda/include has a file of this path with its model.
 #pragma once
 #include "kernels/contract/platform.cuh"
 

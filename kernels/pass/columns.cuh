@@ -1,7 +1,8 @@
 // Columns at the level of a quad: which of them exist for a row, and how they mix, equation (3).
 //
 // A lane's scores of a row against 16 columns are a quad: the cycle of C through positions p, p+1, p+8, p+9 of them
-// (math/permutation.h). That is how matrix units lay out their accumulators, so both directions of the mixing stay in the lane.
+// (math/permutation.h). That is how matrix units lay out their accumulators, so both directions of the mixing stay in
+// the lane.
 #pragma once
 #include "kernels/contract/platform.cuh"
 #include "math/mixing.h"
@@ -17,7 +18,8 @@ struct Quad {
   int existing;  // members that exist for the row; exists() alone knows that these are the first ones as well
 };
 
-// Whether a member counts for the row. This is the one notion of existence: it does not say where the cycle closes.
+// A member exists if it counts for the row. This is the one notion of existence, and does not say where the cycle
+// closes.
 FNCE_DEVICE bool exists(const Quad& quad, int v) { return v < quad.existing; }
 
 // x_v <- lambda_v x_v + (1 - lambda_v) x_C(v), around the cycle.
@@ -28,8 +30,8 @@ FNCE_DEVICE void mix_quad(const Quad& quad, const float (&x)[4], float (&mixed)[
   mixed[3] = mix(quad.lambda[3], x[3], x[0]);
 }
 
-// Weights of the raw rows from those of the mixed ones: the transpose. Members outside the cycle have p = 0, and their rows of
-// the tile are 0.
+// Weights of the raw rows from those of the mixed ones: the transpose. Members outside the cycle have p = 0, and their
+// rows of the tile are 0.
 FNCE_DEVICE void mix_quad_transposed(const Quad& quad, const float (&p)[4], float (&raw)[4]) {
   const int last = quad.cycle - 1;
   const float last_lambda = last == 3   ? quad.lambda[3]

@@ -6,14 +6,14 @@
 
 namespace fnce::cuda {
 
-// 2^(score - reference), the product rounded by itself: fused, a score of 1e8 would miss its own maximum by more than an
-// exponential can hold.
+// 2^(score - reference), the product rounded by itself: fused, a score of 1e8 would miss its own maximum by more than
+// an exponential can hold.
 FNCE_DEVICE float weight(float raw, float scale, float reference) {
   return exp2_approx(add_rn(mul_rn(raw, scale), -reference));
 }
 
-// The reference of a row whose largest score is `top`. It is set `bias` below that, and raised only when it is exceeded by more
-// than `lazy` beyond the bias.
+// The reference of a row whose largest score is `top`. It is set `bias` below that, and raised only when it is exceeded
+// by more than `lazy` beyond the bias.
 FNCE_DEVICE float raised_reference(float reference, float top, float lazy, float bias) {
   return top - reference > lazy + bias ? top - bias : reference;
 }

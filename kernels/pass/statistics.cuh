@@ -8,15 +8,15 @@
 
 namespace fnce::cuda {
 
-// What a lane, and later a warp, has seen of one row: both sets, and the log-sum-exp of the unmixed scores in base 2, which is
-// exact, without laziness, a lane by itself.
+// What a lane, and later a warp, has seen of one row: both sets, and the log-sum-exp of the unmixed scores in base 2,
+// which is exact, without laziness, a lane by itself.
 struct RowScores {
   RowStats<float, int32_t> sets[2];
   LogSum<float> unmixed;
 };
 
-// `x`: scores of a quad before the temperature. At least one of them exists. `before`: columns that the lane has seen of the
-// row; who calls counts them, so that rows which see the same columns can share a register.
+// Adds a quad's scores `x`, before the temperature, of which at least one exists. `before` is how many columns the lane
+// has seen of the row; the caller counts them, so that rows which see the same columns can share a register.
 FNCE_DEVICE void add_quad(const Quad& quad, const float (&x)[4], int32_t before, float upper, float lower,
                           RowStats<float, int32_t>& row) {
   const int count = quad.existing;
@@ -47,12 +47,12 @@ FNCE_DEVICE void add_log_sum(const Quad& quad, const float (&x)[4], float scale,
   sum = {most, l};
 }
 
-// The rows of two lanes or warps.
+// Merges what two lanes or warps have seen of a row.
 FNCE_DEVICE RowScores merge(const RowScores& a, const RowScores& b) {
   return {{fnce::merge(a.sets[0], b.sets[0]), fnce::merge(a.sets[1], b.sets[1])}, merge_base2(a.unmixed, b.unmixed)};
 }
 
-// Over the four lanes of a row, lower lanes first: all of them get the same bits.
+// Merges over the four lanes of a row, lower lanes first: all of them get the same bits.
 FNCE_DEVICE RowScores merge_lanes(RowScores row, int lane) {
   for (int mask = 1; mask <= 2; mask *= 2) {
     const RowScores other = shuffled_xor(row, mask);

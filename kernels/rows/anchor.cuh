@@ -1,5 +1,5 @@
-// Anchors as the products take them: rounded to their operand's precision and packed for the matrix units, and the thresholds of
-// the ranks. What prep exports as float32 gives the same packed values again (fnce_partial).
+// Anchors as the products take them: rounded to their operand's precision and packed for the matrix units, and the
+// thresholds of the ranks. What prep exports as float32 gives the same packed values again (fnce_partial).
 #pragma once
 #include "kernels/rows/elements.cuh"
 #include "kernels/rows/reduce.cuh"
@@ -20,8 +20,8 @@ FNCE_DEVICE bool is_half(Operand operand) {
   return operand == Operand::kHalf || operand == Operand::kHalfSplit || operand == Operand::kHalfFast;
 }
 
-// From the largest magnitude of a row: as float16 it comes to lie in [2^13, 2^14). Rounding is looked at first, so that a row
-// that has been rounded with this scale has this scale.
+// The scale follows from the largest magnitude of a row, which comes to lie in [2^13, 2^14) as float16. That magnitude
+// is rounded first, so that a row that has been rounded with this scale gets it again.
 FNCE_DEVICE AnchorScale anchor_scale(Operand operand, float largest) {
   if (!is_half(operand) || !(largest > 0) || !is_finite(largest)) return {1.0f, 1.0f};
   const uint32_t bits = float_bits(largest), rounded = bits + 0xfffu + ((bits >> 13) & 1u);
@@ -64,14 +64,14 @@ FNCE_DEVICE void pack_anchor(const PackedAnchors& packed, Operand operand, const
   if (threadIdx.x == 0) packed.scale[row] = scale.up * (scales_queue ? power_of_two(-kQueueExponent) : 1.0f);
 }
 
-// Zeros in the rows beyond N that fall to the block of row `row`.
+// Writes zeros to the rows beyond N that fall to the block of row `row`.
 FNCE_DEVICE void pack_padding(const PackedAnchors& packed, Operand operand, int64_t row, int64_t n) {
   if (!packed.values) return;
   for (int64_t pad = n + row; pad < packed.rows; pad += n)
     pack_anchor(packed, operand, {1.0f, 1.0f}, pad, 0, [](int64_t) { return 0.0f; });
 }
 
-// By one thread.
+// One thread calls this.
 FNCE_DEVICE void write_thresholds(const Thresholds& thresholds, int set, int64_t row, float anchor_norm, float pos) {
   if (!thresholds.upper[set]) return;
   const float tie = tie_tolerance(anchor_norm, pos);

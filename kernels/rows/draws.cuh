@@ -10,7 +10,8 @@ FNCE_DEVICE uint64_t offset_of(const Draws& draws) { return value_of(draws.offse
 // An offset that no call may have. The host cannot see what lies behind a pointer: the results become NaN.
 FNCE_DEVICE bool is_wrong_offset(const Draws& draws) { return offset_of(draws) % 4 != 0; }
 
-// Gives the lambdas of a LambdaSource, whose numbers it has read. Wrong ones make `shift` NaN, and with it every lambda.
+// Gives the lambdas of a LambdaSource, whose numbers it has read. Wrong ones make `shift` NaN, and with it every
+// lambda.
 struct LambdaReader {
   int32_t granularity;
   const float* given;
@@ -43,8 +44,8 @@ FNCE_DEVICE float lambda_of_row(const LambdaReader& lambdas, int64_t row, int64_
                            per_row ? static_cast<uint64_t>(global_row) : 0);
 }
 
-// The lambdas per dimension or element of features 4*quad .. 4*quad + 3, which share a block of random bits. Those beyond D
-// are of no use.
+// The lambdas per dimension or element of features 4*quad .. 4*quad + 3, which share a block of random bits. Those
+// beyond D are of no use.
 FNCE_DEVICE Four lambda_of_features(const LambdaReader& lambdas, int64_t row, int64_t global_row, int64_t quad,
                                     int64_t d) {
   const bool per_row = lambdas.granularity == FNCE_LAMBDA_ELEMENT;

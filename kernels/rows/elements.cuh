@@ -39,12 +39,12 @@ struct alignas(8) Halves {
   uint16_t half[4];
 };
 
-// Whether groups of four elements of all rows of an array can be copied at once.
+// True if groups of four elements of all rows of an array can be copied at once.
 FNCE_DEVICE bool is_wide(const void* array, int64_t stride, int32_t type) {
   return stride % 4 == 0 && reinterpret_cast<uintptr_t>(array) % (type == FNCE_FLOAT32 ? 16 : 8) == 0;
 }
 
-// Elements i .. i + count - 1, the others 0. `wide`: is_wide of the array, and i is a multiple of 4.
+// Loads elements i .. i + count - 1, the others are 0. `wide` says that the array is_wide and i a multiple of 4.
 FNCE_DEVICE Four load_four(const void* array, int64_t i, int count, int32_t type, bool wide) {
   Four x = {{0, 0, 0, 0}};
   if (wide && count >= 4) {

@@ -1,5 +1,5 @@
-// The last launch: a block per row merges its splits, adds the positive, and writes loss, gradients and statistics, equations
-// (7), (8), (9). The block that ends last adds up the rows.
+// The last launch: a block per row merges its partials, adds the positive, and writes loss, gradients and statistics,
+// equations (7), (8), (9). The block that ends last adds up the rows.
 #include "kernels/rows/kernels.h"
 #include "kernels/rows/row.cuh"
 #include "kernels/rows/statistics.cuh"
@@ -55,7 +55,8 @@ FNCE_DEVICE float start_gradients(const RowsIn& rows, const BlockRow& s, const G
   return sums[0] * g.inverse_l;
 }
 
-// Back through renormalisation and mixing: g_q and g_k of equation (8). `dots`: as start_gradients left them; then g_q.q, g_k.k.
+// Back through renormalisation and mixing: g_q and g_k of equation (8). `dots`: as start_gradients left them; then
+// g_q.q, g_k.k.
 FNCE_DEVICE void unmix_gradients(const RowsIn& rows, const BlockRow& s, const GradientJob& g, float (&dots)[2],
                                  BlockReduce reduce) {
   const RowArrays& a = s.arrays;

@@ -31,8 +31,8 @@ FNCE_DEVICE RowPartial partial_at(const RowPartials& partials, int p) {
   return {partials.from.view, split * partials.from.n + partials.row, partials.from.base2 != 0};
 }
 
-// The maximum of a partial in natural logarithms, kNoColumn where the row has none in it. One that is not finite becomes
-// NaN, so that it does not lose to others.
+// The maximum of a partial in natural logarithms, kNoColumn where the row has none in it. One that is not finite
+// becomes NaN, so that it does not lose to others.
 FNCE_DEVICE double maximum_of(const RowPartial& partial) {
   const float m = partial.view.m[partial.index];
   if (m == (partial.base2 ? kNoColumn : kMinusInfinity)) return static_cast<double>(kNoColumn);

@@ -34,7 +34,7 @@ struct Source {
   bool per_feature, wide;
 };
 
-// Features 4*quad .. of z^, 0 beyond D.
+// Makes four features of z^ from 4*quad on, 0 beyond D.
 FNCE_DEVICE Four mixed_four(const PremixParams& p, const Source& s, int64_t quad) {
   const int64_t c = 4 * quad;
   const int count = p.d - c < 4 ? static_cast<int>(p.d - c < 0 ? 0 : p.d - c) : 4;
@@ -48,7 +48,7 @@ FNCE_DEVICE Four mixed_four(const PremixParams& p, const Source& s, int64_t quad
   return mixed;
 }
 
-// 1 / |z^|, by the whole warp.
+// 1 / |z^|. The whole warp takes part, and every lane gets it.
 FNCE_DEVICE float inverse_norm_of(const PremixParams& p, const Source& s) {
   constexpr int kPiece = 16;  // sums of so many are added up on their own: errors hardly grow with D
   const int64_t quads = (p.d + 3) / 4;

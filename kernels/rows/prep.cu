@@ -1,4 +1,5 @@
-// Launch 1: a block per row makes its anchor, equations (1), (2), (4), (6); further blocks fill the tables of equation (3).
+// Launch 1: a block per row makes its anchor, equations (1), (2), (4), (6); further blocks fill the tables of equation
+// (3).
 #include "kernels/rows/anchor.cuh"
 #include "kernels/rows/kernels.h"
 #include "kernels/rows/row.cuh"

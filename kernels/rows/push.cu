@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kRowThreads) push_rows(const __grid_constant__
   FNCE_DYNAMIC_SHARED(shared);
   BlockReduce reduce = {shared};
   const int64_t position = position_of(p);
-  // Of more keys than rows the last K stay, where they would have come to lie.
+  // If there are more keys than rows, the last K stay, where they would have come to lie.
   const int64_t skipped = p.n > p.k ? p.n - p.k : 0;
   for (int64_t i = skipped + blockIdx.x; i < p.n; i += gridDim.x) {
     const int64_t key = i * p.d, row = (position + i) % p.k * p.d;

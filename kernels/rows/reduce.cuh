@@ -1,5 +1,5 @@
-// Sums and maxima over the threads of a block of kRowThreads, by CUB: each warp, then the warps in order. The tree is fixed, so the
-// bits are the same in every run. Under the harness of tests/hostcuda its model of CUB takes CUB's place.
+// Sums and maxima over the threads of a block of kRowThreads, by CUB: each warp, then the warps in order. The tree is
+// fixed, so the bits are the same in every run. Under the harness of tests/hostcuda its model of CUB takes CUB's place.
 #pragma once
 #include "kernels/rows/warp.cuh"
 // CUB needs what platform.cuh says of CUDA.
@@ -24,9 +24,9 @@ struct BlockReduce {
   unsigned char* memory;
 };
 
-// Every thread gets the result. All threads of the block arrive, twice: at CUB's barrier, and once thread 0, to which CUB gives the
-// result, has written it for all. The next reduction may follow at once: it writes to CUB's memory what nobody reads behind the
-// second barrier, and its result behind a first one, which all pass who have read this.
+// Every thread gets the result. All threads of the block arrive, twice: at CUB's barrier, and once thread 0, to which
+// CUB gives the result, has written it for all. The next reduction may follow at once: it writes to CUB's memory what
+// nobody reads behind the second barrier, and its result behind a first one, which all pass who have read this.
 template <class T, int kCount, class Combine>
 FNCE_DEVICE void reduce_block(BlockReduce reduce, T (&values)[kCount], Combine combine) {
   using All = Values<T, kCount>;
@@ -61,8 +61,8 @@ FNCE_DEVICE T block_max(BlockReduce reduce, T value) {
   return values[0];
 }
 
-// Sums over the columns of this thread, c = thread, thread + kRowThreads, ...: terms(c, piece) adds column c to `piece`. Pieces
-// are added up on their own, so that rounding errors hardly grow with D.
+// Sums over the columns of this thread, c = thread, thread + kRowThreads, ...: terms(c, piece) adds column c to
+// `piece`. Pieces are added up on their own, so that rounding errors hardly grow with D.
 template <int kCount, class Terms>
 FNCE_DEVICE void sum_columns(int64_t d, float (&sums)[kCount], Terms&& terms) {
   constexpr int kPiece = 64;

@@ -1,5 +1,5 @@
-// One query and its key by one block of kRowThreads: normalisation and mixing, equations (1), (2), (4). Thread t works on columns
-// t, t + kRowThreads, ... of every array, so that arrays need no barriers; only sums over a row do.
+// One query and its key by one block of kRowThreads: normalisation and mixing, equations (1), (2), (4). Thread t works
+// on columns t, t + kRowThreads, ... of every array, so that arrays need no barriers; only sums over a row do.
 #pragma once
 #include "kernels/rows/draws.cuh"
 #include "kernels/rows/reduce.cuh"
@@ -8,7 +8,7 @@
 
 namespace fnce::cuda {
 
-// [D] each, in shared memory or in RowsIn.scratch.
+// The arrays of a row, [D] each, in shared memory or in RowsIn.scratch.
 struct RowArrays {
   float *q, *k, *lambda, *o, *g_q, *g_k;
 };
@@ -17,7 +17,7 @@ constexpr int64_t row_array_bytes(int64_t d) {
   return d <= kSharedFeatures ? kRowArrays * d * static_cast<int64_t>(sizeof(float)) : 0;
 }
 
-// `shared`: row_array_bytes(D) of it.
+// `shared` is row_array_bytes(D) of shared memory.
 FNCE_DEVICE RowArrays row_arrays(const RowsIn& rows, int64_t i, unsigned char* shared) {
   const int64_t d = rows.d;
   float* base = d <= kSharedFeatures ? reinterpret_cast<float*>(shared) : rows.scratch + i * kRowArrays * d;
@@ -96,7 +96,7 @@ FNCE_DEVICE float normalize_row(const RowsIn& rows, int64_t i, BlockRow& s, Bloc
   return sums[2] + 0.0f * s.norm_q + 0.0f * s.norm_k;
 }
 
-// Row i of the call.
+// Prepares row i of the call.
 FNCE_DEVICE BlockRow prepare_row(const RowsIn& rows, int64_t i, const RowArrays& arrays, BlockReduce reduce) {
   BlockRow s = {};
   s.arrays = arrays;

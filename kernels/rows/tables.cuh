@@ -15,7 +15,7 @@ struct TableJob {
   int32_t blocks;
 };
 
-// Of PrepParams and PackParams.
+// PrepParams and PackParams have the same fields for it.
 template <class Params>
 FNCE_DEVICE TableJob table_job(const Params& p, const Draws& draws) {
   return {p.tables, p.lambda_neg, draws, p.k, p.k_global, p.column_offset, p.perm_block, p.table_blocks};
@@ -39,7 +39,7 @@ FNCE_DEVICE int64_t row_at(const TableJob& job, Order& order, int64_t position) 
 
 FNCE_DEVICE float extent_of(float lambda) { return abs_of(lambda) + abs_of(1.0f - lambda); }
 
-// Table block `block` of job.blocks: a stretch of the positions.
+// Fills table block `block` of job.blocks, a stretch of the positions.
 FNCE_DEVICE void fill_tables(const TableJob& job, int64_t block, BlockReduce reduce) {
   const Tables& t = job.tables;
   const LambdaReader lambdas = lambda_reader(job.lambda, job.draws, Stream::kLambdaNeg);

@@ -1,5 +1,5 @@
-// Reductions over the 32 lanes of a warp, by CUB: a fixed tree in the order of the lanes, so that the bits are the same in every
-// run. Under the harness of tests/hostcuda its model of CUB takes CUB's place.
+// Reductions over the 32 lanes of a warp, by CUB: a fixed tree in the order of the lanes, so that the bits are the same
+// in every run. Under the harness of tests/hostcuda its model of CUB takes CUB's place.
 #pragma once
 #include "kernels/contract/platform.cuh"
 // CUB needs what platform.cuh says of CUDA.

@@ -1,5 +1,6 @@
-// The host side of the CUDA backend on the harness's devices: what it refuses, how it reports failures, and that its calls
-// neither allocate nor wait and leave the caller's device as it was. Numbers are compared by the tests of the C API.
+// The host side of the CUDA backend on the harness's devices: what it refuses, how it reports failures, and that its
+// calls neither allocate nor wait and leave the caller's device as it was. Numbers are compared by the tests of the C
+// API.
 #include <cuda_runtime_api.h>
 #include <flashnce/flashnce.h>
 

@@ -1,4 +1,5 @@
-// Tables, premixed rows, the check of permutations, queue pushes and scaling: kernels over the columns and over plain arrays.
+// Tables, premixed rows, the check of permutations, queue pushes and scaling: kernels over the columns and over plain
+// arrays.
 #include <algorithm>
 #include <numeric>
 

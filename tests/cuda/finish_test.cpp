@@ -1,5 +1,5 @@
-// finish and finish_scores against the oracle: losses, gradients, statistics; against the CPU backend: what becomes of numbers
-// that are not finite.
+// finish and finish_scores against the oracle: losses, gradients, statistics; against the CPU backend: what becomes of
+// numbers that are not finite.
 #include <algorithm>
 #include <array>
 

@@ -1,5 +1,5 @@
-// kernels/engines/sm80/index_maps.h and tile.h, exhaustively: the swizzle, bank conflicts, fragments against the tables of the PTX ISA
-// (written out here once more), quads against the cycles of C, and tiles against the limits of a block.
+// kernels/engines/sm80/index_maps.h and tile.h, exhaustively: the swizzle, bank conflicts, fragments against the tables
+// of the PTX ISA (written out here once more), quads against the cycles of C, and tiles against the limits of a block.
 #include "kernels/engines/sm80/index_maps.h"
 
 #include <algorithm>
@@ -26,7 +26,7 @@ constexpr int kWidths[] = {64, 128, 256, 512};
 constexpr Operand kOperands[] = {Operand::kHalf, Operand::kBfloat, Operand::kHalfSplit, Operand::kHalfFast};
 constexpr int kLanes = 32;
 
-// ---- The PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and "ldmatrix" --------------------------------
+// ---- The PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and "ldmatrix" -----------------------
 
 struct Element {
   int row, column;
@@ -49,8 +49,8 @@ Element element_of_c(int lane, int i) {
   return {i < 2 ? group : group + 8, in_group * 2 + (i & 1)};
 }
 
-// ldmatrix.x4 on a 16x16 piece: which element of the piece a lane finds in half `half` of register `matrix`, when lane l gives
-// the address of row lane_of(l).row from element 8 * lane_of(l).chunk on.
+// ldmatrix.x4 on a 16x16 piece: which element of the piece a lane finds in half `half` of register `matrix`, when lane
+// l gives the address of row lane_of(l).row from element 8 * lane_of(l).chunk on.
 template <class LaneOf>
 Element loaded(LaneOf lane_of, bool transposed, int lane, int matrix, int half) {
   const int row = transposed ? 2 * (lane % 4) + half : lane / 4;
@@ -59,7 +59,7 @@ Element loaded(LaneOf lane_of, bool transposed, int lane, int matrix, int half) 
   return {address.row, 8 * address.chunk + column};
 }
 
-// ---- Banks -------------------------------------------------------------------------------------------------------------------
+// ---- Banks ----------------------------------------------------------------------------------------------------------
 
 // Shared memory serves 8 lanes of 16 bytes at a time: the most that fall on one group of four banks.
 template <class OffsetOf>
@@ -73,7 +73,7 @@ int worst_conflict(OffsetOf element_offset) {
   return worst;
 }
 
-// ---- Tiles -------------------------------------------------------------------------------------------------------------------
+// ---- Tiles ----------------------------------------------------------------------------------------------------------
 
 struct NamedTile {
   Operand operand;
@@ -170,7 +170,8 @@ TEST_CASE("sm80 fragments: what ldmatrix loads is what mma takes") {
         // Anchors: A is rows x features.
         REQUIRE(loaded(anchors, false, lane, reg, half) == element_of_a(lane, i));
         REQUIRE(Element{anchor_row(lane, reg), anchor_column(lane, reg) + half} == element_of_a(lane, i));
-        // Columns for the scores: B is features x columns, of columns 0-7 and then 8-15, and the tile holds columns x features.
+        // Columns for the scores: B is features x columns, of columns 0-7 and then 8-15, and the tile holds columns x
+        // features.
         const Element b = element_of_b(lane, i % 4);
         REQUIRE(loaded(scores, false, lane, reg, half) == Element{b.column + 8 * (reg / 2), b.row});
         // Columns for the sums: B is columns x features, of features 0-7 and then 8-15.

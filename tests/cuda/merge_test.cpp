@@ -23,8 +23,8 @@ support::Statistics statistics_of(const StatsView& from, int64_t n, const std::v
   return out;
 }
 
-// A merged partial against the oracle: m and l together, O relative to l, statistics. What is counted or chosen, and not
-// rounded, is what the CPU's merge gives.
+// A merged partial against the oracle: m and l together, O relative to l, statistics. What is counted or chosen, and
+// not rounded, is what the CPU's merge gives.
 void check_partial(const fnce_problem& p, const support::Truth& truth, const PartialView& x, const PartialView& cpu) {
   std::vector<float> log_sum, mean;
   std::vector<double> exact_log_sum, unmixed_log_sum;

@@ -1,4 +1,5 @@
-// Which kernels a problem gets, on invented devices: family, operand, tile, splits, workspace, and what plans tell of them.
+// Which kernels a problem gets, on invented devices: family, operand, tile, splits, workspace, and what plans tell of
+// them.
 #include "kernels/host/plan.h"
 
 #include <algorithm>
@@ -237,8 +238,8 @@ TEST_CASE("cuda plan: every tile is chosen, for a few queries, on devices of few
   CHECK(chosen.size() == all);
 }
 
-// How much of the device works while the last blocks do, were all of them equally long: at least 85 % as soon as there are rows
-// and keys for every multiprocessor.
+// How much of the device works while the last blocks do, were all of them equally long: at least 85 % as soon as there
+// are rows and keys for every multiprocessor.
 TEST_CASE("cuda plan: no number of queries leaves much of the device idle") {
   for (const DeviceCaps& caps : {kH200, kA100, k4090})
     for (int64_t n = 1; n <= 20000; n += n < 300 ? 1 : 97)

@@ -1,5 +1,5 @@
-// What the tests of kernels/rows share: a small problem with its inputs, the CPU backend through the C API as the reference, and
-// the parameters of the row kernels. Kernels run where tests/hostcuda puts them: in host memory.
+// What the tests of kernels/rows share: a small problem with its inputs, the CPU backend through the C API as the
+// reference, and the parameters of the row kernels. Kernels run where tests/hostcuda puts them: in host memory.
 #pragma once
 #include <flashnce/flashnce.hpp>
 
@@ -117,7 +117,7 @@ struct Setup {
     return {p.lambda_neg, a.lambda_neg, {a.alpha_neg, a.alpha_neg_pointer}, {a.shift_neg, a.shift_neg_pointer}};
   }
 
-  // Of the row kernels. The scratch is garbage, as a workspace's.
+  // The row kernels' view of the problem. The scratch is garbage, as a workspace's.
   RowsIn rows(Operand operand) {
     RowsIn rows = {};
     rows.x_q = a.x_q;

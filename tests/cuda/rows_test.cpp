@@ -1,5 +1,5 @@
-// prep and pack: anchors, their packed form, the positives of the ranks and thresholds, against the oracle and against the
-// definitions in kernels/contract/params.h.
+// prep and pack: anchors, their packed form, the positives of the ranks and thresholds, against the oracle and against
+// the definitions in kernels/contract/params.h.
 #include "cuda/rows_support.h"
 #include "math/stats.h"
 

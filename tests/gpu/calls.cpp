@@ -70,7 +70,8 @@ std::vector<Case> small_cases() {
       {"ft-elementwise f32", element, 17, 130, 64, f32, f32},
       {"ft-elementwise bf16", element, 17, 130, 128, b16, b16},
       {"moco without negatives", moco, 7, 0, 32, f32, f32},
-      // float32 beyond what float16 holds is computed again by the plain kernel; rows beyond shared memory; divided features.
+      // float32 beyond what float16 holds is computed again by the plain kernel; rows beyond shared memory; divided
+      // features.
       {.name = "moco f32 large values", .preset = moco, .n = 9, .k = 130, .d = 64, .queue_norm = 100},
       {.name = "moco f32 d1100", .preset = moco, .n = 5, .k = 75, .d = 1100},
       {.name = "ft f32 d512 scores", .preset = ft, .n = 20, .k = 130, .d = 512, .scores = both},

@@ -1,5 +1,5 @@
-// Calls of the library on a device, in the structures and element types that its kernels differ by: what the programs of
-// ./dev verify-gpu repeat, capture, run side by side and for a long time.
+// Calls of the library on a device, in the structures and element types that its kernels differ by: what the programs
+// of ./dev verify-gpu repeat, capture, run side by side and for a long time.
 #pragma once
 #include <memory>
 #include <string>
@@ -59,8 +59,8 @@ class Call {
 
   // Writes seed, offset and temperature to device memory.
   void set(uint64_t seed, uint64_t offset, float temperature);
-  // Overwrites outputs and workspace with a pattern. Until then they hold what was in memory, which lets initcheck see whoever
-  // reads them unwritten.
+  // Overwrites outputs and workspace with a pattern. Until then they hold what was in memory, which lets initcheck see
+  // whoever reads them unwritten.
   void spoil();
   void enqueue(const Stream& stream) const;
   // The same in steps, through the anchors and a partial of this call's own.

@@ -1,5 +1,6 @@
-// The check kernels. Compiled twice, by nvcc for the device and by g++ for the harness of tests/hostcuda, each in a namespace
-// of its own, which the includer names by FNCE_CONFORMANCE_SIDE, so that both live in one program. Every instruction is reached through kernels/engines/sm80/atoms.cuh.
+// The check kernels. Compiled twice, by nvcc for the device and by g++ for the harness of tests/hostcuda, each in a
+// namespace of its own, which the includer names by FNCE_CONFORMANCE_SIDE, so that both live in one program. Every
+// instruction is reached through kernels/engines/sm80/atoms.cuh.
 #pragma once
 #include "gpu/draws.h"
 #include "gpu/jobs.h"
@@ -23,8 +24,8 @@ constexpr bool kHasSm80 = true;
 constexpr int kCopyBytes = 1024;   // kCpAsync: 64 pieces of 16 bytes
 constexpr int kMatrixBytes = 512;  // ldmatrix: 4 matrices of 8 rows of 16 bytes
 
-// 64 pieces in two groups, permuted on the way, every third one zero filled over a pattern. Out: the image of shared memory,
-// then what each thread saw of its own first piece when only the first group was waited for.
+// 64 pieces in two groups, permuted on the way, every third one zero filled over a pattern. Out: the image of shared
+// memory, then what each thread saw of its own first piece when only the first group was waited for.
 __global__ void __launch_bounds__(32) copies(const __grid_constant__ Params p) {
   if constexpr (!kHasSm80) return;
   FNCE_DYNAMIC_SHARED(shared);
@@ -69,8 +70,8 @@ FNCE_DEVICE void load_fragments(uint32_t (&a)[4], uint32_t (&b)[2], const uint32
   for (uint32_t i = 0; i < 2; ++i) b[i] = y[(row * depth + column + i * 8) / 2];
 }
 
-// One warp a tile: C[16][8] += A[16][depth] B[8][depth]^T, 16 columns at a time. x: the tiles' A, 16-bit (kHalfSplit: the
-// upper and then the lower parts of A); y: B likewise, and at the end, as floats, the C that all tiles start from.
+// One warp a tile: C[16][8] += A[16][depth] B[8][depth]^T, 16 columns at a time. x: the tiles' A, 16-bit (kHalfSplit:
+// the upper and then the lower parts of A); y: B likewise, and at the end, as floats, the C that all tiles start from.
 __global__ void __launch_bounds__(32) products(const __grid_constant__ Params p) {
   if constexpr (!kHasSm80) return;
   const int lane = static_cast<int>(threadIdx.x);
@@ -138,8 +139,8 @@ __global__ void __launch_bounds__(32) warp_reductions(const __grid_constant__ Pa
   for (uint32_t i = 0; i < kWarpWords; ++i) p.out[blockIdx.x * kWarpWords + i] = results[i];
 }
 
-// Of a block's words of x: sums of x, -x and 1 / x, the largest, or NaN if there is one, and the sum as doubles, one at once after
-// the other.
+// Reduces a block's words of x, one reduction at once after the other: sums of x, -x and 1 / x, the largest, or NaN if
+// there is one, and the sum as doubles.
 __global__ void __launch_bounds__(cuda::kRowThreads) block_reductions(const __grid_constant__ Params p) {
   FNCE_DYNAMIC_SHARED(shared);
   cuda::BlockReduce reduce = {shared};

@@ -1,5 +1,5 @@
-// Conformance of everything that kernels assume of a device: instructions, conversions, random draws. What must come out, what
-// the host models give and what the device gives agree to the bit, or within a stated bound.
+// Conformance of everything that kernels assume of a device: instructions, conversions, random draws. What must come
+// out, what the host models give and what the device gives agree to the bit, or within a stated bound.
 //
 //   gpu_conformance [--json FILE] [--models]     --models: leave the device alone
 //
@@ -97,7 +97,8 @@ void measure(Report& report, const Job& job, const Words& got) {
   report.number(job.name + ", rms error over float32's", ours.squares / single.squares);
 }
 
-// How much of the sums the model of the matrix units has to the bit: a hypothesis of others' that a device confirms or does not.
+// How much of the sums the model of the matrix units has to the bit: a hypothesis of others' that a device confirms or
+// does not.
 void measure_model(Report& report, const Job& job, const Words& got, const Words& model) {
   if (job.check != Check::kProducts || !job.want.empty()) return;
   size_t same = 0;

@@ -23,8 +23,8 @@ FNCE_HD uint32_t draw_word(const Params& p, const Feistel& feistel, uint32_t i) 
 
 FNCE_HD bool draws_permutation(const Params& p) { return p.mode >= static_cast<uint32_t>(DrawMode::kSigma); }
 
-// What thread t leaves: the words of its samples, folded into one; a single word is left as it is. Samples of a permutation
-// wrap around its size.
+// What thread t leaves: the words of its samples, folded into one; a single word is left as it is. Samples of a
+// permutation wrap around its size.
 FNCE_HD uint32_t draw_checksum(const Params& p, uint32_t t) {
   Feistel feistel{};
   if (draws_permutation(p)) feistel = make_feistel(p.seed, p.offset, 0, p.size);

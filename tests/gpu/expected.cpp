@@ -1,6 +1,6 @@
-// All jobs of the conformance program, with what must come out: from matrices and the documented layouts, by other code than
-// the kernels and models are made of. Data movers carry distinct 16-bit patterns, so that any misplaced element shows;
-// products carry integers, whose sums are exact in any order, or normal numbers with a bound.
+// All jobs of the conformance program, with what must come out: from matrices and the documented layouts, by other code
+// than the kernels and models are made of. Data movers carry distinct 16-bit patterns, so that any misplaced element
+// shows; products carry integers, whose sums are exact in any order, or normal numbers with a bound.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -159,15 +159,15 @@ Job products_job(const std::string& name, ProductMode mode, Numbers numbers, uin
     for (const double value : job.exact) job.want.push_back(float_bits(static_cast<float>(value)));
     return job;
   }
-  // Each instruction may lose two units of the largest partial sum, which truncation can; the split leaves out the product of
-  // the lower parts and what 22 bits do not hold.
+  // Each instruction may lose two units of the largest partial sum, which truncation can; the split leaves out the
+  // product of the lower parts and what 22 bits do not hold.
   const double instructions = depth / 16.0 * (mode == ProductMode::kHalfSplit ? 3 : 1);
   for (const double magnitude : job.unit) job.bound.push_back((instructions * 0x1p-22 + 0x1p-20) * magnitude);
   return job;
 }
 
-// Words that rounding is hard for: the middle of every two neighbours of the 16-bit type, and the floats beside it; some of
-// any kind; the special ones.
+// Words that rounding is hard for: the middle of every two neighbours of the 16-bit type, and the floats beside it;
+// some of any kind; the special ones.
 Words floats_to_round(int bits) {
   Words words;
   for (uint32_t word = 0; word < 0x7fffu; word += bits == kHalfBits ? 1 : 7) {

@@ -2,7 +2,7 @@
 //
 //   gpu_calls small        each structure once, whole and in steps, push, scale and scores: what the sanitizers run
 //   gpu_calls determinism  100 repeats of each: the same bits
-//   gpu_calls graphs       captured once, replayed with other seeds, offsets and temperatures: the bits of a direct call
+//   gpu_calls graphs       captured once, replayed with other seeds, offsets, temperatures: the bits of a direct call
 //   gpu_calls streams      many calls of one plan on two streams at once: the bits of one after the other
 //   gpu_calls soak         --steps N (100000) in at most --seconds S (420): memory of device and process stays
 //

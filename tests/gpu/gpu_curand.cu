@@ -1,5 +1,5 @@
-// The library's Philox words against cuRAND's own: curand_init(seed, stream << 56 | index, offset), then curand4. A program by
-// itself, for machines that have cuRAND's header, which compiles for the host as well.
+// The library's Philox words against cuRAND's own: curand_init(seed, stream << 56 | index, offset), then curand4. A
+// program by itself, for machines that have cuRAND's header, which compiles for the host as well.
 //   gpu_curand           on the device
 //   gpu_curand --host    the same draws on the CPU
 // Exit code: 0, 1 (words differ), 77 (no device; 1 where FLASHNCE_REQUIRE_GPU=1).
@@ -17,7 +17,7 @@ namespace {
 
 constexpr unsigned kBlocks = 512, kThreads = 256, kEach = 8;
 
-// Of a thread's draws, with seeds, offsets and indices that use all their bits: how many differ.
+// Counts the draws of a thread that differ, with seeds, offsets and indices that use all their bits.
 __host__ __device__ unsigned different(unsigned thread) {
   unsigned count = 0;
   for (unsigned i = 0; i < kEach; ++i) {

@@ -1,6 +1,6 @@
-// The conformance program: is the device what the host models say it is? A job is one launch of one check kernel of checks.cuh,
-// with its inputs. The device runs it (device_side.cu), the harness of tests/hostcuda runs it (model_side.cpp), and
-// expected.cpp works out from the documented layouts alone what must come out.
+// The conformance program: is the device what the host models say it is? A job is one launch of one check kernel of
+// checks.cuh, with its inputs. The device runs it (device_side.cu), the harness of tests/hostcuda runs it
+// (model_side.cpp), and expected.cpp works out from the documented layouts alone what must come out.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -47,7 +47,8 @@ struct Params {
   const uint32_t *x, *y;
   uint32_t* out;
   uint32_t mode;  // one of the enums above
-  // kMap: words of x; kDraws: threads; kSweep: threads; kProducts: tiles of 16 x 8; kReduceWarps: warps; kReduceBlocks: blocks
+  // kMap: words of x; kDraws: threads; kSweep: threads; kProducts: tiles of 16 x 8; kReduceWarps: warps; kReduceBlocks:
+  // blocks
   uint32_t count;
   uint32_t each;  // kDraws: samples a thread; kProducts: the depth, a multiple of 16
   uint64_t seed, offset;
@@ -56,8 +57,8 @@ struct Params {
   float alpha, shift;
 };
 
-// What kReduceWarps combines beside floats: of more words than one exchange has, and neither commutative nor associative, so that
-// every step of the tree shows.
+// What kReduceWarps combines beside floats: of more words than one exchange has, and neither commutative nor
+// associative, so that every step of the tree shows.
 struct Span {
   uint32_t first, last, count, twice, thrice, hash;
 };
@@ -87,7 +88,8 @@ struct Job {
   std::vector<float> single = {};  // products: the same sum in float32, term by term
 };
 
-// Whether it is about instructions that devices have from compute capability 8.0 on, and that only kernels/engines/sm80 uses.
+// True if a job is about instructions that devices have from compute capability 8.0 on, and that only
+// kernels/engines/sm80 uses.
 inline bool needs_sm80(const Job& job) {
   const auto mode = static_cast<MapMode>(job.params.mode);
   const bool packs = job.check == Check::kMap && (mode == MapMode::kPackHalf || mode == MapMode::kPackBfloat);
@@ -95,7 +97,8 @@ inline bool needs_sm80(const Job& job) {
                    job.check != Check::kReduceBlocks && job.check != Check::kPlaces);
 }
 
-// expected.cpp: all jobs, with what must come out. `large`: those that only a device can run in reasonable time as well.
+// expected.cpp: all jobs, with what must come out. `large`: those that only a device can run in reasonable time as
+// well.
 std::vector<Job> all_jobs(bool large);
 
 // Runs a job and returns its result words; throws std::runtime_error with the device's sentence.
@@ -110,8 +113,8 @@ DeviceName find_device();
 
 }  // namespace fnce::conformance
 
-// Runs a job on the harness and writes its result words; not 0 where the harness found a fault, which `message` then says. In a
-// shared library of its own: the harness has a CUDA runtime's names as well.
+// Runs a job on the harness and writes its result words; not 0 where the harness found a fault, which `message` then
+// says. In a shared library of its own: the harness has a CUDA runtime's names as well.
 extern "C" __attribute__((visibility("default"))) int fnce_conformance_model(const fnce::conformance::Job* job,
                                                                              uint32_t* results, char* message,
                                                                              size_t size) noexcept;

@@ -1,5 +1,5 @@
-// Memory, streams and copies for programs that call the library's C interface on a device. On the CPU they are ordinary memory
-// and nothing, so that the programs themselves can be tried without a GPU.
+// Memory, streams and copies for programs that call the library's C interface on a device. On the CPU they are ordinary
+// memory and nothing, so that the programs themselves can be tried without a GPU.
 #pragma once
 #include <cuda_runtime_api.h>
 #include <flashnce/flashnce.h>
@@ -62,7 +62,8 @@ class Memory {
     return static_cast<T*>(data_);
   }
   size_t bytes() const { return bytes_; }
-  // fill and upload: done when they return. CUDA's may end later, and streams that do not block would not wait for them.
+  // fill and upload: done when they return. CUDA's may end later, and streams that do not block would not wait for
+  // them.
   void fill(int byte) {
     if (on_cuda()) {
       FNCE_GPU_CHECK(cudaMemset(data_, byte, bytes_));

@@ -1,5 +1,5 @@
-// The report of a program that runs on the device: a line as each result comes, and a JSON file that is written anew each time, so that
-// a hang or a crash loses nothing.
+// The report of a program that runs on the device: a line as each result comes, and a JSON file that is written anew
+// each time, so that a hang or a crash loses nothing.
 #pragma once
 #include <cmath>
 #include <cstdio>

@@ -1,6 +1,6 @@
-// What a kernel sees of CUDA when it is compiled as C++ and run by launch.h: threads of one warp meet in collectives, those of a
-// block at barriers. Memory is ordered as CUDA documents it and no more: __syncthreads and __syncwarp order it, __threadfence
-// with an atomic does, and shuffles, votes and matrix instructions do not.
+// What a kernel sees of CUDA when it is compiled as C++ and run by launch.h: threads of one warp meet in collectives,
+// those of a block at barriers. Memory is ordered as CUDA documents it and no more: __syncthreads and __syncwarp order
+// it, __threadfence with an atomic does, and shuffles, votes and matrix instructions do not.
 #pragma once
 #include <cmath>
 #include <cstddef>
@@ -75,12 +75,13 @@ struct alignas(16) Slot {
 unsigned block_barrier(Op op, bool predicate, Where where);
 // All lanes of the warp wait for each other. Orders memory.
 void warp_barrier(uint32_t mask, Where where);
-// All 32 lanes hand in a value of up to kSlotBytes and get all 32. Orders nothing. The result holds until the next call.
+// All 32 lanes hand in a value of up to kSlotBytes and get all 32. Orders nothing. The result holds until the next
+// call.
 const Slot* warp_exchange(const void* value, size_t bytes, Op op, uint32_t mask, Where where);
 // Bit i: the predicate of lane i. Orders nothing.
 uint32_t warp_vote(bool predicate, Op op, uint32_t mask, Where where);
-// A fence before an atomic makes all before it visible to whoever reads the atomic's result: release() and acquire() are called
-// around every atomic. Without a fence by its thread, an atomic releases nothing.
+// A fence before an atomic makes all before it visible to whoever reads the atomic's result: release() and acquire()
+// are called around every atomic. Without a fence by its thread, an atomic releases nothing.
 void fence();
 void release(const void* address);
 void acquire(const void* address);
@@ -153,7 +154,8 @@ inline uint32_t __ballot_sync(uint32_t mask, int predicate, HOSTCUDA_WHERE) {
 
 inline void __threadfence() { hostcuda::fence(); }
 
-// Relaxed, so that only a fence orders what is around them (on x86-64 the instruction itself is sequentially consistent).
+// Relaxed, so that only a fence orders what is around them (on x86-64 the instruction itself is sequentially
+// consistent).
 inline unsigned atomicAdd(unsigned* address, unsigned value) {
   hostcuda::release(address);
   const unsigned before = __atomic_fetch_add(address, value, __ATOMIC_RELAXED);

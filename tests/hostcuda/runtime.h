@@ -19,9 +19,9 @@ void set_device_count(int count);
 void set_device_properties(int device, const DeviceProperties& properties);
 DeviceProperties device_properties(int device);
 
-// The call of this name after `after` further ones returns `code` (a cudaError_t) and does nothing else. Any function of
-// cuda_runtime_api.h except cudaGetLastError and cudaPeekAtLastError, or kLaunch for the launch of a kernel. Holds for all OS
-// threads, once.
+// The call of this name after `after` further ones returns `code` (a cudaError_t) and does nothing else. Any function
+// of cuda_runtime_api.h except cudaGetLastError and cudaPeekAtLastError, or kLaunch for the launch of a kernel. Holds
+// for all OS threads, once.
 constexpr const char* kLaunch = "cudaLaunchKernelExC";
 void fail_next_call(const std::string& name, int code, int after = 0);
 void clear_failures();

@@ -6,7 +6,7 @@
 namespace fnce::cuda::plain {
 namespace {
 
-// Whether float16 holds the queue: the largest magnitude that the blocks of the sm80 kernel saw. A NaN makes all
+// True if float16 holds the queue, by the largest magnitude that the blocks of the sm80 kernel saw. A NaN makes all
 // results NaN either way.
 FNCE_DEVICE bool fits_float16(const MainParams& p, Shared& shared) {
   float most = 0.0f;
@@ -74,7 +74,7 @@ FNCE_DEVICE void add_sums(const MainParams& p, const ColumnTile& tile, int64_t f
   }
 }
 
-// One row of this split.
+// Writes the partial of one row of this split.
 FNCE_DEVICE void write_row(const MainParams& p, int64_t row, const RunningRow& state) {
   const PartialView& out = p.out.view;
   const int64_t at = blockIdx.y * p.n + row;

@@ -1,4 +1,5 @@
-// The softmax and the statistics of one row of scores, done by one warp: lane i has the columns i and i + 32 of the tile.
+// The softmax and the statistics of one row of scores, done by one warp: lane i has the columns i and i + 32 of the
+// tile.
 #pragma once
 #include "kernels/engines/plain/tile.cuh"
 #include "kernels/rows/warp.cuh"
@@ -47,7 +48,7 @@ FNCE_DEVICE void add_statistics(const MainParams& p, const Scores& s, int column
   if (threadIdx.x % 32 == 0) state.sets[set] = merge(state.sets[set], tile);
 }
 
-// What a row's maximum becomes with these scores, and its sum of exponentials. Nothing is written.
+// What a row's maximum becomes with these scores. Nothing is written.
 FNCE_DEVICE float raised_maximum(float m, const Scores& s, float scale) {
   float top = m;
   for (int h = 0; h < kHalves; ++h) {
@@ -77,7 +78,8 @@ FNCE_DEVICE int partner(int j, int columns, bool next) {
   return group + static_cast<int>(next ? cycle_next(i, n) : cycle_previous(i, n));
 }
 
-// Scores of one row to weights of its raw rows, equations (3), (7), (8): m, l and the row of shared.scores.
+// Makes scores of one row weights of its raw rows, equations (3), (7), (8): it updates m, l and the row of
+// shared.scores.
 FNCE_DEVICE void weigh(const MainParams& p, const ColumnTile& tile, const Scores& raw, const Scores& mixed, int r,
                        float scale, Shared& shared) {
   RunningRow& state = shared.state[r];

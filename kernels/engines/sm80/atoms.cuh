@@ -1,6 +1,7 @@
-// The instructions of this family, each a function: asynchronous copies, matrix loads, matrix products, packing; and reads of
-// a thread's place that the compiler does not move. Inline PTX stands here and in kernels/pass/atoms.cuh alone. tests/hostcuda/include has a file of this
-// path with their models, which tests/gpu/conformance compares with a device.
+// The instructions of this family, each a function: asynchronous copies, matrix loads, matrix products, packing; and
+// reads of a thread's place that the compiler does not move. Inline PTX stands here and in kernels/pass/atoms.cuh
+// alone. tests/hostcuda/include has a file of this path with their models, which tests/gpu/conformance compares with a
+// device.
 #pragma once
 #include "kernels/pass/atoms.cuh"
 
@@ -8,7 +9,8 @@ namespace fnce::cuda::sm80 {
 
 FNCE_DEVICE uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
 
-// threadIdx.x, blockIdx.x and blockIdx.y, read where this stands: what the end of a kernel derives from them takes no registers before.
+// threadIdx.x, blockIdx.x and blockIdx.y, read where this stands: what the end of a kernel derives from them takes no
+// registers before.
 FNCE_DEVICE int thread_read_again() {
   int thread;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));

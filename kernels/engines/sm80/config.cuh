@@ -23,9 +23,9 @@ struct Config {
   static constexpr int kAhead = tiles_ahead(kOperandOf, kTile), kSlots = info_slots(kOperandOf, kTile);
   static constexpr int kAnchorElements = kRows * kD, kColumnElements = kColumns * kD;
 
-  // The softmax reference of a row is raised when a score exceeds it by more than kLazy (base 2), and P is multiplied by
-  // 2^kBias, so that float16 holds weights far below the largest. With two weights mixed and a raw one added P' stays below
-  // 3 * 2^14. Split weights must keep float32's digits: no laziness, as much bias as fits.
+  // The softmax reference of a row is raised when a score exceeds it by more than kLazy (base 2), and P is multiplied
+  // by 2^kBias, so that float16 holds weights far below the largest. With two weights mixed and a raw one added P'
+  // stays below 3 * 2^14. Split weights must keep float32's digits: no laziness, as much bias as fits.
   static constexpr float kLazy = kOperandOf == Operand::kHalfSplit ? 1.0f : 8.0f;
   static constexpr float kBias = !kIsHalf ? 0.0f : kOperandOf == Operand::kHalfSplit ? 13.0f : 6.0f;
 
@@ -59,14 +59,14 @@ struct Shared {
     constexpr int kEach = C::kMi * C::kGroups * 2 * 32;
     return at<float4>(kPlan.partial_scores.offset) + (row_warp * C::kFeatureWarps + feature_warp) * kEach;
   }
-  // Of a step's tile (load.cuh, ColumnInfo).
+  // The ColumnInfo (load.cuh) of a step's tile lies here.
   FNCE_DEVICE_MEMBER int32_t* rows(int step) const {
     return at<int32_t>(kPlan.column_rows.offset) + slot(step) * C::kColumns;
   }
   FNCE_DEVICE_MEMBER float* lambda(int step) const {
     return at<float>(kPlan.lambdas.offset) + slot(step) * C::kColumns;
   }
-  // Read where they are needed: registers are scarcer.
+  // These are read where they are needed, because registers are scarcer.
   FNCE_DEVICE_MEMBER float* scale() const { return at<float>(kPlan.scale.offset); }
   FNCE_DEVICE_MEMBER float* unit() const { return at<float>(kPlan.unit.offset); }
   FNCE_DEVICE_MEMBER float* upper(int set) const { return at<float>(kPlan.thresholds.offset) + 2 * set * C::kRows; }
@@ -89,7 +89,7 @@ struct Place {
   FNCE_DEVICE_MEMBER int first_row() const { return row_warp * 16 * C::kMi; }            // in the block
   FNCE_DEVICE_MEMBER int first_column() const { return column_warp * 16 * C::kGroups; }  // in the tile
   FNCE_DEVICE_MEMBER int first_feature() const { return feature_warp * C::kFeatures; }
-  // Row in the block of accumulators with register half h of row tile mi.
+  // The row in the block that the accumulators of register half h of row tile mi belong to.
   FNCE_DEVICE_MEMBER int row(int mi, int h) const { return first_row() + 16 * mi + accumulator_row(lane, 2 * h); }
 };
 

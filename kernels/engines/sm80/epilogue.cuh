@@ -1,5 +1,5 @@
-// The end of a block: its column warps' results are merged in their order through shared memory, and the first column warp of
-// each row warp writes the split's rows; feature warps have nothing to merge, and each writes its features.
+// The end of a block: its column warps' results are merged in their order through shared memory, and the first column
+// warp of each row warp writes the split's rows; feature warps have nothing to merge, and each writes its features.
 #pragma once
 #include "kernels/engines/sm80/statistics.cuh"
 #include "kernels/rows/columns.cuh"
@@ -70,7 +70,7 @@ FNCE_DEVICE void write_rows(const MainParams& p, const Place<C>& place, const Ru
   }
 }
 
-// Lanes, then column warps, in order; a thread per row writes them.
+// Merges lanes, then column warps, in order; a thread per row writes the statistics.
 template <class C>
 FNCE_DEVICE void write_statistics(const MainParams& p, const Shared<C>& shared, const Place<C>& place,
                                   const Statistics<C>& statistics) {
@@ -94,7 +94,7 @@ FNCE_DEVICE void write_statistics(const MainParams& p, const Shared<C>& shared, 
   p.out.view.stats[1].l[at] = merged.unmixed.l;
 }
 
-// The largest magnitude of a float32 queue that this block has seen.
+// Writes the largest magnitude of a float32 queue that this block has seen.
 template <class C>
 FNCE_DEVICE void write_extent(const MainParams& p, const Shared<C>& shared, float extent) {
   float* const warps = shared.extents();

@@ -9,7 +9,8 @@ namespace {
 constexpr int kOldest = 80;
 // Columns of a split whose sums the matrix units hold, which cut off digits (products.cuh).
 constexpr int64_t kMostColumns = 1 << 14;
-// Columns of a split of float16x3, whose sums are rounded: statistics count columns, twice as many with a union, in 32 bits.
+// Columns of a split of float16x3, whose sums are rounded: statistics count columns, twice as many with a union, in 32
+// bits.
 constexpr int64_t kMostCounted = 1 << 29;
 
 Operand operand_of(const Problem& problem) {
@@ -35,8 +36,8 @@ FamilyReason obstacle(const Problem& problem, const DeviceCaps& caps) {
   return {FNCE_REASON_NONE, 0};
 }
 
-// The tiles that fit into the device's shared memory, largest rows first: a large tile reads a column once for many rows, small
-// ones make blocks enough for all multiprocessors. One block runs on each.
+// The tiles that fit into the device's shared memory, largest rows first: a large tile reads a column once for many
+// rows, small ones make blocks enough for all multiprocessors. One block runs on each.
 std::vector<MainKernel> kernels(const Problem& problem, const DeviceCaps& caps, const PassKind& kind) {
   const Operand operand = operand_of(problem);
   const Variant variant = kind.statistics     ? Variant::kStatistics

@@ -1,4 +1,5 @@
-// The kernels of one operand and one width D, for the files of inst/: each holds one line, so that they compile side by side.
+// The kernels of one operand and one width D, for the files of inst/: each holds one line, so that they compile side by
+// side.
 #pragma once
 #include "kernels/engines/sm80/main.cuh"
 #include "kernels/engines/sm80/names.h"

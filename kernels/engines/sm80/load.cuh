@@ -1,5 +1,5 @@
-// Global to shared memory: anchors once, column tiles in the order of the pass. A tile's rows are known one tile before they are
-// asked for (ColumnInfo), so that no copy waits for an index.
+// Global to shared memory: anchors once, column tiles in the order of the pass. A tile's rows are known one tile before
+// they are asked for (ColumnInfo), so that no copy waits for an index.
 #pragma once
 #include "kernels/engines/sm80/products.cuh"
 
@@ -36,7 +36,7 @@ FNCE_DEVICE ColumnTile tile_at(const MainParams& p, const Walk& walk, int step) 
   return {segment, first, static_cast<int>(left < C::kColumns ? left : C::kColumns)};
 }
 
-// Which row column `column` of a tile is (-1: none), and its lambda.
+// The row that a column of a tile is (-1: none), and its lambda.
 struct ColumnInfo {
   int32_t row;
   float lambda;
@@ -58,7 +58,7 @@ FNCE_DEVICE void store_info(const Shared<C>& shared, int step, int column, const
   shared.lambda(step)[column] = info.lambda;
 }
 
-// Where warps divide the features.
+// Loads a warp's anchors into registers, where warps divide the features.
 template <class C>
 FNCE_DEVICE void load_anchors(const MainParams& p, const Place<C>& place, Anchors<C>& a) {
   const int64_t first_row = int64_t{blockIdx.x} * C::kRows + place.first_row();
@@ -81,20 +81,20 @@ FNCE_DEVICE void load_anchors(const MainParams& p, const Shared<C>& shared) {
   }
 }
 
-// Rows that cannot be copied in 16-byte pieces: element by element, zeros beyond D.
+// Copies element by element, zeros beyond D, where rows cannot be copied in 16-byte pieces.
 template <class T, int kCount>
 FNCE_DEVICE void copy_elements(T* shared, const T* row, int first, int d, bool valid) {
   for (int e = 0; e < kCount; ++e) shared[e] = valid && first + e < d ? row[first + e] : T(0);
 }
 
-// This thread's number inside the main loop. Where warps divide the features registers are scarce, and what copies derive from
-// it is worked out anew in each step.
+// This thread's number inside the main loop. Where warps divide the features registers are scarce, and what copies
+// derive from it is worked out anew in each step.
 template <class C>
 FNCE_DEVICE int thread_in_loop() {
   return C::kDividesFeatures ? thread_read_again() : static_cast<int>(threadIdx.x);
 }
 
-// A half piece of a float32 tile.
+// Asks for a half piece of a float32 tile.
 template <class C>
 FNCE_DEVICE void load_half(const MainParams& p, const Segment& segment, const Shared<C>& shared, const int32_t* rows,
                            const HalfPiece& at) {
@@ -109,7 +109,7 @@ FNCE_DEVICE void load_half(const MainParams& p, const Segment& segment, const Sh
     copy_elements<float, 4>(reinterpret_cast<float*>(shared.raw(at.piece, at.half)), from, feature, d, row >= 0);
 }
 
-// A chunk of a 16-bit tile.
+// Asks for a chunk of a 16-bit tile.
 template <class C>
 FNCE_DEVICE void load_chunk(const MainParams& p, const Segment& segment, const int32_t* rows, int piece,
                             uint16_t* tile) {
@@ -143,7 +143,8 @@ FNCE_DEVICE void load_columns(const MainParams& p, const Walk& walk, const Share
   }
 }
 
-// This thread's raw pieces, which its warp has copied, become float16, once (kHalfFast) or as h + l (kHalfSplit). Returns the largest magnitude seen.
+// This thread's raw pieces, which its warp has copied, become float16, once (kHalfFast) or as h + l (kHalfSplit).
+// Returns the largest magnitude seen.
 template <class C>
 FNCE_DEVICE float convert_columns(const Shared<C>& shared, float extent) {
   constexpr int kChunks = C::kD / kChunk, kPieces = C::kColumns * kChunks;

@@ -6,7 +6,7 @@
 
 namespace fnce::cuda::sm80 {
 
-// The bias of the weights: less where lambdas outside [0, 1] let P' grow beyond what float16 holds.
+// The bias of the weights is less where lambdas outside [0, 1] let P' grow beyond what float16 holds.
 template <class C>
 FNCE_DEVICE float weight_bias(const MainParams& p, int lane) {
   if (!p.mix || !C::kIsHalf) return C::kBias;
@@ -34,8 +34,8 @@ FNCE_DEVICE void start_rows(const MainParams& p, const Shared<C>& shared, const 
   }
 }
 
-// PROLOGUE: rows of the first tiles, anchors and the first tiles on their way. Returns the info of the tile after
-// those.
+// PROLOGUE: finds the rows of the first tiles, and asks for the anchors and these tiles. Returns the info of the tile
+// after those.
 template <class C>
 FNCE_DEVICE ColumnInfo start_loads(const MainParams& p, const Walk& walk, const Shared<C>& shared,
                                    const Place<C>& place, Anchors<C>& anchors) {

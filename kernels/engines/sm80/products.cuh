@@ -1,4 +1,5 @@
-// The two matrix products of a column tile: scores S = a Z^T and sums O += P Z, from one and the same tile in shared memory.
+// The two matrix products of a column tile: scores S = a Z^T and sums O += P Z, from one and the same tile in shared
+// memory.
 #pragma once
 #include "kernels/engines/sm80/atoms.cuh"
 #include "kernels/engines/sm80/config.cuh"
@@ -36,9 +37,9 @@ FNCE_DEVICE constexpr bool is_multiplied(int plane_a, int plane_b) {
   return plane_a + plane_b < C::kPlanes;
 }
 
-// d += A B of 16x8x16, all planes. The matrix units cut off, towards zero, what does not fit into a sum: over many steps that takes
-// the last digits of float32. kRounds: the products of a step are summed from zero and added with rounding. Low planes come first:
-// each product costs a digit of what is there before it.
+// d += A B of 16x8x16, all planes. The matrix units cut off, towards zero, what does not fit into a sum: over many
+// steps that takes the last digits of float32. kRounds: the products of a step are summed from zero and added with
+// rounding. Low planes come first: each product costs a digit of what is there before it.
 template <class C, bool kRounds>
 FNCE_DEVICE void add_products(const uint32_t (&a)[C::kPlanes][C::kMi][4], int mi, const uint32_t (&b)[C::kPlanes][4],
                               int half, float (&d)[4]) {
@@ -55,7 +56,8 @@ FNCE_DEVICE void start_scores(Scores<C>& s) {
       FNCE_UNROLL for (int r = 0; r < 8; ++r) s[mi][g][r / 4][r % 4] = 0.0f;
 }
 
-// S += a Z^T of 16 features. `offset`: of the lane's row and chunk of the first 16 columns, for ldmatrix, in a plane of the tile.
+// S += a Z^T of 16 features. `offset` is where ldmatrix finds the lane's row and chunk of the first 16 columns in a
+// plane of the tile.
 template <class C, bool kRounds>
 FNCE_DEVICE void multiply_columns(const Shared<C>& shared, int stage, int offset,
                                   const uint32_t (&a)[C::kPlanes][C::kMi][4], Scores<C>& s) {
@@ -69,7 +71,7 @@ FNCE_DEVICE void multiply_columns(const Shared<C>& shared, int stage, int offset
   }
 }
 
-// The scores of a warp's columns, all features.
+// Makes the scores of a warp's columns from all features.
 template <class C, bool kRounds>
 FNCE_DEVICE void multiply_scores(const Shared<C>& shared, const Place<C>& place, int stage, Scores<C>& s) {
   start_scores<C>(s);
@@ -87,8 +89,9 @@ FNCE_DEVICE void multiply_scores(const Shared<C>& shared, const Place<C>& place,
   }
 }
 
-// The scores of all columns, where warps divide the features: each multiplies its own, and adds up what all have, in their order.
-// A barrier must lie between two calls, and between the last one and whatever else takes the place of the partial scores.
+// Makes the scores of all columns where warps divide the features: each multiplies its own, and adds up what all have,
+// in their order. A barrier must lie between two calls, and between the last one and whatever else takes the place of
+// the partial scores.
 template <class C, bool kRounds>
 FNCE_DEVICE void multiply_scores(const Shared<C>& shared, const Place<C>& place, int stage, const Anchors<C>& a,
                                  Scores<C>& s) {

@@ -1,21 +1,21 @@
 // The shared memory of a block: one table, by which it is sized (shared_bytes) and carved (config.cuh).
 //
-//   in the loop     elements                                      for
-//   anchors         uint16 [plane][row][d]                        warps that do not divide the features
-//   stages          uint16 [stage][plane][column][d]              the tiles that the matrix units read
-//   raw             float4 [half][piece]                          a float32 tile as it comes (raw_place of index_maps.h)
+//   in the loop     elements                                    for
+//   anchors         uint16 [plane][row][d]                      warps that do not divide the features
+//   stages          uint16 [stage][plane][column][d]            the tiles that the matrix units read
+//   raw             float4 [half][piece]                        a float32 tile as it comes (raw_place of index_maps.h)
 //   partial_scores  float4 [row warp][feature warp][register / 4][lane]   warps that divide the features
-//   column_rows     int32 [slot][column]                          the row of the queue that a column is
+//   column_rows     int32 [slot][column]                        the row of the queue that a column is
 //   lambdas         float [slot][column]
-//   scale           float [row]                                   log2(e) / temperature in units of the row's raw scores
-//   unit            float [row]                                   statistics: raw scores times it are inner products
-//   thresholds      float [set][upper, lower][row]                statistics: of the ranks, equation (9)
+//   scale           float [row]                                 log2(e) / temperature in units of the row's raw scores
+//   unit            float [row]                                 statistics: raw scores times it are inner products
+//   thresholds      float [set][upper, lower][row]              statistics: of the ranks, equation (9)
 //
-//   at the end      elements                                      for
-//   scalars         float [reference, l][row tile][half][lane]    column warps, of which one at a time hands over its sums
+//   at the end      elements                                    for
+//   scalars         float [reference, l][row tile][half][lane]  column warps, of which one at a time hands on its sums
 //   sums            float [register][lane]
-//   statistics      64 bytes [column warp][row]                   statistics, after the sums
-//   extents         float [warp]                                  float32 queues, last
+//   statistics      64 bytes [column warp][row]                 statistics, after the sums
+//   extents         float [warp]                                float32 queues, last
 //
 // What is exchanged at the end begins where the anchors do: the loop is over, and its pieces are not read again.
 #pragma once
@@ -71,7 +71,7 @@ constexpr SharedPlan shared_plan(Operand operand, const Tile& t) {
 
 constexpr int64_t shared_bytes(Operand operand, const Tile& t) { return shared_plan(operand, t).bytes; }
 
-// Whether a problem of d features can take this tile where a block has `memory` bytes of shared memory.
+// True if a problem of d features can take this tile where a block has `memory` bytes of shared memory.
 constexpr bool serves(Operand operand, int index, int64_t d, bool statistics, int64_t memory) {
   const Tile t = tile_of(operand, index);
   return t.d == width_of(d) && (t.statistics || !statistics) && shared_bytes(operand, t) <= memory;

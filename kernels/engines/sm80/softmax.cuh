@@ -6,8 +6,8 @@
 
 namespace fnce::cuda::sm80 {
 
-// The running softmax of a lane's rows: [row tile][register half]. All four lanes of a row hold the same reference; l is the
-// lane's own share of the sum.
+// The running softmax of a lane's rows: [row tile][register half]. All four lanes of a row hold the same reference; l
+// is the lane's own share of the sum.
 template <class C>
 struct RunningRows {
   float reference[C::kMi][2];  // P = 2^(s - reference)
@@ -23,7 +23,7 @@ struct Columns {
   int valid;            // columns from there on that exist
   int lane;
 
-  // Of register half h of row tile mi.
+  // The number of register half h of row tile mi.
   FNCE_DEVICE_MEMBER float scale(int mi, int h) const { return scales[16 * mi + 8 * h]; }
 };
 
@@ -38,8 +38,8 @@ FNCE_DEVICE Quad quad_of(const Columns<C>& columns, int group) {
 // Register v of the quad of register half h.
 FNCE_DEVICE float& member(float (&s)[2][4], int h, int v) { return s[v >> 1][2 * h + (v & 1)]; }
 
-// Raises references that a score exceeds by more than the headroom, and rescales what was summed with the old ones. `top`: the
-// lane's largest scores.
+// Raises references that a score exceeds by more than the headroom, and rescales what was summed with the old ones.
+// `top` holds the lane's largest scores.
 template <class C>
 __device__ __forceinline__ void raise_references(RunningRows<C>& rows, Sums<C>& o, float (&top)[C::kMi][2]) {
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) {
@@ -59,8 +59,8 @@ __device__ __forceinline__ void raise_references(RunningRows<C>& rows, Sums<C>& 
   }
 }
 
-// First pass over a tile's scores: mixing (in place, unless the raw ones are needed again for a union), columns that do not exist,
-// and references that must be raised.
+// The first pass over a tile's scores mixes them (in place, unless a union needs the raw ones again), gives columns
+// that do not exist their score, and raises references that must be.
 template <class C>
 FNCE_DEVICE void prepare_scores(const Columns<C>& columns, bool mixes, bool is_union, Scores<C>& s,
                                 RunningRows<C>& rows, Sums<C>& o) {
@@ -86,15 +86,16 @@ FNCE_DEVICE void prepare_scores(const Columns<C>& columns, bool mixes, bool is_u
   if (__any_sync(kFullWarp, excess > C::kLazy + rows.bias)) raise_references<C>(rows, o, top);
 }
 
-// A score that is not finite makes the row's sum NaN, also where its weight is 0. (Where sums are computed, the product of P
-// and the negative does the same.)
+// A score that is not finite makes the row's sum NaN, also where its weight is 0. (Where sums are computed, the product
+// of P and the negative does the same.)
 template <class C>
 FNCE_DEVICE void check_scores(const Scores<C>& s, RunningRows<C>& rows) {
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int g = 0; g < C::kGroups; ++g)
       FNCE_UNROLL for (int r = 0; r < 8; ++r) rows.l[mi][r % 4 / 2] += s[mi][g][r / 4][r % 4] * 0.0f;
 }
 
-// Second pass, one group: scores become weights, of which l takes the sum and O's operand the (un)mixed and rounded ones.
+// The second pass, one group at a time, makes scores weights, of which l takes the sum and O's operand the (un)mixed
+// and rounded ones.
 template <class C>
 FNCE_DEVICE void make_weights(const Columns<C>& columns, bool mixes, bool is_union, int group, Scores<C>& s,
                               RunningRows<C>& rows, Weights<C>& w) {

@@ -5,8 +5,9 @@
 
 namespace fnce::cuda::sm80 {
 
-// A warp's rows, [row tile][register half]. The counts of both sets stand beside them until the last tile, because all rows of
-// a lane see the same columns while there is no mask: one count per row and set would make the widest tiles spill.
+// A warp's rows, [row tile][register half]. The counts of both sets stand beside them until the last tile, because all
+// rows of a lane see the same columns while there is no mask: one count per row and set would make the widest tiles
+// spill.
 template <class C>
 struct Statistics {
   int32_t counts[2];
@@ -36,7 +37,7 @@ FNCE_DEVICE void start_statistics(const MainParams& p, const Shared<C>& shared, 
   FNCE_UNROLL for (int mi = 0; mi < C::kMi; ++mi) FNCE_UNROLL for (int h = 0; h < 2; ++h) out.rows[mi][h] = RowScores();
 }
 
-// The scores of one tile, before prepare_scores changes them. `in_loss` and `unmixed`: of the tile's segment.
+// Adds the scores of one tile, before prepare_scores changes them. `segment` is the tile's.
 template <class C>
 FNCE_DEVICE void gather_statistics(const MainParams& p, const Segment& segment, const Columns<C>& columns, bool mixes,
                                    const Shared<C>& shared, const Place<C>& place, Scores<C>& s, Statistics<C>& out) {

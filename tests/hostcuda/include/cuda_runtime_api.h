@@ -1,6 +1,7 @@
-// The part of CUDA's runtime that the library and its tests use, for a computer without a GPU: names, types, values and meaning
-// as in CUDA 13, invented devices, everything executed at once. hostcuda/runtime.h shapes the devices, plants failures and
-// counts calls. Found as <cuda_runtime_api.h> where tests/hostcuda/include comes first among the include folders.
+// The part of CUDA's runtime that the library and its tests use, for a computer without a GPU: names, types, values and
+// meaning as in CUDA 13, invented devices, everything executed at once. hostcuda/runtime.h shapes the devices, plants
+// failures and counts calls. Found as <cuda_runtime_api.h> where tests/hostcuda/include comes first among the include
+// folders.
 #pragma once
 #include <stddef.h>
 

@@ -1,6 +1,6 @@
-// Runs whole calls on the harness's device and compares them with the oracle by the tolerance policy: calls_driver <most
-// cases> <wrong ones to bear>. Ends like main_driver. planted.py builds it with a bug in a kernel of kernels/rows or
-// kernels/engines/plain.
+// Runs whole calls on the harness's device and compares them with the oracle by the tolerance policy: calls_driver
+// <most cases> <wrong ones to bear>. Ends like main_driver. planted.py builds it with a bug in a kernel of kernels/rows
+// or kernels/engines/plain.
 #include <flashnce/flashnce.h>
 
 #include <cstdio>

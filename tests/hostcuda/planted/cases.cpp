@@ -35,7 +35,8 @@ void add_not_finite(const Case& base, std::vector<Case>& cases) {
     }
 }
 
-// A long split over a queue whose features have a mean: what sums in the matrix units cut off, always towards zero, adds up.
+// A long split over a queue whose features have a mean: what sums in the matrix units cut off, always towards zero,
+// adds up.
 Case long_case(const Case& base) {
   Case c = base;
   c.n = 2, c.k = 8192, c.d = sm80::tile_of(base.operand, base.tile).d, c.mean = 2.0f, c.temperature = 1.0f;

@@ -7,7 +7,8 @@
 
 namespace main_pass {
 
-// Every path of one kernel: tails, splits, unaligned rows, no columns, unions, lambdas out of range, numbers that are not finite.
+// Every path of one kernel: tails, splits, unaligned rows, no columns, unions, lambdas out of range, numbers that are
+// not finite.
 std::vector<Case> cases_of(Operand operand, int tile, sm80::Variant variant);
 
 // All 1 .. `most` columns, so that the last cycles of C are cut short in every way.

@@ -1,6 +1,6 @@
-// Runs the cases of one main kernel: main_driver <operand> <tile> <variant> <most cases> <wrong ones to bear>. Ends with exit code 1 and
-// a line on stdout once so many are wrong; a sanitizer ends the program its own way, and should have the chance to see why they
-// are. planted.py builds it with a bug in the kernel.
+// Runs the cases of one main kernel: main_driver <operand> <tile> <variant> <most cases> <wrong ones to bear>. Ends
+// with exit code 1 and a line on stdout once so many are wrong; a sanitizer ends the program its own way, and should
+// have the chance to see why they are. planted.py builds it with a bug in the kernel.
 #include <cstdio>
 #include <cstdlib>
 #include <iterator>

@@ -1,5 +1,5 @@
-// The main kernels of the sm80 family by themselves: problems, what float64 makes of them, and a comparison. No plan, no other
-// kernel and no code of theirs is involved; math/ is used for conversions of 16-bit numbers alone.
+// The main kernels of the sm80 family by themselves: problems, what float64 makes of them, and a comparison. No plan,
+// no other kernel and no code of theirs is involved; math/ is used for conversions of 16-bit numbers alone.
 #pragma once
 #include <string>
 #include <vector>
@@ -39,8 +39,8 @@ struct Case {
 };
 std::string describe(const Case& c);
 
-// Runs the kernel on the hostcuda harness with its current options and compares. What is wrong, or "". `results`: m, l and O of
-// all splits as they came out.
+// Runs the kernel on the hostcuda harness with its current options and compares. What is wrong, or "". `results`: m, l
+// and O of all splits as they came out.
 std::string check(const Case& c, std::vector<float>* results = nullptr);
 
 }  // namespace main_pass

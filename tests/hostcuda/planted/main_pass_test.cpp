@@ -1,5 +1,6 @@
-// The main kernels of the sm80 family against float64, on the hostcuda harness: every kernel over its fixed cases in turn under
-// all schedules, every way to cut off the last group of columns, and random problems (FNCE_TEST_CASES of them).
+// The main kernels of the sm80 family against float64, on the hostcuda harness: every kernel over its fixed cases in
+// turn under all schedules, every way to cut off the last group of columns, and random problems (FNCE_TEST_CASES of
+// them).
 #include <cstdlib>
 #include <cstring>
 #include <iterator>

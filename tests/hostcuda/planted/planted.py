@@ -1,9 +1,10 @@
 """Plants known bugs in kernels and demands that the hostcuda harness catches every one of them.
 
-Each bug is one replacement in a copy of kernels/; its text must occur exactly once, whatever its line breaks, so that this
-list cannot fall behind the kernels. A planted kernel runs under several schedules as it is, then under AddressSanitizer, then
-under ThreadSanitizer, until something catches it; races must be seen by ThreadSanitizer as well, and accesses of memory that
-is not there, or not there yet, by AddressSanitizer. Before that, the kernels without a bug pass all three.
+Each bug is one replacement in a copy of kernels/; its text must occur exactly once, whatever its line breaks, so that
+this list cannot fall behind the kernels. A planted kernel runs under several schedules as it is, then under
+AddressSanitizer, then under ThreadSanitizer, until something catches it; races must be seen by ThreadSanitizer as well,
+and accesses of memory that is not there, or not there yet, by AddressSanitizer. Before that, the kernels without a bug
+pass all three.
 """
 
 import argparse
@@ -110,7 +111,8 @@ BUGS = [
     Bug("one row too many is read at the tail", HALF_MIXED, "load.cuh",
         "if (column >= tile.valid) return", "if (column > tile.valid) return", ASAN),
     Bug("one score too many is weighed at the tail", HALF_MIXED, "softmax.cuh",
-        "quad_count(columns.lane, columns.valid - 16 * group)", "quad_count(columns.lane, columns.valid + 1 - 16 * group)"),
+        "quad_count(columns.lane, columns.valid - 16 * group)",
+        "quad_count(columns.lane, columns.valid + 1 - 16 * group)"),
     Bug("a stage is filled while it is read", HALF_MIXED, "tile.h",
         "return converts(operand) ? 1 : t.stages - 1;", "return converts(operand) ? 1 : t.stages;", TSAN),
     Bug("a slot of rows and lambdas is filled while it is read", HALF_MIXED, "tile.h",
@@ -123,14 +125,16 @@ BUGS = [
     Bug("column warps write over what is still read", HALF_MIXED, "epilogue.cuh",
         "    __syncthreads();\n    if (place.column_warp == warp) {\n", "    if (place.column_warp == warp) {\n", TSAN),
     Bug("column warps read what is not yet written", HALF_MIXED, "epilogue.cuh",
-        "    __syncthreads();\n    if (place.column_warp != 0) continue;\n", "    if (place.column_warp != 0) continue;\n", TSAN),
+        "    __syncthreads();\n    if (place.column_warp != 0) continue;\n",
+        "    if (place.column_warp != 0) continue;\n", TSAN),
     Bug("statistics of column warps are read before they are written", HALF_STATISTICS, "epilogue.cuh",
         "all[place.column_warp * C::kRows + place.row(mi, h)] = merged;\n    }\n  __syncthreads();\n",
         "all[place.column_warp * C::kRows + place.row(mi, h)] = merged;\n    }\n", TSAN),
     Bug("the products with low planes are left out", SPLIT_MIXED, "products.cuh",
         "return plane_a + plane_b < C::kPlanes;", "return plane_a + plane_b < 1;"),
     Bug("anchors are written past the swizzle", HALF_MIXED, "load.cuh",
-        "shared.anchors(plane) + tile_offset(row, chunk, C::kD)", "shared.anchors(plane) + row * C::kD + chunk * kChunk"),
+        "shared.anchors(plane) + tile_offset(row, chunk, C::kD)",
+        "shared.anchors(plane) + row * C::kD + chunk * kChunk"),
     Bug("l lacks the share of half the lanes", HALF_MIXED, "epilogue.cuh",
         "for (int mask = 1; mask <= 2; mask *= 2)\n          rows.l",
         "for (int mask = 1; mask <= 1; mask *= 2)\n          rows.l"),
@@ -139,14 +143,16 @@ BUGS = [
     Bug("the raw weights of a union do not reach O", HALF_MIXED, "softmax.cuh",
         "of_rows[v] += p[v];", ";"),
     Bug("partial scores are read before they are written", SPLIT_DIVIDED, "products.cuh",
-        "make_float4(x[0], x[1], x[2], x[3]);\n  }\n  __syncthreads();\n", "make_float4(x[0], x[1], x[2], x[3]);\n  }\n", TSAN),
+        "make_float4(x[0], x[1], x[2], x[3]);\n  }\n  __syncthreads();\n",
+        "make_float4(x[0], x[1], x[2], x[3]);\n  }\n", TSAN),
     Bug("a feature warp's share of the scores is left out", SPLIT_DIVIDED, "products.cuh",
-        "for (int warp = 0; warp < C::kFeatureWarps; ++warp)", "for (int warp = 0; warp + 1 < C::kFeatureWarps; ++warp)"),
+        "for (int warp = 0; warp < C::kFeatureWarps; ++warp)",
+        "for (int warp = 0; warp + 1 < C::kFeatureWarps; ++warp)"),
     Bug("anchors of the first features for all warps", SPLIT_DIVIDED, "load.cuh",
         "place.first_feature() + 16 * k + anchor_column", "16 * k + anchor_column"),
     Bug("O of the first features for all warps", SPLIT_DIVIDED, "products.cuh",
-        "const int offset = tile_offset(row, 2 * (k % 4) + column.chunk, C::kD) + place.first_feature() + 64 * (k / 4);",
-        "const int offset = tile_offset(row, 2 * (k % 4) + column.chunk, C::kD) + 64 * (k / 4);"),
+        "const int offset = tile_offset(row, 2 * (k % 4) + column.chunk, C::kD) + place.first_feature() +",
+        "const int offset = tile_offset(row, 2 * (k % 4) + column.chunk, C::kD) +"),
     Bug("O of split operands is summed in the matrix units", SPLIT_PLAIN, "products.cuh",
         "add_products<C, (C::kPlanes > 1)>(w.p", "add_products<C, false>(w.p"),
     Bug("O of a float32 queue keeps the queue's scale", SPLIT_MIXED, "epilogue.cuh",
@@ -229,8 +235,9 @@ class Job:
         parts = [unit, self.build / f"{kernel.driver}_{mode.name}.o", *self.libraries[kernel.driver]]
         self.compile(mode, parts, program, kernels, "-lpthread", "-ldl")
         try:
-            result = subprocess.run([program, *kernel.arguments(), str(mode.cases), str(mode.patience)], capture_output=True, text=True,
-                                    timeout=300, env={**os.environ, **mode.environment, **kernel.environment})
+            result = subprocess.run([program, *kernel.arguments(), str(mode.cases), str(mode.patience)],
+                                    capture_output=True, text=True, timeout=300,
+                                    env={**os.environ, **mode.environment, **kernel.environment})
         except subprocess.TimeoutExpired:
             return "it does not end", True
         program.unlink()
@@ -276,7 +283,8 @@ def main():
     parser.add_argument("--cxx", default="c++")
     parser.add_argument("--clang", default="clang++", help="for ThreadSanitizer")
     for name, what in (("main", "cases"), ("calls", "FlashNCE with kernels for the harness")):
-        parser.add_argument(f"--{name}-libraries", required=True, nargs="+", help=f"static libraries: {what}; the harness")
+        parser.add_argument(f"--{name}-libraries", required=True, nargs="+",
+                            help=f"static libraries: {what}; the harness")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help="bugs whose name contains this")
     arguments = parser.parse_args()

@@ -1,5 +1,5 @@
-// One thread block at work: its fibers, their meeting points, shared memory, and who runs next. A block stays on one OS thread;
-// blocks are pooled, because stacks are dear.
+// One thread block at work: its fibers, their meeting points, shared memory, and who runs next. A block stays on one OS
+// thread; blocks are pooled, because stacks are dear.
 #pragma once
 #include <atomic>
 #include <cstdarg>
@@ -37,8 +37,8 @@ struct GridRun {
   char started[8], ended[8];
 };
 
-// A meeting point. Waiters wait for `generation` to change. Two sets of results, used in turn, let the next meeting begin while
-// the slower threads still read what the last one left.
+// A meeting point. Waiters wait for `generation` to change. Two sets of results, used in turn, let the next meeting
+// begin while the slower threads still read what the last one left.
 struct Meeting {
   uint64_t generation = 0;
   unsigned arrived = 0;
@@ -62,8 +62,8 @@ struct Warp {
   MmaOperands mma[2];
 };
 
-// The copies of one thread that are on their way: those of closed groups in order, then those of the open one. All four are
-// counted without end; indices are modulo the capacity.
+// The copies of one thread that are on their way: those of closed groups in order, then those of the open one. All four
+// are counted without end; indices are modulo the capacity.
 struct Copy {
   unsigned char* shared;
   const unsigned char* global;  // null: zeros
@@ -88,9 +88,10 @@ struct Fiber {
   bool ready() const { return !done && (!awaited || *awaited != awaited_value); }
 };
 
-// ThreadSanitizer tells 255 threads apart. When there are more they take turns, and what one did counts as ordered before
-// what its successor does, which hides races. So two crews at work have 126 of its threads each, and of threads that share one
-// (those of equal number modulo 128) the races with each other go unseen. Blocks that use a crew in turn count as ordered too.
+// ThreadSanitizer tells 255 threads apart. When there are more they take turns, and what one did counts as ordered
+// before what its successor does, which hides races. So two crews at work have 126 of its threads each, and of threads
+// that share one (those of equal number modulo 128) the races with each other go unseen. Blocks that use a crew in turn
+// count as ordered too.
 constexpr unsigned kTsanThreads = 126, kTsanCrews = 2;
 
 // What a block runs on: fibers, meeting points, shared memory.
@@ -130,7 +131,8 @@ class Block {
   // Called by the running fiber.
   Fiber& current() { return *current_; }
   Warp& warp() { return crew_->warps[current_->context.warp]; }
-  // Arrives at a meeting of `expected` threads; true for the last one, which then has the results to make before complete().
+  // Arrives at a meeting of `expected` threads; true for the last one, which then has the results to make before
+  // complete().
   bool arrive(Meeting& meeting, unsigned expected, Op op, Where where);
   void complete(Meeting& meeting);
   void await(Meeting& meeting);

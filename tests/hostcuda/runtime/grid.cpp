@@ -79,8 +79,9 @@ void work(GridRun& run, Block* block) {
     block->run(run, run.block_order[i], 0);
 }
 
-// Under ThreadSanitizer the blocks are divided beforehand among crews, which are one worker's two or two workers' only ones. By
-// the parity of the bits of 0, 1, 2 ..., so that blocks at any distance from each other are soon found in different crews.
+// Under ThreadSanitizer the blocks are divided beforehand among crews, which are one worker's two or two workers' only
+// ones. By the parity of the bits of 0, 1, 2 ..., so that blocks at any distance from each other are soon found in
+// different crews.
 void work_watched(GridRun& run, Block* block, unsigned worker, unsigned workers) {
   for (unsigned i = 0; i < run.block_order.size() && !run.failed; ++i) {
     const unsigned crew = static_cast<unsigned>(std::popcount(i)) % kTsanCrews;

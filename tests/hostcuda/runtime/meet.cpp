@@ -23,7 +23,7 @@ void require_whole_warp(Block& block, Op op, uint32_t mask, const Where& where) 
                block.threads());
 }
 
-// Of a fixed size, memcpy is an instruction, which no sanitizer watches.
+// A memcpy of a fixed size is an instruction, which no sanitizer watches.
 void store(Slot& slot, const void* value, size_t bytes) {
   if (bytes == 4)
     std::memcpy(slot.bytes, value, 4);

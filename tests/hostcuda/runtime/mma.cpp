@@ -18,9 +18,10 @@ using ToFloat = float (*)(uint16_t);
 constexpr int a_index(int m, int k) { return (m % 8 * 4 + k % 8 / 2) * 8 + (m / 8 + k / 8 * 2) * 2 + k % 2; }
 constexpr int b_index(int k, int n) { return (n * 4 + k % 8 / 2) * 4 + k / 8 * 2 + k % 2; }
 
-// How the matrix units add: products and the accumulator are aligned to the largest exponent among them, cut off below so many
-// fraction bits of it, and added exactly; the sum is cut off to float32. Always towards zero. The figures are those that
-// Li et al., MMA-Sim (github.com/microsoft/MMA-Sim), measured: Ampere and Ada Lovelace take the 16 products as two times 8.
+// How the matrix units add: products and the accumulator are aligned to the largest exponent among them, cut off below
+// so many fraction bits of it, and added exactly; the sum is cut off to float32. Always towards zero. The figures are
+// those that Li et al., MMA-Sim (github.com/microsoft/MMA-Sim), measured: Ampere and Ada Lovelace take the 16 products
+// as two times 8.
 struct MatrixUnits {
   int fraction_bits, products;
 };

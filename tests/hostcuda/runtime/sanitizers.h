@@ -1,6 +1,7 @@
-// The sanitizers, if the program has any. The runtime is compiled without them, so that they check kernels alone, and finds
-// them as weak symbols: one object serves every build. Its own bookkeeping must not look like the kernel's memory, which is why
-// it copies and fills with functions of its own: memcpy and memset are watched wherever they are called.
+// The sanitizers, if the program has any. The runtime is compiled without them, so that they check kernels alone, and
+// finds them as weak symbols: one object serves every build. Its own bookkeeping must not look like the kernel's
+// memory, which is why it copies and fills with functions of its own: memcpy and memset are watched wherever they are
+// called.
 #pragma once
 #include <cstddef>
 

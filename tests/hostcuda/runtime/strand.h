@@ -1,5 +1,5 @@
-// A strand is a stack to run on: a fiber's, or the one that an OS thread came with. Switching between two of them is a dozen
-// instructions, plus what the sanitizers have to be told.
+// A strand is a stack to run on: a fiber's, or the one that an OS thread came with. Switching between two of them is a
+// dozen instructions, plus what the sanitizers have to be told.
 #pragma once
 #include <cstddef>
 
@@ -17,11 +17,12 @@ struct Strand {
 
 void allocate_stack(Strand& strand);
 void free_stack(Strand& strand);
-// The next switch to the strand calls entry(). entry() never returns; it calls enter_strand first. `color` spreads the tops of
-// stacks over the cache's sets.
+// The next switch to the strand calls entry(). entry() never returns; it calls enter_strand first. `color` spreads the
+// tops of stacks over the cache's sets.
 void prepare(Strand& strand, void (*entry)(), unsigned color);
 
-// `from` is the running strand; it continues here when somebody switches back to it. No order of memory comes with a switch.
+// `from` is the running strand; it continues here when somebody switches back to it. No order of memory comes with a
+// switch.
 void switch_strand(Strand& from, Strand& to);
 // Likewise, from a strand that ends.
 void leave_strand(Strand& from, Strand& to);

@@ -1,5 +1,5 @@
-// The atoms' models, against plain matrices that are laid out by the formulas of the PTX ISA: fragments of mma.m16n8k16 (16-bit
-// floats), fragments of ldmatrix with and without .trans, groups of cp.async.
+// The atoms' models, against plain matrices that are laid out by the formulas of the PTX ISA: fragments of mma.m16n8k16
+// (16-bit floats), fragments of ldmatrix with and without .trans, groups of cp.async.
 #include "hostcuda/atoms_model.h"
 
 #include <array>
@@ -49,7 +49,8 @@ Matrices integers(uint32_t seed) {
 using Mma = void (*)(float (&)[4], const uint32_t (&)[4], uint32_t, uint32_t);
 using FromFloat = uint16_t (*)(float);
 
-// D = A B + C through the warp, fragments as the PTX ISA lists them: element i of a fragment is half i % 2 of register i / 2.
+// D = A B + C through the warp, fragments as the PTX ISA lists them: element i of a fragment is half i % 2 of register
+// i / 2.
 void multiply(Mma mma, FromFloat from_float, const Matrices& in, float (&out)[kM][kN]) {
   const int lane = static_cast<int>(threadIdx.x), group = lane >> 2, in_group = lane % 4;
   uint16_t a16[8], b16[4];

@@ -1,5 +1,5 @@
-// C[M,N] = A[M,K] B[N,K]^T in float16 with float32 sums, as the sm80 family multiplies: 64x64 tiles, 4 warps of 32x32, two
-// stages of cp.async, swizzled shared memory. A mistake can be planted.
+// C[M,N] = A[M,K] B[N,K]^T in float16 with float32 sums, as the sm80 family multiplies: 64x64 tiles, 4 warps of 32x32,
+// two stages of cp.async, swizzled shared memory. A mistake can be planted.
 #pragma once
 #include <cstdint>
 

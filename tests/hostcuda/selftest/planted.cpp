@@ -1,5 +1,6 @@
-// Runs a kernel with a planted mistake, so that planted_test.cpp sees what becomes of it: usage `hostcuda_planted MISTAKE`, with
-// the schedule in the environment. Prints "wrong results", "fault: ..." or "unnoticed"; a sanitizer may speak first.
+// Runs a kernel with a planted mistake, so that planted_test.cpp sees what becomes of it: usage `hostcuda_planted
+// MISTAKE`, with the schedule in the environment. Prints "wrong results", "fault: ..." or "unnoticed"; a sanitizer may
+// speak first.
 #include <cstdio>
 #include <cstring>
 

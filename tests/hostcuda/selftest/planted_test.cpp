@@ -1,5 +1,5 @@
-// Every mistake that the harness is there to find is planted, and found: by wrong results under the schedule that provokes them,
-// by the harness itself, or by a sanitizer where this build has it.
+// Every mistake that the harness is there to find is planted, and found: by wrong results under the schedule that
+// provokes them, by the harness itself, or by a sanitizer where this build has it.
 #include <cstdio>
 #include <cstdlib>
 #include <string>

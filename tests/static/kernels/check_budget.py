@@ -37,7 +37,7 @@ def read_report(text, table):
         elif symbol is None:
             continue
         elif match := STACK.search(line):
-            # Of the kernel, and of functions that it calls.
+            # ptxas says it of the kernel, and of each function that it calls.
             kernels[symbol]["stack"] += int(match.group(1))
             kernels[symbol]["spills"] += int(match.group(2)) + int(match.group(3))
         elif match := USED.search(line):
@@ -70,7 +70,8 @@ def limits(found):
         if numbers["registers"] > MAX_REGISTERS:
             yield f"{key}: {numbers['registers']} registers"
         if numbers["threads"] and numbers["threads"] * numbers["registers"] > REGISTER_FILE:
-            yield f"{key}: {numbers['threads']} threads of {numbers['registers']} registers do not fit on a multiprocessor"
+            yield (f"{key}: {numbers['threads']} threads of {numbers['registers']} registers do not fit on a "
+                   "multiprocessor")
         if (numbers["shared"] or 0) + numbers["static_shared"] > MAX_SHARED:
             yield f"{key}: {numbers['shared']} bytes of shared memory"
 

@@ -1,8 +1,8 @@
 """The machine code of the sm80 family's main kernels holds the instructions that it was written for.
 
-Every kernel on every architecture: as many matrix products and matrix loads as the arithmetic of tile.h says (each loop over
-registers is unrolled, once), asynchronous copies, the hardware's exponential, as many barriers in the loop over column tiles as
-it was written with, and no local memory.
+Every kernel has on every architecture as many matrix products and matrix loads as the arithmetic of tile.h says (each
+loop over registers is unrolled, once), asynchronous copies, the hardware's exponential, as many barriers in the loop
+over column tiles as it was written with, and no local memory.
 """
 import argparse
 import collections
@@ -87,7 +87,8 @@ def problems_of(row, code):
         if not count(counts, opcode):
             yield f"no {opcode}"
     if count(code.main_loop(), "BAR.SYNC") != row["loop_barriers"]:
-        yield f"{count(code.main_loop(), 'BAR.SYNC')} barriers in the loop over column tiles, not {row['loop_barriers']}"
+        barriers = count(code.main_loop(), "BAR.SYNC")
+        yield f"{barriers} barriers in the loop over column tiles, not {row['loop_barriers']}"
     for opcode in ("LDL", "STL"):
         if count(counts, opcode):
             yield f"{count(counts, opcode)} {opcode}: local memory"

@@ -1,7 +1,7 @@
-"""Compiles every CUDA kernel for every architecture of a release, without a GPU, and keeps machine code and ptxas' report.
+"""Compiles every CUDA kernel for every architecture of a release, without a GPU, and keeps machine code and reports.
 
-Files are kept under a hash of all that goes into them, so that an unchanged tree costs nothing. check_budget.py and
-check_sass.py read them. As a program it compiles and says how much there was to do.
+The reports are those of ptxas. Files are kept under a hash of all that goes into them, so that an unchanged tree costs
+nothing. check_budget.py and check_sass.py read them. As a program it compiles and says how much there was to do.
 """
 import argparse
 import concurrent.futures

@@ -1,5 +1,5 @@
-// Prints the main kernels of the sm80 family as JSON: their names, what a launch of each needs, and how many matrix instructions
-// their code must have, by the arithmetic of tile.h. Compiled as C++, like the kernels of tests/hostcuda.
+// Prints the main kernels of the sm80 family as JSON: their names, what a launch of each needs, and how many matrix
+// instructions their code must have, by the arithmetic of tile.h. Compiled as C++, like the kernels of tests/hostcuda.
 #include <cstdio>
 
 #include "kernels/engines/sm80/names.h"
@@ -12,8 +12,8 @@ using namespace fnce::cuda::sm80;
 void print(Operand operand, int index, Variant variant, bool first) {
   const Tile t = tile_of(operand, index);
   const int planes = planes_of(operand), products = planes == 2 ? 3 : 1, groups = t.columns_per_warp() / 16;
-  // Each 16x16 product is two instructions. With anchors in shared memory the scores' loop over features turns once for each 64
-  // of them; with anchors in registers it is unrolled, as the sums' loop over features always is.
+  // Each 16x16 product is two instructions. With anchors in shared memory the scores' loop over features turns once for
+  // each 64 of them; with anchors in registers it is unrolled, as the sums' loop over features always is.
   constexpr int kTurn = 64;
   const int sums = t.features_per_warp() / 16, scores = t.divides_features() ? sums : kTurn / 16;
   const int anchors = t.divides_features() ? 0 : scores * planes * t.mi;
@@ -24,7 +24,7 @@ void print(Operand operand, int index, Variant variant, bool first) {
               static_cast<long long>(shared_bytes(operand, t)), operand == Operand::kBfloat);
   std::printf("\"mma\": %d, \"ldmatrix\": %d, \"ldmatrix_trans\": %d, ", 2 * t.mi * groups * (scores + sums) * products,
               anchors + scores * planes * groups, groups * sums * planes);
-  // Of the loop over column tiles: the tile has arrived; it is converted; partial scores are there.
+  // The loop over column tiles has these: the tile has arrived; it is converted; partial scores are there.
   std::printf("\"loop_barriers\": %d}", 1 + converts(operand) + t.divides_features());
 }
 

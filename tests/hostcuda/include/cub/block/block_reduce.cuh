@@ -4,8 +4,9 @@
 
 namespace cub {
 
-// A reduction over a block of kThreads in the order of CUB's own (block/specializations/block_reduce_warp_reductions.cuh of CUB
-// 3.0): whole warps, then their results one after the other, by thread 0, behind a barrier.
+// A reduction over a block of kThreads in the order of CUB's own
+// (block/specializations/block_reduce_warp_reductions.cuh of CUB 3.0): whole warps, then their results one after the
+// other, by thread 0, behind a barrier.
 template <class T, int kThreads>
 class BlockReduce {
  public:

@@ -1,5 +1,5 @@
-// What kernels use of NVIDIA's CUB, modelled on the harness. Found as <cub/warp/warp_reduce.cuh> where tests/hostcuda/include comes
-// first among the include folders.
+// What kernels use of NVIDIA's CUB, modelled on the harness. Found as <cub/warp/warp_reduce.cuh> where
+// tests/hostcuda/include comes first among the include folders.
 #pragma once
 #include <algorithm>
 
@@ -7,8 +7,8 @@
 
 namespace cub {
 
-// A reduction over a whole warp in the order of CUB's own (warp/specializations/warp_reduce_shfl.cuh of CUB 3.0, ReduceStep): in
-// step s a lane takes the value 2^s lanes above it, where there is one, as the right operand.
+// A reduction over a whole warp in the order of CUB's own (warp/specializations/warp_reduce_shfl.cuh of CUB 3.0,
+// ReduceStep): in step s a lane takes the value 2^s lanes above it, where there is one, as the right operand.
 template <class T>
 class WarpReduce {
  public:

@@ -1,4 +1,5 @@
-// kernels/engines/sm80/atoms.cuh for the harness: a model of every instruction. Its comments say what each of them does.
+// kernels/engines/sm80/atoms.cuh for the harness: a model of every instruction. Its comments say what each of them
+// does.
 #pragma once
 #include "hostcuda/atoms_model.h"
 #include "kernels/pass/atoms.cuh"
