@@ -15,7 +15,7 @@ set(FLASHNCE_ISA_FLAGS_neon -march=armv8-a+crypto $<$<CXX_COMPILER_ID:GNU>:-fno-
 set(FLASHNCE_ISA_FLAGS_avx2 -march=x86-64-v3 -maes -mpclmul)
 set(FLASHNCE_ISA_FLAGS_avx512 -march=x86-64-v4 -maes -mpclmul -mprefer-vector-width=512)
 
-# bfloat16 products, src/cpu/bf16: each adds a way to multiply bfloat16 queues to the AVX-512 copy.
+# bfloat16 products, src/cpu/engines/bf16: each adds a way to multiply bfloat16 queues to the AVX-512 copy.
 set(FLASHNCE_PRODUCT_FLAGS_avx512_bf16 -mavx512bf16)
 set(FLASHNCE_PRODUCT_FLAGS_amx -mamx-tile -mamx-bf16)
 

@@ -20,8 +20,9 @@ namespace fnce {
 namespace cpu {
 namespace {
 
-// What a key costs before its first product, in rows that it is multiplied with: packed as it is, or made from two rows first.
-// From times of 96 and 192 rows on AVX2, AVX-512 and AMX; bfloat16 products are that much faster. A wrong guess costs time alone.
+// What a column costs before its first product, in rows that it is multiplied with: packed as it is, or made from two
+// rows first. The numbers follow from times of 96 and 192 rows on AVX2, AVX-512 and AMX; bfloat16 products are that much
+// faster. A wrong guess costs time alone.
 int64_t packing_cost(const Problem& problem, const TileKernels& tiles) {
   const bool packs_mixtures = problem.mixes_negatives() && !problem.can_mix_scores();
   return (packs_mixtures ? 100 : 10) * (tiles.product_type == FNCE_FLOAT32 ? 1 : 4);
@@ -123,8 +124,8 @@ fnce_plan_info CpuPlan::info() const {
   info.threads = threads_;
   info.row_blocks = tiling_.row_blocks;
   info.block_rows = tiling_.row_block;
-  info.column_tiles = tiling_.key_tiles;
-  info.tile_columns = kKeyTile;
+  info.column_tiles = tiling_.column_tiles;
+  info.tile_columns = kColumnTile;
   info.tile_features = tiling_.d_padded;
   info.splits = tiling_.chunks;
   info.tasks = schedule_.tasks();

@@ -1,5 +1,6 @@
-// What each instruction set provides: the inner steps of the CPU backend, compiled once per instruction set from src/cpu/isa.
-// A step is given packed or row-major arrays and does one row, one key tile or one panel; who calls it with what is in
+// What each instruction set provides: the inner steps of the CPU backend, compiled once per instruction set from
+// src/cpu/engines.
+// A step is given packed or row-major arrays and does one row, one column tile or one panel; who calls it with what is in
 // src/cpu/tiles.cpp, pass.cpp and rows.cpp. An int32_t `type` is the element type of an array in memory, FNCE_FLOAT32 |
 // FNCE_FLOAT16 | FNCE_BFLOAT16; all arithmetic is in float32, but for the products of TileKernels `bfloat16`.
 #pragma once
@@ -22,14 +23,14 @@ struct LambdaDraw {
   float inv_alpha, shift;
 };
 
-// ---- Key tiles -----------------------------------------------------------------------------------------------------------
+// ---- Column tiles --------------------------------------------------------------------------------------------------------
 
 // How a packed row j of a tile is made: z[row] or the mix of z[row] and z[partner], equation (3).
 struct PackJob {
   const void* queue;                  // [K,D]
   int32_t type;                       // of the queue
-  const int32_t* rows;                // [keys] source rows, in packed order
-  const int32_t* partners;            // [keys] or null: no mixing while packing
+  const int32_t* rows;                // [columns] source rows, in packed order
+  const int32_t* partners;            // [columns] or null: no mixing while packing
   const float* lambda_call;           // [1], or null
   const float* lambda_rows;           // [K] by row, or null
   const float* lambda_dims;           // [D], or null
@@ -39,13 +40,13 @@ struct PackJob {
   bool renormalize;                   // equation (4)
   float epsilon;
   int64_t d;
-  int keys;
+  int columns;
   int64_t d_padded;
   float* scratch;  // 3 * d_padded floats
   void* packed;    // as the TileKernels have it; zeros beyond D
 };
 
-// Running statistics of a row block's rows over the keys of a task, all arrays [padded rows]; m and l in base 2.
+// Running statistics of a row block's rows over the columns of a task, all arrays [padded rows]; m and l in base 2.
 struct StatsLanes : StatsArrays<int32_t> {
   const float *upper, *lower;  // a negative above `upper` is greater than the positive, one >= `lower` greater or tied
 };
@@ -54,25 +55,25 @@ struct StatsLanes : StatsArrays<int32_t> {
 enum class TileMode {
   kPlain,  // s_j = A_j
   kMixed,  // s_j = lambda_j A_j + (1 - lambda_j) A_C(j): equation (3) in score space
-  kUnion   // both, 2 columns per key
+  kUnion   // both: a packed column counts as two
 };
 
 struct TileJob {
   TileMode mode;
-  int keys;            // valid keys; of a mixed tile a multiple of 4, quads {v0,v1,v2,v3} of a cycle side by side
+  int columns;         // without padding; of a mixed tile a multiple of 4, quads {v0,v1,v2,v3} of a cycle side by side
   const void* packed;  // as PackJob.packed
   int64_t d_padded;
   float scale;          // log2(e) / temperature: scores in base 2
-  const float* lambda;  // [kKeyTile] lambda_j of the packed key; null if plain
+  const float* lambda;  // [kColumnTile] lambda_j of the packed column; null if plain
   bool in_loss;         // the columns count in the loss (otherwise only statistics of raw scores)
   bool sums;            // O is needed: the second GEMM
   StatsLanes* mixed;    // statistics of the columns, or null
   StatsLanes* unmixed;  // statistics of the raw scores A, or null
   Panels panels;
-  const void* queries;  // packed panels, [d_padded][3|2|1 vectors] elements
+  const void* anchors;  // packed panels, [d_padded][3|2|1 vectors] elements
   float* sums_o;        // panels of O, [d_padded][3|2|1 vectors]
   float *m, *l;         // [padded rows], m in base 2
-  float* weights;       // scratch: P of one panel, [kKeyTile][3 vectors]
+  float* weights;       // scratch: P of one panel, [kColumnTile][3 vectors]
   float* raw_scores;    // scratch of the same size: raw scores of one panel
   const void* queue;    // prefetched while computing: these rows of it
   int64_t row_bytes;
@@ -82,14 +83,14 @@ struct TileJob {
 
 // One way to multiply: how tiles are cut and packed for it, and its steps.
 struct TileKernels {
-  int32_t product_type;  // of what both GEMMs multiply, and of packed queries: FNCE_FLOAT32 | FNCE_BFLOAT16
+  int32_t product_type;  // of what both GEMMs multiply, and of packed anchors: FNCE_FLOAT32 | FNCE_BFLOAT16
   TileShape shape;
-  // Bytes of a packed tile of kKeyTile keys.
+  // Bytes of a packed tile of kColumnTile columns.
   int64_t (*packed_bytes)(int64_t d_padded);
   // False if a value of the rows or their lambdas is not finite.
-  bool (*pack_keys)(const PackJob& job);
+  bool (*pack_columns)(const PackJob& job);
   // [rows,D] float32 -> one panel, zero beyond rows and D.
-  void (*pack_queries)(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, void* packed);
+  void (*pack_anchors)(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, void* packed);
   void (*run_tile)(const TileJob& job);
   // Around all tiles of a task, on its thread.
   void (*enter)();

@@ -31,9 +31,9 @@ struct Pass {
   bool gathers(int set) const { return set == 0 ? options.mixed : options.unmixed; }
 };
 
-// Packed queries from a padded row on.
-void* packed_queries(const Pass& pass, int64_t padded) {
-  return element_at(pass.call.workspace.queries, padded * pass.tiling().d_padded, pass.call.tiles.product_type);
+// The packed anchors from a padded row on.
+void* packed_anchors(const Pass& pass, int64_t padded) {
+  return element_at(pass.call.workspace.packed_anchors, padded * pass.tiling().d_padded, pass.call.tiles.product_type);
 }
 
 // The anchors of a panel in packed form, and the thresholds of its ranks.
@@ -46,8 +46,8 @@ void pack_panel(const Pass& pass, int64_t block, int panel) {
   const int64_t row = pass.first_row(block) + lane, padded = pass.first_padded(block) + lane;
   const int64_t rows = t.rows_of(block) - lane < width ? t.rows_of(block) - lane : width;
   const float* anchors = static_cast<const float*>(pass.anchors.anchor) + row * t.d;
-  call.tiles.pack_queries(anchors, t.d, static_cast<int>(rows), panels.width(panel), t.d_padded,
-                          packed_queries(pass, padded));
+  call.tiles.pack_anchors(anchors, t.d, static_cast<int>(rows), panels.width(panel), t.d_padded,
+                          packed_anchors(pass, padded));
   for (int set = 0; set < 2; ++set) {
     if (!pass.gathers(set)) continue;
     for (int64_t i = 0; i < width; ++i) {
@@ -59,7 +59,7 @@ void pack_panel(const Pass& pass, int64_t block, int panel) {
   }
 }
 
-void pack_all_queries(const Pass& pass) {
+void pack_all_anchors(const Pass& pass) {
   const int64_t panels = pass.tiling().panels(0).count();
   parallel_for(pass.call.threads, pass.tiling().row_blocks * panels, [&](int64_t task, int) {
     const int64_t block = task / panels;
@@ -126,7 +126,7 @@ void run_task(const Pass& pass, const PassTask& task, int worker) {
   job.mixed = pass.options.mixed ? &state.stats[0] : nullptr;
   job.unmixed = pass.options.unmixed ? &state.stats[1] : nullptr;
   job.panels = panels;
-  job.queries = packed_queries(pass, first_padded);
+  job.anchors = packed_anchors(pass, first_padded);
   job.sums_o = state.o;
   job.m = state.m;
   job.l = state.l;
@@ -135,14 +135,15 @@ void run_task(const Pass& pass, const PassTask& task, int worker) {
   job.queue = call.args.raw().queue;
   job.row_bytes = t.d * element_size(call.problem.raw().queue_type);
 
-  const int64_t end = t.end_key(task.chunk);
+  const int64_t end = t.end_column(task.chunk);
   const auto range_at = [&](int64_t first) {
-    const int64_t keys = end - first < kKeyTile ? end - first : kKeyTile;
-    return ColumnRange{first, static_cast<int>(keys > 0 ? keys : 0)};
+    const int64_t columns = end - first < kColumnTile ? end - first : kColumnTile;
+    return ColumnRange{first, static_cast<int>(columns > 0 ? columns : 0)};
   };
   call.tiles.enter();
-  for (int64_t first = t.first_key(task.chunk); first < end; first += kKeyTile)
-    meet(state, padded, run_keys(call, pass.negatives, range_at(first), range_at(first + kKeyTile), scratch, job));
+  for (int64_t first = t.first_column(task.chunk); first < end; first += kColumnTile)
+    meet(state, padded,
+         run_columns(call, pass.negatives, range_at(first), range_at(first + kColumnTile), scratch, job));
   call.tiles.leave();
   // A column that is not finite leaves no finite result to the rows that have it. The vector code may have lost the NaN
   // on the way.
@@ -251,7 +252,7 @@ void run_pass(const CpuCall& call, const PassRequest& options, const fnce_anchor
               const PartialView& partial) {
   Pass pass = {call, options, anchors, partial, draw_negatives(call, options.mixing)};
   if (call.problem.k() == 0) return write_empty(pass);
-  pack_all_queries(pass);
+  pack_all_anchors(pass);
   parallel_for(call.threads, call.schedule.tasks(),
                [&](int64_t task, int worker) { run_task(pass, call.schedule.task(task), worker); });
   merge_chunks(pass);

@@ -16,7 +16,7 @@ Schedule::Schedule(const Tiling& tiling, int threads, int64_t packing)
     : tiling_(tiling), chunks_(static_cast<size_t>(tiling.chunks)) {
   std::iota(chunks_.begin(), chunks_.end(), int64_t{0});
   std::stable_sort(chunks_.begin(), chunks_.end(),
-                   [&](int64_t a, int64_t b) { return tiling.keys_of(a) > tiling.keys_of(b); });
+                   [&](int64_t a, int64_t b) { return tiling.columns_of(a) > tiling.columns_of(b); });
   if (threads == 1 || tiling.chunks == 0) return;
   int64_t best = makespan(threads, 1, packing);
   for (int parts = 2; parts <= tiling.panels(0).count() && tiling.tasks() * (parts - 1) < kEnoughTasks * threads;
@@ -29,7 +29,7 @@ Schedule::Schedule(const Tiling& tiling, int threads, int64_t packing)
 }
 
 PassTask Schedule::task(int64_t index) const {
-  // Parts and row blocks of one chunk follow one another: they share its keys in the cache.
+  // Parts and row blocks of one chunk follow one another: they share its columns in the cache.
   const int64_t part = index % parts_, block = index / parts_ % tiling_.row_blocks;
   const int64_t panels = tiling_.panels(block).count();
   return {block, chunks_[static_cast<size_t>(index / parts_ / tiling_.row_blocks)],
@@ -47,7 +47,7 @@ int64_t Schedule::makespan(int threads, int parts, int64_t packing) const {
         const int first = static_cast<int>(part * panels.count() / parts),
                   last = static_cast<int>((part + 1) * panels.count() / parts);
         const int64_t rows = int64_t{panels.first_vector(last) - panels.first_vector(first)} * tiling_.shape.lanes;
-        const int64_t done = free_at.top() + (rows > 0 ? (rows + packing) * tiling_.keys_of(chunk) : 0);
+        const int64_t done = free_at.top() + (rows > 0 ? (rows + packing) * tiling_.columns_of(chunk) : 0);
         free_at.pop();
         free_at.push(done);
         end = std::max(end, done);

@@ -17,7 +17,7 @@ struct PassTask {
 
 class Schedule {
  public:
-  // `packing`: what a key costs a task before its first product, in rows that it could be multiplied with instead.
+  // `packing`: what a column costs a task before its first product, in rows that it could be multiplied with instead.
   Schedule(const Tiling& tiling, int threads, int64_t packing);
 
   int64_t tasks() const { return tiling_.tasks() * parts_; }
@@ -27,7 +27,7 @@ class Schedule {
   int parts() const { return parts_; }
 
  private:
-  // The time, in rows x keys, until `threads` threads have done all tasks, each taking the next one when it is free.
+  // The time, in rows x columns, until `threads` threads have done all tasks, each taking the next one when it is free.
   int64_t makespan(int threads, int parts, int64_t packing) const;
 
   const Tiling& tiling_;

@@ -47,14 +47,14 @@ int32_t partner_at(const CpuCall& call, int64_t position) {
   return call.workspace.order[partner_position(call.problem.raw(), position)];
 }
 
-// Packed key j of a tile whose scores are mixed -> offset of its position: the quads of C side by side, in the order of
+// Packed column j of a tile whose scores are mixed -> offset of its position: the quads of C side by side, in the order of
 // C.
 constexpr int position_of_packed(int j) {
   const int quad = (j >> 2) & 3, v = j & 3;
   return (j & ~15) + 2 * quad + (v & 1) + 8 * (v >> 1);
 }
 
-float lambda_of_key(const CpuCall& call, const Negatives& negatives, int32_t row) {
+float lambda_of_column(const CpuCall& call, const Negatives& negatives, int32_t row) {
   const fnce_problem& p = call.problem.raw();
   const float* given = call.args.raw().lambda_neg;
   if (p.lambda_neg == FNCE_LAMBDA_CALL) return given ? given[0] : negatives.lambda_call;
@@ -95,68 +95,68 @@ PackJob pack_job(const CpuCall& call, const Negatives& negatives, const ThreadSc
 // Rows to prefetch for the next tile.
 int list_next(const CpuCall& call, const Negatives& negatives, const ColumnRange& next, int32_t* rows) {
   int count = 0;
-  for (int j = 0; j < next.keys; ++j) rows[count++] = row_at(call, negatives, next.first + j);
+  for (int j = 0; j < next.count; ++j) rows[count++] = row_at(call, negatives, next.first + j);
   // Sampled partners lie in the same tile; given ones anywhere.
   if (negatives.mixing == Mixing::kRows && call.args.raw().permutation)
-    for (int j = 0; j < next.keys; ++j) rows[count++] = partner_at(call, next.first + j);
+    for (int j = 0; j < next.count; ++j) rows[count++] = partner_at(call, next.first + j);
   return count;
 }
 
-int padded_keys(const CpuCall& call, int keys) {
-  return static_cast<int>(round_up(keys, call.tiling.shape.key_padding));
+int padded_columns(const CpuCall& call, int columns) {
+  return static_cast<int>(round_up(columns, call.tiling.shape.column_padding));
 }
 
 // Raw rows, in the order of the pass.
 RowColumns run_raw(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
                    const ThreadScratch& scratch, TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
-  pack.keys = padded_keys(call, range.keys);
-  for (int j = 0; j < pack.keys; ++j)
-    scratch.rows[j] = row_at(call, negatives, range.first + (j < range.keys ? j : range.keys - 1));
-  const bool finite = call.tiles.pack_keys(pack);
+  pack.columns = padded_columns(call, range.count);
+  for (int j = 0; j < pack.columns; ++j)
+    scratch.rows[j] = row_at(call, negatives, range.first + (j < range.count ? j : range.count - 1));
+  const bool finite = call.tiles.pack_columns(pack);
   job.mode = TileMode::kPlain;
-  job.keys = range.keys;
+  job.columns = range.count;
   call.tiles.run_tile(job);
-  return {job.in_loss ? range.keys : 0, finite};
+  return {job.in_loss ? range.count : 0, finite};
 }
 
-// Raw rows whose scores are mixed: whole cycles of C, a multiple of 16 keys.
+// Raw rows whose scores are mixed: whole cycles of C, a multiple of 16 columns.
 RowColumns run_mixed_scores(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
                             const ThreadScratch& scratch, TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
-  pack.keys = padded_keys(call, range.keys);
+  pack.columns = padded_columns(call, range.count);
   float check = 0;
-  for (int j = 0; j < pack.keys; ++j) {
+  for (int j = 0; j < pack.columns; ++j) {
     // Padding repeats the last quad: scores that cannot raise the maximum.
-    const int source = j < range.keys ? j : range.keys - 4 + (j & 3);
+    const int source = j < range.count ? j : range.count - 4 + (j & 3);
     const int32_t row = row_at(call, negatives, range.first + position_of_packed(source));
     scratch.rows[j] = row;
-    scratch.lambda[j] = lambda_of_key(call, negatives, row);
+    scratch.lambda[j] = lambda_of_column(call, negatives, row);
     check += scratch.lambda[j] * 0.0f;
   }
-  const bool finite = call.tiles.pack_keys(pack) && check == 0;
+  const bool finite = call.tiles.pack_columns(pack) && check == 0;
   job.mode = negatives.is_union ? TileMode::kUnion : TileMode::kMixed;
-  job.keys = range.keys;
+  job.columns = range.count;
   job.lambda = scratch.lambda;
   call.tiles.run_tile(job);
-  return {negatives.is_union ? 2 * range.keys : range.keys, finite};
+  return {negatives.is_union ? 2 * range.count : range.count, finite};
 }
 
 // Rows mixed while they are packed; the raw rows after them where they are columns too or have statistics of their own.
 RowColumns run_mixed_rows(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
                           const ThreadScratch& scratch, TileJob& job) {
   PackJob pack = pack_job(call, negatives, scratch);
-  pack.keys = padded_keys(call, range.keys);
+  pack.columns = padded_columns(call, range.count);
   pack.partners = scratch.partners;
-  for (int j = 0; j < pack.keys; ++j) {
-    const int64_t position = range.first + (j < range.keys ? j : range.keys - 1);
+  for (int j = 0; j < pack.columns; ++j) {
+    const int64_t position = range.first + (j < range.count ? j : range.count - 1);
     scratch.rows[j] = row_at(call, negatives, position);
     scratch.partners[j] = partner_at(call, position);
   }
-  const RowColumns met = {range.keys, call.tiles.pack_keys(pack)};
+  const RowColumns met = {range.count, call.tiles.pack_columns(pack)};
   TileJob mixed = job;
   mixed.mode = TileMode::kPlain;
-  mixed.keys = range.keys;
+  mixed.columns = range.count;
   mixed.unmixed = nullptr;
   call.tiles.run_tile(mixed);
   if (!negatives.is_union && !job.unmixed) return met;
@@ -190,8 +190,8 @@ Negatives draw_negatives(const CpuCall& call, bool mixing) {
   return negatives;
 }
 
-RowColumns run_keys(const CpuCall& call, const Negatives& negatives, const ColumnRange& range, const ColumnRange& next,
-                    const ThreadScratch& scratch, TileJob job) {
+RowColumns run_columns(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
+                       const ColumnRange& next, const ThreadScratch& scratch, TileJob job) {
   job.next_rows = scratch.next_rows;
   job.next_count = list_next(call, negatives, next, scratch.next_rows);
   switch (negatives.mixing) {
@@ -200,14 +200,14 @@ RowColumns run_keys(const CpuCall& call, const Negatives& negatives, const Colum
     case Mixing::kScores: break;
   }
   // The last positions of the last block may be no whole cycle of 16: there the rows are mixed.
-  const ColumnRange whole{range.first, range.keys & ~15};
-  const ColumnRange rest{range.first + whole.keys, range.keys - whole.keys};
+  const ColumnRange whole{range.first, range.count & ~15};
+  const ColumnRange rest{range.first + whole.count, range.count - whole.count};
   RowColumns met;
-  if (whole.keys > 0) {
+  if (whole.count > 0) {
     met = run_mixed_scores(call, negatives, whole, scratch, job);
     job.next_count = 0;
   }
-  if (rest.keys > 0) met = both(met, run_mixed_rows(call, negatives, rest, scratch, job));
+  if (rest.count > 0) met = both(met, run_mixed_rows(call, negatives, rest, scratch, job));
   return met;
 }
 

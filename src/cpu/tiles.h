@@ -1,4 +1,4 @@
-// Which rows of the queue a key tile holds, in what order, and how they are mixed: the three ways of equation (3).
+// Which rows of the queue a column tile holds, in what order, and how they are mixed: the three ways of equation (3).
 #pragma once
 #include "core/columns.h"
 #include "cpu/rows.h"
@@ -22,13 +22,13 @@ struct Negatives {
 // Draws the tables, in parallel.
 Negatives draw_negatives(const CpuCall& call, bool mixing);
 
-// Keys [first, first + keys) in the order of the pass. Runs their tile for one task; `next` are the keys of the tile
+// Columns [first, first + count) in the order of the pass. Runs their tile for one task; `next` are the columns of the tile
 // that follows, to be prefetched. Returns what a row meets that has all columns of the tile.
 struct ColumnRange {
   int64_t first;
-  int keys;
+  int count;
 };
-RowColumns run_keys(const CpuCall& call, const Negatives& negatives, const ColumnRange& range, const ColumnRange& next,
-                    const ThreadScratch& scratch, TileJob job);
+RowColumns run_columns(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
+                       const ColumnRange& next, const ThreadScratch& scratch, TileJob job);
 
 }  // namespace fnce::cpu

@@ -12,25 +12,25 @@ constexpr int64_t kMaxChunksManyRows = 32, kFewRows = 64;
 constexpr int64_t kMostCounted =
     1 << 29;  // of a chunk: a row counts its columns, twice as many with a union, in 32 bits
 
-int64_t choose_chunks(int64_t n, int64_t d_padded, int64_t key_tiles) {
-  if (key_tiles == 0) return 0;
+int64_t choose_chunks(int64_t n, int64_t d_padded, int64_t column_tiles) {
+  if (column_tiles == 0) return 0;
   const int64_t row_bytes = (d_padded + 16) * static_cast<int64_t>(sizeof(float));
   int64_t most = n <= kFewRows ? kMaxChunks : kMaxChunksManyRows;
-  most = std::min({most, key_tiles / kMinTilesPerChunk, kMaxChunkBytes / (n * row_bytes)});
+  most = std::min({most, column_tiles / kMinTilesPerChunk, kMaxChunkBytes / (n * row_bytes)});
   // Powers of two divide evenly among the usual numbers of threads.
   const int64_t chunks = most < 2 ? 1 : static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(most)));
-  return std::max(chunks, divide_up(key_tiles * kKeyTile, kMostCounted));
+  return std::max(chunks, divide_up(column_tiles * kColumnTile, kMostCounted));
 }
 
 }  // namespace
 
-Tiling::Tiling(int64_t queries, int64_t keys, int64_t features, const TileShape& tile_shape)
-    : n(queries), k(keys), d(features), shape(tile_shape), d_padded(round_up(features, tile_shape.dim_block)) {
+Tiling::Tiling(int64_t queries, int64_t columns, int64_t features, const TileShape& tile_shape)
+    : n(queries), k(columns), d(features), shape(tile_shape), d_padded(round_up(features, tile_shape.dim_block)) {
   row_blocks = divide_up(n, kMaxRowBlock);
   row_block = round_up(divide_up(n, row_blocks), shape.lanes);
   row_blocks = divide_up(n, row_block);
-  key_tiles = divide_up(k, kKeyTile);
-  chunks = choose_chunks(n, d_padded, key_tiles);
+  column_tiles = divide_up(k, kColumnTile);
+  chunks = choose_chunks(n, d_padded, column_tiles);
 }
 
 }  // namespace fnce::cpu

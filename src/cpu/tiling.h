@@ -1,29 +1,29 @@
-// How the CPU backend cuts a problem into panels, tiles and tasks: a function of (N, K, D) and the instruction set, never of
-// the number of threads, so that the results are the same bits for any number of them.
+// How the CPU backend cuts a problem into panels, tiles and tasks: a function of (N, K, D) and the instruction set, never
+// of the number of threads, so that the results are the same bits for any number of them.
 //
-//   row block   at most 1024 queries; its packed queries and sums stay in the caches while keys pass by
-//   panel       1 to 3 vectors of queries of a row block: the queries are the lanes of every vector operation
-//   key tile    96 keys, mixed and packed once per row block, then used by both GEMMs of every panel
-//   chunk       some key tiles, which each row block sums by themselves; chunks are merged in order
+//   row block     at most 1024 queries; their packed anchors and sums stay in the caches while the columns pass by
+//   panel         1 to 3 vectors of queries of a row block: the queries are the lanes of every vector operation
+//   column tile   96 columns, mixed and packed once per row block, then used by both GEMMs of every panel
+//   chunk         some column tiles, which each row block sums by themselves; chunks are merged in order
 #pragma once
 #include <cstdint>
 
 namespace fnce::cpu {
 
-constexpr int64_t kKeyTile = 96;        // multiple of 16 (a cycle of C) and of every kernel's keys per micro tile
+constexpr int64_t kColumnTile = 96;     // multiple of 16 (a cycle of C) and of every kernel's columns per micro tile
 constexpr int64_t kMaxRowBlock = 1024;  // 2 * 1024 * 128 floats = 1 MB, a common L2
 
-constexpr int64_t kMaxChunks = 64;  // of keys per row block
+constexpr int64_t kMaxChunks = 64;  // of columns per row block
 
 constexpr int64_t round_up(int64_t x, int64_t m) { return (x + m - 1) / m * m; }
 constexpr int64_t divide_up(int64_t x, int64_t m) { return (x + m - 1) / m; }
 
 // What the tiles of one way to multiply are made of.
 struct TileShape {
-  int lanes;        // floats of a vector: queries per lane group
-  int widest;       // vectors of the widest panel, 2 or 3
-  int dim_block;    // D is padded to a multiple of it
-  int key_padding;  // packed keys are padded to a multiple of it, a divisor of kKeyTile
+  int lanes;           // floats of a vector: queries per lane group
+  int widest;          // vectors of the widest panel, 2 or 3
+  int dim_block;       // D is padded to a multiple of it
+  int column_padding;  // packed columns are padded to a multiple of it, a divisor of kColumnTile
 };
 
 // Panels of a row block, in order: `threes` panels of 3 vectors, then `twos` of 2, then `ones` of 1.
@@ -57,14 +57,14 @@ constexpr Panels panels_of(int64_t vectors, int widest) {
 }
 
 struct Tiling {
-  Tiling(int64_t queries, int64_t keys, int64_t features, const TileShape& tile_shape);
+  Tiling(int64_t queries, int64_t columns, int64_t features, const TileShape& tile_shape);
 
   int64_t n, k, d;
   TileShape shape;
   int64_t d_padded;   // D rounded up to whole dim blocks
   int64_t row_block;  // rows of every row block but the last
   int64_t row_blocks;
-  int64_t key_tiles;
+  int64_t column_tiles;
   int64_t chunks;
 
   int64_t rows_of(int64_t block) const { return block + 1 < row_blocks ? row_block : n - block * row_block; }
@@ -73,11 +73,11 @@ struct Tiling {
   int64_t padded_rows(int64_t block) const { return int64_t{panels(block).vectors()} * shape.lanes; }
   int64_t max_padded_rows() const { return padded_rows(0); }
   int64_t tasks() const { return row_blocks * chunks; }
-  // Key tiles of chunk c: first_tile(c) .. first_tile(c + 1) - 1.
-  int64_t first_tile(int64_t c) const { return c * key_tiles / chunks; }
-  int64_t first_key(int64_t c) const { return first_tile(c) * kKeyTile; }
-  int64_t end_key(int64_t c) const { return first_key(c + 1) < k ? first_key(c + 1) : k; }
-  int64_t keys_of(int64_t c) const { return end_key(c) - first_key(c); }
+  // Column tiles of chunk c: first_tile(c) .. first_tile(c + 1) - 1.
+  int64_t first_tile(int64_t c) const { return c * column_tiles / chunks; }
+  int64_t first_column(int64_t c) const { return first_tile(c) * kColumnTile; }
+  int64_t end_column(int64_t c) const { return first_column(c + 1) < k ? first_column(c + 1) : k; }
+  int64_t columns_of(int64_t c) const { return end_column(c) - first_column(c); }
 };
 
 }  // namespace fnce::cpu

@@ -19,7 +19,7 @@ Workspace::Workspace(void* base, const Problem& problem, const Tiling& tiling, c
   partial = carver.take<unsigned char>(partial_layout(p.n, p.d, p.scores | FNCE_SCORES_MIXED).bytes);
   loss_rows = carver.take<float>(n);
   dtemperature_rows = carver.take<float>(n);
-  queries = carver.take<float>(padded * static_cast<uint64_t>(tiling.d_padded));
+  packed_anchors = carver.take<float>(padded * static_cast<uint64_t>(tiling.d_padded));
   for (int set = 0; set < 2; ++set) {
     upper[set] = carver.take<float>(padded);
     lower[set] = carver.take<float>(padded);
@@ -70,16 +70,16 @@ TaskState Workspace::carve_task(Carver& carver) const {
 
 ThreadScratch Workspace::carve_thread(Carver& carver) const {
   const auto d_padded = static_cast<uint64_t>(tiling_.d_padded), lanes = static_cast<uint64_t>(tiling_.shape.lanes);
-  const uint64_t panel = kKeyTile * 3 * lanes;
+  const uint64_t panel = kColumnTile * 3 * lanes;
   ThreadScratch s = {};
   s.packed = carver.take<unsigned char>(packed_bytes_);
   s.weights = carver.take<float>(panel);
   s.raw_scores = carver.take<float>(panel);
   s.pack_row = carver.take<float>(3 * d_padded);
-  s.lambda = carver.take<float>(kKeyTile);
-  s.rows = carver.take<int32_t>(kKeyTile);
-  s.partners = carver.take<int32_t>(kKeyTile);
-  s.next_rows = carver.take<int32_t>(2 * kKeyTile);
+  s.lambda = carver.take<float>(kColumnTile);
+  s.rows = carver.take<int32_t>(kColumnTile);
+  s.partners = carver.take<int32_t>(kColumnTile);
+  s.next_rows = carver.take<int32_t>(2 * kColumnTile);
   for (float** array : {&s.row.raw_q, &s.row.raw_k, &s.row.q, &s.row.k, &s.row.q_mixed, &s.row.k_mixed, &s.lambda_row})
     *array = carver.take<float>(d_padded);
   s.gradient = carver.take<float>(2 * d_padded);

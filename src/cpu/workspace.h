@@ -9,7 +9,7 @@
 
 namespace fnce::cpu {
 
-// The sums of one task: one row block against one chunk of keys.
+// The sums of one task: one row block against one chunk of columns.
 struct TaskState {
   float *o, *m, *l;     // O in panels [d_padded][panel], m (base 2) and l [padded rows]
   int32_t* columns;     // [padded rows] columns of the loss that each row has met
@@ -21,7 +21,7 @@ struct TaskState {
 struct ThreadScratch {
   void* packed;
   float *weights, *raw_scores, *pack_row, *lambda;
-  int32_t *rows, *partners, *next_rows;  // [kKeyTile] | [kKeyTile] | [2 * kKeyTile]
+  int32_t *rows, *partners, *next_rows;  // [kColumnTile] | [kColumnTile] | [2 * kColumnTile]
   PreparedRow row;
   float *lambda_row, *gradient, *factors;
 };
@@ -38,7 +38,7 @@ class Workspace {
   float *anchors, *pos, *unmixed_pos;        // [N,D], [N], [N]
   void* partial;                             // of the loss
   float *loss_rows, *dtemperature_rows;      // [N]
-  void* queries;                             // packed, row block after row block
+  void* packed_anchors;                      // row block after row block
   float *upper[2], *lower[2];                // [padded rows of all row blocks] thresholds of the ranks: mixed, unmixed
   int32_t* order;                            // [K] row at each position of the pass; null: in the order of the queue
   uint32_t* seen;                            // [K] bits: rows that a given permutation has named; null unless GIVEN

@@ -83,7 +83,7 @@ TEST_CASE("kernels: packing notices a value that is not finite, wherever it stan
       job.rows = rows;
       job.partners = mixing ? partners : nullptr;
       job.lambda_call = &lambda;
-      job.keys = 4;
+      job.columns = 4;
       std::vector<float> values(static_cast<size_t>(4 * d), 0.5f), queue(values.size()),
           scratch(static_cast<size_t>(3 * job.d_padded));
       std::vector<uint64_t> packed(static_cast<size_t>(tiles.packed_bytes(job.d_padded)) / 8 + 9);
@@ -93,7 +93,7 @@ TEST_CASE("kernels: packing notices a value that is not finite, wherever it stan
       job.packed = packed.data() + (64 - reinterpret_cast<uintptr_t>(packed.data()) % 64) % 64 / 8;
       const auto finite = [&] {
         kernels().scale_row(values.data(), FNCE_FLOAT32, 1.0f, 4 * d, queue.data(), type);
-        return tiles.pack_keys(job);
+        return tiles.pack_columns(job);
       };
       CAPTURE(type, mixing);
       CHECK(finite());

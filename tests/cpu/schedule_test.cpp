@@ -15,12 +15,12 @@ TEST_CASE("schedule: every panel of every row block meets every chunk once, long
         const Schedule schedule(t, threads, 10);
         const int64_t most = t.panels(0).count();
         std::vector<int> met(static_cast<size_t>(t.row_blocks * t.chunks * most), 0);
-        int64_t keys = k;
+        int64_t columns = k;
         bool in_order = true;
         for (int64_t i = 0; i < schedule.tasks(); ++i) {
           const PassTask task = schedule.task(i);
-          in_order = in_order && t.keys_of(task.chunk) <= keys;
-          keys = t.keys_of(task.chunk);
+          in_order = in_order && t.columns_of(task.chunk) <= columns;
+          columns = t.columns_of(task.chunk);
           for (int p = task.first_panel; p < task.end_panel; ++p)
             ++met[static_cast<size_t>((task.block * t.chunks + task.chunk) * most + p)];
         }

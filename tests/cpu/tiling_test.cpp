@@ -22,7 +22,7 @@ TEST_CASE("tiling: panels cover the vectors of a row block in order, without lon
     }
 }
 
-TEST_CASE("tiling: row blocks, tiles and chunks cover all rows and keys once") {
+TEST_CASE("tiling: row blocks, tiles and chunks cover all rows and columns once") {
   for (int lanes : {4, 8, 16})
     for (int64_t n : {1, 15, 16, 17, 1024, 1025, 5000, 100000})
       for (int64_t k : {0, 1, 95, 96, 97, 4096, 65536, 1000003})
@@ -37,11 +37,11 @@ TEST_CASE("tiling: row blocks, tiles and chunks cover all rows and keys once") {
           }
           CAPTURE(lanes, n, k, d);
           REQUIRE(rows == n);
-          REQUIRE(t.key_tiles * kKeyTile >= k);
+          REQUIRE(t.column_tiles * kColumnTile >= k);
           REQUIRE(t.chunks <= kMaxChunks);
           REQUIRE((t.chunks == 0) == (k == 0));
           for (int64_t c = 0; c < t.chunks; ++c) REQUIRE(t.first_tile(c) < t.first_tile(c + 1));
-          if (k > 0) REQUIRE(t.first_tile(t.chunks) == t.key_tiles);
+          if (k > 0) REQUIRE(t.first_tile(t.chunks) == t.column_tiles);
         }
 }
 

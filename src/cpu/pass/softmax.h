@@ -1,4 +1,4 @@
-// The softmax of a key tile, lane by lane: a running maximum, exponentials, and the mixing of scores; equations (3) and (7).
+// The softmax of a column tile, lane by lane: a running maximum, exponentials, and the mixing of scores; equations (3) and (7).
 #pragma once
 #include "cpu/simd/simd.h"
 
@@ -57,7 +57,7 @@ HWY_INLINE void update_maximum(const TileJob& job, const Panel& panel, const V (
   raise_maximum<NV>(job, panel, tops, weights_done);
 }
 
-// s -> p = 2^(scale*s - m) in place, added to `sum`; keys from `valid` on count nothing. The product is rounded as the
+// s -> p = 2^(scale*s - m) in place, added to `sum`; columns from `valid` on count nothing. The product is rounded as the
 // maximum was: fused, a score of 1e8 would miss its own maximum by more than an exponential can hold.
 template <int MR, int NV, bool kTail>
 HWY_INLINE void exponentials(const TileJob& job, const Panel& panel, int valid, V (&s)[MR][NV], V (&sum)[NV]) {

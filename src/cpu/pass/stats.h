@@ -1,4 +1,4 @@
-// Score statistics of one key tile, equation (9), from the raw scores that the first GEMM left behind. Lane-wise, like all
+// Score statistics of one column tile, equation (9), from the raw scores that the first GEMM left behind. Lane-wise, like all
 // the rest: a lane is a query. A tile's own mean and sum of squares come first and are merged by Chan's formula.
 // Vector forms of math/stats.h.
 #pragma once
@@ -24,15 +24,15 @@ struct MixedScores {
 };
 
 template <class Scores>
-HWY_INLINE void add_moments(const Scores& score, int keys, V sum, StatsLanes& s, int64_t lane) {
-  const V mean = hn::Mul(sum, constant(1.0f / static_cast<float>(keys)));
+HWY_INLINE void add_moments(const Scores& score, int columns, V sum, StatsLanes& s, int64_t lane) {
+  const V mean = hn::Mul(sum, constant(1.0f / static_cast<float>(columns)));
   V m2 = hn::Zero(df);
-  for (int j = 0; j < keys; ++j) {
+  for (int j = 0; j < columns; ++j) {
     const V deviation = hn::Sub(score(j), mean);
     m2 = hn::MulAdd(deviation, deviation, m2);
   }
-  const auto before = hn::Load(di, s.count + lane), count = hn::Add(before, hn::Set(di, keys));
-  const V share = hn::Div(constant(static_cast<float>(keys)), hn::ConvertTo(df, count));
+  const auto before = hn::Load(di, s.count + lane), count = hn::Add(before, hn::Set(di, columns));
+  const V share = hn::Div(constant(static_cast<float>(columns)), hn::ConvertTo(df, count));
   const V old_mean = hn::Load(df, s.mean + lane), delta = hn::Sub(mean, old_mean);
   const V both_m2 = hn::MulAdd(hn::Mul(delta, delta), hn::Mul(hn::ConvertTo(df, before), share),
                                hn::Add(m2, hn::Load(df, s.m2 + lane)));
@@ -43,22 +43,22 @@ HWY_INLINE void add_moments(const Scores& score, int keys, V sum, StatsLanes& s,
 }
 
 template <class Scores>
-HWY_INLINE void add_log_sum(const Scores& score, int keys, float scale, V top, float* m_out, float* l_out) {
+HWY_INLINE void add_log_sum(const Scores& score, int columns, float scale, V top, float* m_out, float* l_out) {
   const V old_m = hn::Load(df, m_out), m = hn::Max(old_m, hn::Mul(top, constant(scale)));
   V l = hn::Mul(hn::Load(df, l_out), exp2_clamped(hn::Sub(old_m, m)));
-  for (int j = 0; j < keys; ++j) l = hn::Add(l, exp2_clamped(hn::Sub(hn::Mul(score(j), constant(scale)), m)));
+  for (int j = 0; j < columns; ++j) l = hn::Add(l, exp2_clamped(hn::Sub(hn::Mul(score(j), constant(scale)), m)));
   hn::Store(m, df, m_out);
   hn::Store(l, df, l_out);
 }
 
-// Adds `keys` scores of one vector of queries at `lane`.
+// Adds `columns` scores of one vector of queries at `lane`.
 template <class Scores>
-HWY_INLINE void add_scores(const Scores& score, int keys, StatsLanes& s, int64_t lane, float scale) {
+HWY_INLINE void add_scores(const Scores& score, int columns, StatsLanes& s, int64_t lane, float scale) {
   const V upper = hn::LoadU(df, s.upper + lane), lower = hn::LoadU(df, s.lower + lane);
   const auto one = hn::Set(di, 1);
   V sum = hn::Zero(df), min = hn::Load(df, s.min + lane), top = score(0);
   auto greater = hn::Load(di, s.n_greater + lane), greater_equal = hn::Load(di, s.n_greater_equal + lane);
-  for (int j = 0; j < keys; ++j) {
+  for (int j = 0; j < columns; ++j) {
     const V x = score(j);
     sum = hn::Add(sum, x);
     min = hn::Min(min, x);
@@ -71,8 +71,8 @@ HWY_INLINE void add_scores(const Scores& score, int keys, StatsLanes& s, int64_t
   hn::Store(hn::Max(hn::Load(df, s.max + lane), top), df, s.max + lane);
   hn::Store(greater, di, s.n_greater + lane);
   hn::Store(greater_equal, di, s.n_greater_equal + lane);
-  add_moments(score, keys, sum, s, lane);
-  if (s.m) add_log_sum(score, keys, scale, top, s.m + lane, s.l + lane);
+  add_moments(score, columns, sum, s, lane);
+  if (s.m) add_log_sum(score, columns, scale, top, s.m + lane, s.l + lane);
 }
 
 HWY_NOINLINE void gather_statistics(const TileJob& job, int panel) {
@@ -80,10 +80,11 @@ HWY_NOINLINE void gather_statistics(const TileJob& job, int panel) {
   for (int v = 0; v < vectors; ++v) {
     const int64_t lane = (int64_t{job.panels.first_vector(panel)} + v) * kLanes;
     const RawScores raw{job.raw_scores + v * kLanes, int64_t{vectors} * kLanes};
-    if (job.unmixed) add_scores(raw, job.keys, *job.unmixed, lane, job.scale);
+    if (job.unmixed) add_scores(raw, job.columns, *job.unmixed, lane, job.scale);
     if (!job.mixed) continue;
-    if (job.mode != TileMode::kPlain) add_scores(MixedScores{raw, job.lambda}, job.keys, *job.mixed, lane, job.scale);
-    if (job.mode != TileMode::kMixed) add_scores(raw, job.keys, *job.mixed, lane, job.scale);
+    if (job.mode != TileMode::kPlain)
+      add_scores(MixedScores{raw, job.lambda}, job.columns, *job.mixed, lane, job.scale);
+    if (job.mode != TileMode::kMixed) add_scores(raw, job.columns, *job.mixed, lane, job.scale);
   }
 }
 

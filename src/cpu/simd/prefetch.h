@@ -1,4 +1,4 @@
-// Prefetching the rows of the next key tile while this one is computed.
+// Prefetching the rows of the next column tile while this one is computed.
 #pragma once
 #include "cpu/simd/simd.h"
 

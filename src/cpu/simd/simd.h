@@ -19,8 +19,8 @@ void lambda_rows(const LambdaDraw& draw, int64_t first, int64_t count, float* ou
 void lambda_dimensions(const LambdaDraw& draw, int64_t d, float* out);
 void lambda_elements(const LambdaDraw& draw, int64_t row, int64_t d, float* out);
 int64_t packed_bytes(int64_t d_padded);
-bool pack_keys(const PackJob& job);
-void pack_queries(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, void* packed);
+bool pack_columns(const PackJob& job);
+void pack_anchors(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, void* packed);
 void run_tile(const TileJob& job);
 void prepare_row(const RowInput& input, PreparedRow& state);
 void row_gradient(const RowInput& input, const PreparedRow& state, RowGradient& gradient);

@@ -1,4 +1,4 @@
-// Packing for the bfloat16 products: rows as they are or mixed and rounded, then pairs of keys.
+// Packing for the bfloat16 products: rows as they are or mixed and rounded, then pairs of columns.
 #include "cpu/engines/bf16/products.h"
 #include "cpu/engines/bf16/tile16.h"
 #include "cpu/simd/convert.h"
@@ -37,7 +37,7 @@ bool mix_and_round(const PackJob& job, int64_t row, int64_t partner, uint16_t* o
   return copy_row(out, job.d, job.d_padded, out);
 }
 
-// Words of two keys, feature by feature.
+// Words of two columns, feature by feature.
 HWY_INLINE void interleave(const uint16_t* even, const uint16_t* odd, int64_t d_padded, uint32_t* out) {
   const hn::ScalableTag<uint32_t> d32;
   const hn::Rebind<uint16_t, hn::ScalableTag<uint32_t>> half;
@@ -50,27 +50,27 @@ HWY_INLINE void interleave(const uint16_t* even, const uint16_t* odd, int64_t d_
 }  // namespace
 
 int64_t packed_bytes(int64_t d_padded) {
-  const int64_t columns = kKeyTile / 2 * pair_stride(d_padded), transposed = d_padded * kFeatureStride;
-  return kKeyTile * row_stride(d_padded) * 2 + (columns > transposed ? columns : transposed) * 4;
+  const int64_t pairs = kColumnTile / 2 * pair_stride(d_padded), transposed = d_padded * kFeatureStride;
+  return kColumnTile * row_stride(d_padded) * 2 + (pairs > transposed ? pairs : transposed) * 4;
 }
 
-bool pack_keys(const PackJob& job) {
+bool pack_columns(const PackJob& job) {
   const Tile16 tile = tile_at(job.packed, job.d_padded);
   const int64_t stride = row_stride(job.d_padded);
   bool finite = true;
-  for (int j = 0; j < job.keys; ++j) {
+  for (int j = 0; j < job.columns; ++j) {
     uint16_t* out = tile.rows + j * stride;
     const bool row_finite = job.partners ? mix_and_round(job, job.rows[j], job.partners[j], out)
                                          : copy_row(static_cast<const uint16_t*>(job.queue) + job.rows[j] * job.d,
                                                     job.d, job.d_padded, out);
     finite = finite && row_finite;
   }
-  pair_columns(tile, job.keys, job.d_padded, interleave);
+  pair_columns(tile, job.columns, job.d_padded, interleave);
   return finite;
 }
 
 // [rows,D] -> words of two features, [d_padded / 2][vectors * lanes]. A row's cache line is read once.
-void pack_queries(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, void* packed) {
+void pack_anchors(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, void* packed) {
   const int64_t width = int64_t{vectors} * kLanes;
   auto* out = static_cast<uint32_t*>(packed);
   for (int64_t first = 0; first < d_padded; first += kDimBlock) {

@@ -1,7 +1,7 @@
 // The two matrix products of a panel in bfloat16, by vdpbf16ps (AVX512_BF16) or by AMX's tdpbf16ps:
-//   multiply_scores   S[key][query] = z . a
+//   multiply_scores   S[column][query] = z . a
 //   multiply_sums     O[feature][query] += z^T P
-// and the packing that they want of the keys as pairs.
+// and the packing of pairs of columns that the sums want.
 #pragma once
 #include "cpu/engines/bf16/tile16.h"
 #include "cpu/pass/softmax.h"

@@ -61,14 +61,14 @@ HWY_INLINE void store_tiles(float* out, int64_t row_bytes) {
 // Keeps what was written before it in front of the loads of tiles: GCC's intrinsics do not say that these read memory.
 inline void publish_operands() { asm volatile("" ::: "memory"); }
 
-// Keys 0 .. keys - 1, a multiple of kKeyPadding, into job.raw_scores.
+// Columns 0 .. columns - 1, a multiple of kColumnPadding, into job.raw_scores.
 template <int NV>
-HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int keys, Prefetcher& prefetcher) {
+HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int columns, Prefetcher& prefetcher) {
   const Tile16 tile = tile_at(const_cast<void*>(job.packed), job.d_padded);
   const int64_t stride = row_stride(job.d_padded);
-  constexpr int64_t kRow = NV * kLanes * 4;  // bytes of a row of queries, scores or sums
+  constexpr int64_t kRow = NV * kLanes * 4;  // bytes of a row of anchors, scores or sums
   publish_operands();
-  for (int j = 0; j < keys; j += 32) {
+  for (int j = 0; j < columns; j += 32) {
     const uint16_t* rows = tile.rows + j * stride;
     _tile_zero(0);
     _tile_zero(2);
@@ -86,7 +86,7 @@ HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int keys
 }
 
 template <int NV>
-HWY_INLINE void multiply_sums(const TileJob& job, const Panel& panel, int keys, Prefetcher& prefetcher) {
+HWY_INLINE void multiply_sums(const TileJob& job, const Panel& panel, int columns, Prefetcher& prefetcher) {
   const Tile16 tile = tile_at(const_cast<void*>(job.packed), job.d_padded);
   constexpr int64_t kRow = NV * kLanes * 4;
   publish_operands();
@@ -98,18 +98,18 @@ HWY_INLINE void multiply_sums(const TileJob& job, const Panel& panel, int keys, 
       _tile_loadd(1, o + kLanes, kRow);
       _tile_loadd(3, o_next + kLanes, kRow);
     }
-    for (int j = 0; j < keys; j += 32) {
+    for (int j = 0; j < columns; j += 32) {
       prefetcher.step();
-      const uint32_t* columns = tile.columns + dim * kFeatureStride + j / 2;
+      const uint32_t* pairs = tile.pairs + dim * kFeatureStride + j / 2;
       const auto* p = reinterpret_cast<const uint32_t*>(job.weights) + j / 2 * NV * kLanes;
-      multiply_tiles<NV>(columns, columns + 16 * kFeatureStride, kFeatureStride * 4, p, kRow);
+      multiply_tiles<NV>(pairs, pairs + 16 * kFeatureStride, kFeatureStride * 4, p, kRow);
     }
     store_tiles<NV>(o, kRow);
   }
 }
 
-inline int64_t steps_of_panel(const TileJob& job, int keys) {
-  const int64_t scores = keys / 32 * (job.d_padded / 32);
+inline int64_t steps_of_panel(const TileJob& job, int columns) {
+  const int64_t scores = columns / 32 * (job.d_padded / 32);
   return job.sums && job.in_loss ? 2 * scores : scores;
 }
 
@@ -138,11 +138,11 @@ HWY_INLINE void transpose(const __m512i (&in)[16], uint32_t* out, int64_t stride
   }
 }
 
-// tile.columns: feature after feature, each with its pairs of keys.
+// tile.pairs: feature after feature, each with its pairs of columns.
 template <class Interleave>
-HWY_INLINE void pair_columns(const Tile16& tile, int keys, int64_t d_padded, Interleave&& interleave) {
+HWY_INLINE void pair_columns(const Tile16& tile, int columns, int64_t d_padded, Interleave&& interleave) {
   const int64_t stride = row_stride(d_padded);
-  for (int j = 0; j < keys; j += 32)
+  for (int j = 0; j < columns; j += 32)
     for (int64_t c = 0; c < d_padded; c += 16) {
       __m512i words[16];
       FNCE_UNROLL for (int r = 0; r < 16; ++r) {
@@ -151,7 +151,7 @@ HWY_INLINE void pair_columns(const Tile16& tile, int keys, int64_t d_padded, Int
         interleave(even, even + stride, kLanes, pair);
         words[r] = _mm512_load_si512(pair);
       }
-      transpose(words, tile.columns + c * kFeatureStride + j / 2, kFeatureStride);
+      transpose(words, tile.pairs + c * kFeatureStride + j / 2, kFeatureStride);
     }
 }
 

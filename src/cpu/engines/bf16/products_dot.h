@@ -36,13 +36,13 @@ HWY_INLINE void micro_tile(const uint32_t* HWY_RESTRICT a, int64_t row, int64_t 
   }
 }
 
-// Keys 0 .. keys - 1, a multiple of kKeyPadding, into job.raw_scores.
+// Columns 0 .. columns - 1, a multiple of kColumnPadding, into job.raw_scores.
 template <int NV>
-HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int keys, Prefetcher& prefetcher) {
+HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int columns, Prefetcher& prefetcher) {
   const Tile16 tile = tile_at(const_cast<void*>(job.packed), job.d_padded);
   const int64_t stride = row_stride(job.d_padded) / 2;
   const auto* rows = reinterpret_cast<const uint32_t*>(tile.rows);
-  for (int j = 0; j < keys; j += kMR) {
+  for (int j = 0; j < columns; j += kMR) {
     V acc[kMR][NV];
     FNCE_UNROLL for (int t = 0; t < kMR; ++t) FNCE_UNROLL for (int v = 0; v < NV; ++v) acc[t][v] = hn::Zero(df);
     micro_tile<NV>(rows + j * stride, stride, 1, static_cast<const uint32_t*>(panel.q), job.d_padded / 2, acc,
@@ -52,15 +52,15 @@ HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int keys
 }
 
 template <int NV>
-HWY_INLINE void multiply_sums(const TileJob& job, const Panel& panel, int keys, Prefetcher& prefetcher) {
+HWY_INLINE void multiply_sums(const TileJob& job, const Panel& panel, int columns, Prefetcher& prefetcher) {
   const Tile16 tile = tile_at(const_cast<void*>(job.packed), job.d_padded);
   for (int64_t dim = 0; dim < job.d_padded; dim += kMR) {
     float* o = panel.o + dim * NV * kLanes;
     FNCE_UNROLL for (int t = 0; t < kMR * NV; ++t) __builtin_prefetch(o + t * kLanes, 1, 3);
     V acc[kMR][NV];
     FNCE_UNROLL for (int t = 0; t < kMR; ++t) FNCE_UNROLL for (int v = 0; v < NV; ++v) acc[t][v] = hn::Zero(df);
-    micro_tile<NV>(tile.columns + dim, 1, pair_stride(job.d_padded), reinterpret_cast<const uint32_t*>(job.weights),
-                   keys / 2, acc, prefetcher);
+    micro_tile<NV>(tile.pairs + dim, 1, pair_stride(job.d_padded), reinterpret_cast<const uint32_t*>(job.weights),
+                   columns / 2, acc, prefetcher);
     FNCE_UNROLL for (int t = 0; t < kMR; ++t) FNCE_UNROLL for (int v = 0; v < NV; ++v) {
       float* x = o + (t * NV + v) * kLanes;
       hn::Store(hn::Add(acc[t][v], hn::Load(df, x)), df, x);
@@ -69,18 +69,18 @@ HWY_INLINE void multiply_sums(const TileJob& job, const Panel& panel, int keys, 
 }
 
 // Calls of the prefetcher's step by one panel.
-inline int64_t steps_of_panel(const TileJob& job, int keys) {
-  const int64_t scores = keys / kMR * (job.d_padded / 8);
-  return job.sums && job.in_loss ? scores + job.d_padded / kMR * (keys / 8) : scores;
+inline int64_t steps_of_panel(const TileJob& job, int columns) {
+  const int64_t scores = columns / kMR * (job.d_padded / 8);
+  return job.sums && job.in_loss ? scores + job.d_padded / kMR * (columns / 8) : scores;
 }
 
-// tile.columns: pair after pair.
+// tile.pairs: pair after pair.
 template <class Interleave>
-HWY_INLINE void pair_columns(const Tile16& tile, int keys, int64_t d_padded, Interleave&& interleave) {
+HWY_INLINE void pair_columns(const Tile16& tile, int columns, int64_t d_padded, Interleave&& interleave) {
   const int64_t stride = row_stride(d_padded);
-  for (int j = 0; j < keys; j += 2)
+  for (int j = 0; j < columns; j += 2)
     interleave(tile.rows + j * stride, tile.rows + (j + 1) * stride, d_padded,
-               tile.columns + j / 2 * pair_stride(d_padded));
+               tile.pairs + j / 2 * pair_stride(d_padded));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// One key tile against the panels of a row block in bfloat16: all scores of a panel, then its softmax, then its sums. As
+// One column tile against the panels of a row block in bfloat16: all scores of a panel, then its softmax, then its sums. As
 // src/cpu/engines/isa/step.cpp, but scores wait in memory, where matrix units leave them; so the tile's maximum is known before its
 // first exponential.
 #include "cpu/engines/bf16/products.h"
@@ -26,7 +26,7 @@ HWY_INLINE void raise_top(const V (&s)[kQuad][NV], V (&top)[1][NV]) {
       hn::Max(top[0][v], s[t][v]);
 }
 
-// Finite values rounded to bfloat16, ties away from zero; words of two keys.
+// Finite values rounded to bfloat16, ties away from zero; words of two columns.
 HWY_INLINE void store_pair(V even, V odd, uint32_t* out) {
   const hn::ScalableTag<uint32_t> d32;
   const auto half = hn::Set(d32, 0x8000);
@@ -40,8 +40,8 @@ void find_maximum(const TileJob& job, const Panel& panel) {
   V top[1][NV];
   FNCE_UNROLL for (int v = 0; v < NV; ++v) top[0][v] = hn::Load(df, job.raw_scores + v * kLanes);
   if constexpr (kMode == TileMode::kMixed) FNCE_UNROLL for (int v = 0; v < NV; ++v) top[0][v] = constant(-1e30f);
-  // Padded keys repeat valid ones.
-  for (int j = 0; j < job.keys; j += kQuad) {
+  // Padded columns repeat valid ones.
+  for (int j = 0; j < job.columns; j += kQuad) {
     V s[kQuad][NV];
     load_quad(job.raw_scores + int64_t{j} * NV * kLanes, s);
     if constexpr (kMode != TileMode::kMixed) raise_top(s, top);
@@ -57,7 +57,7 @@ HWY_INLINE void weigh_quad(const TileJob& job, const Panel& panel, int j, V (&su
   V s[kQuad][NV];
   load_quad(job.raw_scores + int64_t{j} * NV * kLanes, s);
   if constexpr (kMode == TileMode::kPlain) {
-    exponentials<kQuad, NV, kTail>(job, panel, job.keys - j, s, sum);
+    exponentials<kQuad, NV, kTail>(job, panel, job.columns - j, s, sum);
   } else {
     V mixed[kQuad][NV];
     copy(s, mixed);
@@ -76,14 +76,14 @@ HWY_INLINE void weigh_quad(const TileJob& job, const Panel& panel, int j, V (&su
       store_pair(s[t][v], s[t + 1][v], out + (t / 2 * NV + v) * kLanes);
 }
 
-// P and l of the tile, zeros for padded keys.
+// P and l of the tile, zeros for padded columns.
 template <TileMode kMode, int NV>
 void weigh(const TileJob& job, const Panel& panel, int padded) {
   V sum[NV];
   FNCE_UNROLL for (int v = 0; v < NV; ++v) sum[v] = hn::Zero(df);
   int j = 0;
-  for (; j + kQuad <= job.keys; j += kQuad) weigh_quad<kMode, NV, false>(job, panel, j, sum);
-  if (j < job.keys) {
+  for (; j + kQuad <= job.columns; j += kQuad) weigh_quad<kMode, NV, false>(job, panel, j, sum);
+  if (j < job.columns) {
     weigh_quad<kMode, NV, true>(job, panel, j, sum);
     j += kQuad;
   }
@@ -97,7 +97,7 @@ void weigh(const TileJob& job, const Panel& panel, int padded) {
 
 template <TileMode kMode, int NV>
 HWY_NOINLINE void run_panel(const TileJob& job, const Panel& panel, Prefetcher& prefetcher) {
-  const int padded = static_cast<int>(round_up(job.keys, kKeyPadding));
+  const int padded = static_cast<int>(round_up(job.columns, kColumnPadding));
   multiply_scores<NV>(job, panel, padded, prefetcher);
   if (!job.in_loss) return;
   find_maximum<kMode, NV>(job, panel);
@@ -120,12 +120,12 @@ void enter() { prepare_unit(); }
 void leave() { release_unit(); }
 
 void run_tile(const TileJob& job) {
-  const int padded = static_cast<int>(round_up(job.keys, kKeyPadding));
+  const int padded = static_cast<int>(round_up(job.columns, kColumnPadding));
   HWY_ALIGN float tile_l[3 * kLanes] = {};  // sums of a tile stay in registers here: nothing to rescale
   Prefetcher prefetcher(job, steps_of_panel(job, padded) * job.panels.count());
   for (int p = 0; p < job.panels.count(); ++p) {
     const int64_t first = int64_t{job.panels.first_vector(p)} * kLanes;
-    const Panel panel{static_cast<const uint16_t*>(job.queries) + first * job.d_padded,
+    const Panel panel{static_cast<const uint16_t*>(job.anchors) + first * job.d_padded,
                       job.sums_o + first * job.d_padded, job.m + first, job.l + first, tile_l};
     switch (job.panels.width(p)) {
       case 3:

@@ -11,9 +11,9 @@ namespace fnce::cpu {
 const TileKernels& FNCE_JOIN(tiles_, FNCE_PRODUCTS)() {
   namespace products = FNCE_ISA::FNCE_PRODUCTS;
   static constexpr TileKernels kTable = {
-      FNCE_BFLOAT16,          {FNCE_ISA::kLanes, products::kWidest, products::kDimBlock, products::kKeyPadding},
-      products::packed_bytes, products::pack_keys,
-      products::pack_queries, products::run_tile,
+      FNCE_BFLOAT16,          {FNCE_ISA::kLanes, products::kWidest, products::kDimBlock, products::kColumnPadding},
+      products::packed_bytes, products::pack_columns,
+      products::pack_anchors, products::run_tile,
       products::enter,        products::leave};
   return kTable;
 }

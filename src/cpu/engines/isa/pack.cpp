@@ -1,4 +1,5 @@
-// Packing for the float32 products: key tiles, mixed on the way where equation (3) cannot be applied to scores, and queries.
+// Packing for the float32 products: column tiles, mixed on the way where equation (3) cannot be applied to scores, and
+// anchors.
 #include "cpu/engines/isa/tile32.h"
 #include "cpu/simd/convert.h"
 #include "cpu/simd/mix_row.h"
@@ -35,12 +36,12 @@ int64_t packed_bytes(int64_t d_padded) {
   return d_padded / kDimBlock * kTileStride * static_cast<int64_t>(sizeof(float));
 }
 
-bool pack_keys(const PackJob& job) {
+bool pack_columns(const PackJob& job) {
   auto check = hn::Zero(d8);
   float tail_check = 0;
   with_type(job.type, [&](auto tag) {
     constexpr int32_t kType = decltype(tag)::kType;
-    for (int j = 0; j < job.keys; ++j) {
+    for (int j = 0; j < job.columns; ++j) {
       if (job.partners)
         pack_row<FNCE_FLOAT32>(job, mix_row<kType>(job, job.rows[j], job.partners[j]), j, check, tail_check);
       else
@@ -54,7 +55,7 @@ bool pack_keys(const PackJob& job) {
 }
 
 // [rows,D] -> [d_padded][vectors * lanes]. Sixteen features of a row at a time: a cache line is read once.
-void pack_queries(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, void* packed) {
+void pack_anchors(const float* anchors, int64_t d, int rows, int vectors, int64_t d_padded, void* packed) {
   const int64_t width = int64_t{vectors} * kLanes;
   auto* out = static_cast<float*>(packed);
   for (int64_t first = 0; first < d_padded; first += 16) {
