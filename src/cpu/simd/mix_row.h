@@ -1,4 +1,4 @@
-// The mixed row of equations (3) and (4), made while a tile is packed: mix of math/mixing.h, in vectors.
+// The mixed row of equations (3) and (4), made while a tile is packed.
 #pragma once
 #include "cpu/simd/convert.h"
 #include "math/mixing.h"
@@ -36,8 +36,7 @@ const float* mix_row(const PackJob& job, int64_t row, int64_t partner) {
   int64_t c = 0;
   for (; c + kLanes <= job.d; c += kLanes) {
     const V lam = lambda ? hn::LoadU(df, lambda + c) : constant(one);
-    const V rest = hn::Mul(hn::Sub(constant(1.0f), lam), hn::LoadU(df, y + c));
-    hn::StoreU(hn::MulAdd(lam, hn::LoadU(df, x + c), rest), df, out + c);
+    hn::StoreU(mix_lanes(lam, hn::LoadU(df, x + c), hn::LoadU(df, y + c)), df, out + c);
   }
   for (; c < job.d; ++c) {
     const float lam = lambda ? lambda[c] : one;

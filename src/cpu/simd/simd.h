@@ -1,5 +1,5 @@
-// Vector vocabulary of one instruction set: Highway's static dispatch for the flags this object is compiled with. Everything
-// has internal linkage, so that objects of different instruction sets share no symbol.
+// Vector vocabulary of one instruction set: Highway's static dispatch for the flags this object is compiled with.
+// Everything has internal linkage, so that objects of different instruction sets share no symbol.
 #pragma once
 #include <hwy/highway.h>
 
@@ -42,6 +42,18 @@ constexpr float kMinExponent = -126.0f;  // below, 2^x is not a normal number
 
 HWY_INLINE V constant(float x) { return hn::Set(df, x); }
 
+// lambda x + (1 - lambda) y: mix of math/mixing.h, in vectors.
+[[maybe_unused]] HWY_INLINE V mix_lanes(V lambda, V x, V y) {
+  return hn::MulAdd(lambda, x, hn::Mul(hn::Sub(constant(1.0f), lambda), y));
+}
+
+// Rows of vectors to memory, one after the other.
+template <int MR, int NV>
+HWY_INLINE void store(const V (&x)[MR][NV], float* out) {
+  FNCE_UNROLL for (int t = 0; t < MR; ++t) FNCE_UNROLL for (int v = 0; v < NV; ++v)
+      hn::Store(x[t][v], df, out + (t * NV + v) * kLanes);
+}
+
 // 2^x for x in [-126, 127): error below 2e-7 of the result (degree 5 minimax on [-1/2, 1/2]).
 [[maybe_unused]] HWY_INLINE V exp2_in_range(V x) {
   const V magic = constant(12582912.f);  // 1.5 * 2^23 leaves round(x) in the low bits of the mantissa
@@ -55,8 +67,8 @@ HWY_INLINE V constant(float x) { return hn::Set(df, x); }
   return hn::BitCast(df, hn::Add(hn::ShiftLeft<23>(hn::BitCast(di, t)), hn::BitCast(di, p)));
 }
 
-// 2^x for x <= 127, at least 2^-126. The order of Max matters: x86 gives the second operand where one is NaN, and a NaN must
-// come out as one.
+// 2^x for x <= 127, at least 2^-126. The order of Max matters: x86 gives the second operand where one is NaN, and a NaN
+// must come out as one.
 [[maybe_unused]] HWY_INLINE V exp2_clamped(V x) { return exp2_in_range(hn::Max(constant(kMinExponent), x)); }
 
 }  // namespace

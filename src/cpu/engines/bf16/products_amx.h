@@ -1,6 +1,6 @@
-// AMX: tdpbf16ps multiplies 16 x 32 by 32 x 16 bfloat16 values into a 16 x 16 tile of float32. Tiles 0..3 hold the sums of
-// 2 row groups x 2 vectors of queries, 4 and 5 the row groups of A, 6 and 7 the vectors of B.
-// FNCE_MODEL names a header that defines the tile intrinsics in software, for tests on processors without them.
+// AMX: tdpbf16ps multiplies 16 x 32 by 32 x 16 bfloat16 values into a 16 x 16 tile of float32. Tiles 0..3 hold the sums
+// of 2 row groups x 2 vectors of queries, 4 and 5 the row groups of A, 6 and 7 the vectors of B. FNCE_MODEL names a
+// header that defines the tile intrinsics in software, for tests on processors without them.
 #pragma once
 #include <immintrin.h>
 #if defined(FNCE_MODEL)
@@ -23,8 +23,8 @@ struct alignas(64) TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64);
 
-// The configuration is read-only data: GCC before 13 declares that ldtilecfg reads its first 8 bytes alone, and would not store
-// the others of an object on the stack.
+// The configuration is read-only data: GCC before 13 declares that ldtilecfg reads its first 8 bytes alone, and would
+// not store the others of an object on the stack.
 constexpr TileConfig kTileConfig;
 
 // Around all tiles of a task: configuring costs as much as dozens of products.
@@ -78,7 +78,7 @@ HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int colu
     }
     for (int64_t c = 0; c < job.d_padded; c += 32) {
       prefetcher.step();
-      const auto* q = static_cast<const uint32_t*>(panel.q) + c / 2 * NV * kLanes;
+      const auto* q = static_cast<const uint32_t*>(panel.anchors) + c / 2 * NV * kLanes;
       multiply_tiles<NV>(rows + c, rows + 16 * stride + c, stride * 2, q, kRow);
     }
     store_tiles<NV>(job.raw_scores + int64_t{j} * NV * kLanes, kRow);

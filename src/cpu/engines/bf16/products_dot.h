@@ -45,7 +45,7 @@ HWY_INLINE void multiply_scores(const TileJob& job, const Panel& panel, int colu
   for (int j = 0; j < columns; j += kMR) {
     V acc[kMR][NV];
     FNCE_UNROLL for (int t = 0; t < kMR; ++t) FNCE_UNROLL for (int v = 0; v < NV; ++v) acc[t][v] = hn::Zero(df);
-    micro_tile<NV>(rows + j * stride, stride, 1, static_cast<const uint32_t*>(panel.q), job.d_padded / 2, acc,
+    micro_tile<NV>(rows + j * stride, stride, 1, static_cast<const uint32_t*>(panel.anchors), job.d_padded / 2, acc,
                    prefetcher);
     store(acc, job.raw_scores + int64_t{j} * NV * kLanes);
   }

@@ -1,7 +1,7 @@
-// Packed tiles of the bfloat16 products. A 32-bit word holds two neighbours of the dimension that a product sums over, as
-// vdpbf16ps and tdpbf16ps take them:
+// Packed tiles of the bfloat16 products. A 32-bit word holds two neighbours of the dimension that a product sums over,
+// as vdpbf16ps and tdpbf16ps take them:
 //   rows      [kColumnTile][row stride] bfloat16: a column after the other, pairs of features lie side by side
-//   pairs     the same columns two by two: [kColumnTile / 2][feature] words, or for AMX [feature][kColumnTile / 2] words
+//   pairs     the same columns two by two: [kColumnTile / 2][feature] words, for AMX [feature][kColumnTile / 2] words
 //   anchors   [d_padded / 2][panel] words, pairs of features
 //   weights   [kColumnTile / 2][panel] words, pairs of columns
 #pragma once
