@@ -21,8 +21,8 @@ namespace cpu {
 namespace {
 
 // What a column costs before its first product, in rows that it is multiplied with: packed as it is, or made from two
-// rows first. The numbers follow from times of 96 and 192 rows on AVX2, AVX-512 and AMX; bfloat16 products are that much
-// faster. A wrong guess costs time alone.
+// rows first. The numbers follow from times of 96 and 192 rows on AVX2, AVX-512 and AMX; bfloat16 products are that
+// much faster. A wrong guess costs time alone.
 int64_t packing_cost(const Problem& problem, const TileKernels& tiles) {
   const bool packs_mixtures = problem.mixes_negatives() && !problem.can_mix_scores();
   return (packs_mixtures ? 100 : 10) * (tiles.product_type == FNCE_FLOAT32 ? 1 : 4);

@@ -1,6 +1,6 @@
-// What this processor and its operating system offer to the instruction sets of this library. FNCE_CPU_MAX_ISA in the environment
-// puts a lid on it: the processor then looks like one that has nothing beyond the instruction set of that name. Tests see lesser
-// processors that way.
+// What this processor and its operating system offer to the instruction sets of this library. FNCE_CPU_MAX_ISA in the
+// environment puts a lid on it: the processor then looks like one that has nothing beyond the instruction set of that
+// name. Tests see lesser processors that way.
 #pragma once
 
 #include <string>
@@ -9,7 +9,7 @@ namespace fnce::cpu {
 
 // Names of the instruction sets that this library is built for, worst first: "baseline, avx2".
 std::string built_isas();
-// Whether the lid leaves an instruction set of that list to the processor.
+// True if the lid leaves an instruction set of that list to the processor.
 bool under_lid(const char* isa);
 // The value of FNCE_CPU_MAX_ISA if it is none of that list, and so no lid; else null.
 const char* refused_lid();

@@ -1,8 +1,9 @@
 // What each instruction set provides: the inner steps of the CPU backend, compiled once per instruction set from
 // src/cpu/engines.
-// A step is given packed or row-major arrays and does one row, one column tile or one panel; who calls it with what is in
-// src/cpu/tiles.cpp, pass.cpp and rows.cpp. An int32_t `type` is the element type of an array in memory, FNCE_FLOAT32 |
-// FNCE_FLOAT16 | FNCE_BFLOAT16; all arithmetic is in float32, but for the products of TileKernels `bfloat16`.
+// A step is given packed or row-major arrays and does one row, one column tile or one panel; who calls it with what is
+// in src/cpu/tiles.cpp, pass.cpp and rows.cpp. An int32_t `type` is the element type of an array in memory,
+// FNCE_FLOAT32 | FNCE_FLOAT16 | FNCE_BFLOAT16; all arithmetic is in float32, but for the products of TileKernels
+// `bfloat16`.
 #pragma once
 #include <flashnce/flashnce.h>
 
@@ -15,7 +16,7 @@
 
 namespace fnce::cpu {
 
-// ---- Draws: vector forms of src/math, bit-equal to them ------------------------------------------------------------------
+// ---- Draws: vector forms of src/math, bit-equal to them -------------------------------------------------------------
 
 struct LambdaDraw {
   uint64_t seed, offset;
@@ -23,7 +24,7 @@ struct LambdaDraw {
   float inv_alpha, shift;
 };
 
-// ---- Column tiles --------------------------------------------------------------------------------------------------------
+// ---- Column tiles ---------------------------------------------------------------------------------------------------
 
 // How a packed row j of a tile is made: z[row] or the mix of z[row] and z[partner], equation (3).
 struct PackJob {
@@ -97,7 +98,7 @@ struct TileKernels {
   void (*leave)();
 };
 
-// ---- Rows ----------------------------------------------------------------------------------------------------------------
+// ---- Rows -----------------------------------------------------------------------------------------------------------
 
 // One query and its key: normalised, mixed, renormalised; equations (1), (2), (4).
 struct RowInput {

@@ -1,5 +1,5 @@
-// Workers sleep between calls. A call has several parallel steps in quick succession, so a worker first spins for a moment:
-// waking costs more than a small step. It never spins longer, because the caller's own threads need the cores.
+// Workers sleep between calls. A call has several parallel steps in quick succession, so a worker first spins for a
+// moment: waking costs more than a small step. It never spins longer, because the caller's own threads need the cores.
 #include "cpu/pool.h"
 
 #include <pthread.h>
@@ -83,8 +83,8 @@ class Pool {
     Job* job = nullptr;
   };
 
-  // Takes the call back from a worker that has not woken up yet: all tasks are taken, and waking takes longer than a small
-  // step. Waits for one that is running.
+  // Takes the call back from a worker that has not woken up yet: all tasks are taken, and waking takes longer than a
+  // small step. Waits for one that is running.
   static void dismiss(std::atomic<int>& state) {
     int called = kCalled;
     if (state.compare_exchange_strong(called, kIdle, std::memory_order_acq_rel)) return;
@@ -138,8 +138,8 @@ class Pool {
 
 std::atomic<Pool*> g_pool{nullptr};
 
-// A pool outlives every call and is never destroyed: its threads may still sleep when the process ends. A forked child has
-// none of the threads, so it starts with a pool of its own.
+// A pool outlives every call and is never destroyed: its threads may still sleep when the process ends. A forked child
+// has none of the threads, so it starts with a pool of its own.
 Pool& pool() {
   Pool* current = g_pool.load(std::memory_order_acquire);
   if (current) return *current;

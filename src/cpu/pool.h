@@ -5,9 +5,9 @@
 
 namespace fnce::cpu {
 
-// Runs body(context, task, worker) for every task in 0..tasks-1 on the calling thread and up to threads - 1 others; worker is
-// in 0..threads-1 and tells apart who runs at the same time. If another call has the threads, the calling thread does all
-// of it. Returns when all tasks are done. The body must not throw.
+// Runs body(context, task, worker) for every task in 0..tasks-1 on the calling thread and up to threads - 1 others;
+// worker is in 0..threads-1 and tells apart who runs at the same time. If another call has the threads, the calling
+// thread does all of it. Returns when all tasks are done. The body must not throw.
 using TaskBody = void (*)(void* context, int64_t task, int worker);
 void run_tasks(int threads, int64_t tasks, TaskBody body, void* context);
 

@@ -27,7 +27,7 @@ void for_rows(int64_t rows, int64_t columns, RowBody&& body) {
 void queue_push(const fnce_push& push) {
   const Kernels& simd = kernels();
   const int64_t position = *push.position_in;
-  // Of more keys than rows the last k stay, where they would have come to lie.
+  // If there are more keys than rows, the last k of them stay, where they would have come to lie.
   const int64_t skipped = push.n > push.k ? push.n - push.k : 0;
   for_rows(push.n - skipped, push.d, [&](int64_t i) {
     const void* key = element_at(push.keys, (skipped + i) * push.d, push.key_type);

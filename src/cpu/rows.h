@@ -1,5 +1,5 @@
-// The two ends of a call on the CPU: prep makes the anchors of the rows, finish adds the positives and writes what was asked
-// for. Between them, and between processes, lie only anchors and partials.
+// The two ends of a call on the CPU: prep makes the anchors of the rows, finish adds the positives and writes what was
+// asked for. Between them, and between processes, lie only anchors and partials.
 #pragma once
 #include "core/args.h"
 #include "core/layout.h"
@@ -28,8 +28,8 @@ struct CpuCall {
 // What a call does with its rows; fnce_scores looks at them without mixing.
 enum class RowMixing { kAsProblem, kNone };
 
-// Equations (1), (2), (4), (6). anchors.pos and unmixed_pos, which ranks compare with, may be null. `pos`, if it is not:
-// [N], the positives as they are reported, not rounded to the queue's type.
+// Equations (1), (2), (4), (6). anchors.pos and unmixed_pos, which ranks compare with, may be null. `pos`, if it is
+// not: [N], the positives as they are reported, not rounded to the queue's type.
 void prep_rows(const CpuCall& call, RowMixing mixing, const fnce_anchors& anchors, float* pos = nullptr);
 
 // Equations (7), (8), (9) from the merged negatives.

@@ -1,6 +1,6 @@
-// Which tasks the threads of a call take, and in which order. The tiling alone decides what is summed in which order: a task may
-// hold any panels of a row block against any chunk, because no row's result depends on the others. So this may follow the number
-// of threads and what things cost, and no bit does.
+// Which tasks the threads of a call take, and in which order. The tiling alone decides what is summed in which order: a
+// task may hold any panels of a row block against any chunk, because no row's result depends on the others. So this may
+// follow the number of threads and what things cost, and no bit does.
 #pragma once
 #include <cstdint>
 #include <vector>

@@ -47,8 +47,8 @@ int32_t partner_at(const CpuCall& call, int64_t position) {
   return call.workspace.order[partner_position(call.problem.raw(), position)];
 }
 
-// Packed column j of a tile whose scores are mixed -> offset of its position: the quads of C side by side, in the order of
-// C.
+// Packed column j of a tile whose scores are mixed -> offset of its position: the quads of C side by side, in the order
+// of C.
 constexpr int position_of_packed(int j) {
   const int quad = (j >> 2) & 3, v = j & 3;
   return (j & ~15) + 2 * quad + (v & 1) + 8 * (v >> 1);

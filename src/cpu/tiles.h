@@ -22,8 +22,8 @@ struct Negatives {
 // Draws the tables, in parallel.
 Negatives draw_negatives(const CpuCall& call, bool mixing);
 
-// Columns [first, first + count) in the order of the pass. Runs their tile for one task; `next` are the columns of the tile
-// that follows, to be prefetched. Returns what a row meets that has all columns of the tile.
+// Columns [first, first + count) in the order of the pass. Runs their tile for one task; `next` are the columns of the
+// tile that follows, to be prefetched. Returns what a row meets that has all columns of the tile.
 struct ColumnRange {
   int64_t first;
   int count;

@@ -1,5 +1,5 @@
-// How the CPU backend cuts a problem into panels, tiles and tasks: a function of (N, K, D) and the instruction set, never
-// of the number of threads, so that the results are the same bits for any number of them.
+// How the CPU backend cuts a problem into panels, tiles and tasks: a function of (N, K, D) and the instruction set,
+// never of the number of threads, so that the results are the same bits for any number of them.
 //
 //   row block     at most 1024 queries; their packed anchors and sums stay in the caches while the columns pass by
 //   panel         1 to 3 vectors of queries of a row block: the queries are the lanes of every vector operation

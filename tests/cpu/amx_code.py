@@ -1,7 +1,7 @@
 """AMX code configures its tiles from read-only data.
 
-GCC's ldtilecfg is declared to read 8 of the 64 bytes that it reads: a configuration on the stack may never be written, and the
-instruction then faults. Processors with AMX show that in the tests of the C API; this shows it on any.
+GCC's ldtilecfg is declared to read 8 of the 64 bytes that it reads: a configuration on the stack may never be written,
+and the instruction then faults. Processors with AMX show that in the tests of the C API; this shows it on any.
 
 usage: amx_code.py --objdump OBJDUMP --objects LIST     LIST: lines "<isa> <object file>"
 """

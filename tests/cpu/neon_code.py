@@ -18,7 +18,8 @@ SVE = re.compile(r"\b[zp]\d+[./]")
 
 
 def instructions(objdump, path):
-    output = subprocess.run([objdump, "-d", "--no-show-raw-insn", path], check=True, capture_output=True, text=True).stdout
+    command = [objdump, "-d", "--no-show-raw-insn", path]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for line in output.splitlines():
         parts = line.split(None, 2)
         if len(parts) > 1 and re.fullmatch(r"[0-9a-f]+:", parts[0]):

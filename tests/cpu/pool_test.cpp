@@ -1,5 +1,5 @@
-// The CPU backend's threads: every task once, workers told apart, callers at the same time, a forked child, and a system
-// that gives fewer threads than asked for.
+// The CPU backend's threads: every task once, workers told apart, callers at the same time, a forked child, and a
+// system that gives fewer threads than asked for.
 #include "cpu/pool.h"
 
 #include <pthread.h>
@@ -33,7 +33,7 @@ bool runs_each_task_once(int threads, int64_t tasks) {
   return ok;
 }
 
-// Whether `threads` workers are seen at the same time: each task waits for the others, for a while.
+// True if `threads` workers are seen at the same time: each task waits for the others, for a while.
 bool works_on_threads(int threads) {
   std::atomic<int> arrived{0};
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);

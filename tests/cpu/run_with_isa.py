@@ -1,7 +1,8 @@
-"""Runs a test program as on a processor whose best instruction set is a given one, or ends with 77 where that cannot be.
+"""Runs a test program as on a processor whose best instruction set is a given one.
 
 usage: run_with_isa.py [--lesser] ISA LIBRARY PROGRAM [ARGUMENTS]
 
+It ends with 77 where this processor does not have that instruction set.
 --lesser: 77 also for the best one that this processor has, on which the program's own test runs.
 """
 import argparse
@@ -11,7 +12,12 @@ import subprocess
 import sys
 
 # The library reads its environment once: another process tells what it would take.
-ASK = "import ctypes, sys; f = ctypes.CDLL(sys.argv[1]).fnce_build_info; f.restype = ctypes.c_char_p; print(f().decode())"
+ASK = """
+import ctypes, sys
+build_info = ctypes.CDLL(sys.argv[1]).fnce_build_info
+build_info.restype = ctypes.c_char_p
+print(build_info().decode())
+"""
 
 
 def build_info(library, environment):

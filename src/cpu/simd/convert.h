@@ -1,12 +1,12 @@
-// Element types in memory, float32 in registers: loads that convert exactly, stores that round to nearest even. Vector forms of
-// src/math/half.h, bit-equal to it.
+// Element types in memory, float32 in registers: loads that convert exactly, stores that round to nearest even. Vector
+// forms of src/math/half.h, bit-equal to it.
 #pragma once
 #include "core/types.h"
 #include "cpu/simd/simd.h"
 #include "math/half.h"
 
-// Without instructions for float16, Highway truncates where it should round, and loses denormals: there the scalar formulas
-// serve.
+// Without instructions for float16, Highway truncates where it should round, and loses denormals: there the scalar
+// formulas serve.
 #if defined(__F16C__) || HWY_ARCH_ARM_A64
 #define FNCE_PORTABLE_HALF 0
 #else

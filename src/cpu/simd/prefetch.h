@@ -5,8 +5,8 @@
 namespace fnce::cpu::FNCE_ISA {
 namespace {
 
-// Spreads the prefetches of the next tile's rows evenly over the micro tiles of this one, up to 512 bytes at a time, so that
-// lines come neither late nor so early that they are gone again.
+// Spreads the prefetches of the next tile's rows evenly over the micro tiles of this one, up to 512 bytes at a time, so
+// that lines come neither late nor so early that they are gone again.
 class Prefetcher {
  public:
   Prefetcher(const TileJob& job, int64_t steps)

@@ -1,6 +1,7 @@
-// AMX's tile intrinsics in plain C++, one set of tiles per thread, so that the AMX code of src/cpu/engines/bf16 runs in tests on
-// processors without AMX. tdpbf16ps as the manual has it: per 32-bit pair two products added to a float32 one after the other,
-// denormals taken and given as zeros. A tile that is not configured, or a shape beyond its configuration, ends the program.
+// AMX's tile intrinsics in plain C++, one set of tiles per thread, so that the AMX code of src/cpu/engines/bf16 runs in
+// tests on processors without AMX. tdpbf16ps as the manual has it: per 32-bit pair two products added to a float32 one
+// after the other, denormals taken and given as zeros. A tile that is not configured, or a shape beyond its
+// configuration, ends the program.
 #pragma once
 #include <immintrin.h>
 
