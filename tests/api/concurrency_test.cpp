@@ -1,5 +1,6 @@
-// Many threads of a program inside the library at once: one plan shared by eight of them, stateless calls, pushes, plans made
-// and destroyed, and the number of threads changed meanwhile. Everybody gets the bits they would have had alone.
+// Many threads of a program inside the library at once: one plan shared by eight of them, stateless calls, pushes,
+// plans made and destroyed, and the number of threads changed meanwhile. Everybody gets the bits they would have had
+// alone.
 #include <atomic>
 #include <cstring>
 #include <exception>

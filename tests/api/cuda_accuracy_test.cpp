@@ -1,5 +1,5 @@
-// The CUDA backend's arithmetics against the oracle where they could go wrong: around the edges of every tile, beyond float16's
-// range, with lambdas far outside [0, 1], with weights that float16 can hardly hold.
+// The CUDA backend's arithmetics against the oracle where they could go wrong: around the edges of every tile, beyond
+// float16's range, with lambdas far outside [0, 1], with weights that float16 can hardly hold.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -91,7 +91,8 @@ TEST_CASE("cuda: numbers of queries, keys and features around the edges of every
       check(c);
     }
   };
-  // As the device is, so few queries and keys get small tiles; as for one multiprocessor, tiles as large as the queries fill.
+  // As the device is, so few queries and keys get small tiles; as for one multiprocessor, tiles as large as the queries
+  // fill.
   for (const char* count : {"", "1"}) {
     const Multiprocessors cut(count);
     INFO("FNCE_MULTIPROCESSORS " << count);

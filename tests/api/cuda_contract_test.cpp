@@ -1,5 +1,5 @@
-// What the CUDA backend promises beside the truth: the CPU's results, the same bits in steps and again and again, no word of
-// the host while a stream is captured, NaN for what only the device can see.
+// What the CUDA backend promises beside the truth: the CPU's results, the same bits in steps and again and again, no
+// word of the host while a stream is captured, NaN for what only the device can see.
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -104,7 +104,8 @@ TEST_CASE("cuda: both backends meet their policies on the same cases, and each o
     }
 }
 
-// Of lambda, sampling_semantics_test.cpp says the same. Where rows are mixed first, both calls run the same kernels on the same rows.
+// sampling_semantics_test.cpp says the same of lambda. Where rows are mixed first, both calls run the same kernels on
+// the same rows.
 TEST_CASE("cuda: the permutation that a device draws is the inspected one, bit for bit in the results") {
   FNCE_SKIP_UNLESS(on_gpu(), kGpuOnly);
   for (const int32_t lambda : {FNCE_LAMBDA_DIMENSION, FNCE_LAMBDA_ELEMENT})

@@ -1,5 +1,5 @@
-// Same inputs, seed and plan: the same bits, over repeats, plans, workspaces full of garbage, threads of the library and
-// threads of the caller.
+// Same inputs, seed and plan: the same bits, over repeats, plans, workspaces full of garbage, threads of the library
+// and threads of the caller.
 #include <cmath>
 #include <thread>
 #include <vector>

@@ -16,8 +16,8 @@
 #include "support/problem.h"
 #include "support/random_case.h"
 
-// TSan refuses threads in the child of a threaded process; the allocators of the sanitizers do not survive a fork in the
-// middle of another thread's allocation, nor a limit on memory.
+// TSan refuses threads in the child of a threaded process; the allocators of the sanitizers do not survive a fork in
+// the middle of another thread's allocation, nor a limit on memory.
 #if defined(__SANITIZE_ADDRESS__)
 #define FNCE_ASAN 1
 #endif
@@ -41,7 +41,8 @@ using namespace support;
 constexpr const char* kNoFork = "a process that uses a GPU cannot go on in its fork";
 constexpr int kGood = 0, kOtherBits = 1, kThrown = 2, kCannotTest = 77;
 
-// Runs `work` in a child and returns its exit code; -1 if it was killed, as by the alarm of a child that waits for ever.
+// Runs `work` in a child and returns its exit code; -1 if it was killed, as by the alarm of a child that waits for
+// ever.
 int in_child(const std::function<int()>& work) {
   std::fflush(nullptr);
   const pid_t child = fork();
@@ -208,7 +209,8 @@ bool can_start_a_thread() {
   }
 }
 
-// No further mapping of the size of a stack; and none of the stacks that ended threads have left behind is large enough.
+// No further mapping of the size of a stack; and none of the stacks that ended threads have left behind is large
+// enough.
 bool limit_address_space() {
   pthread_attr_t attributes;
   if (pthread_attr_init(&attributes) != 0 || pthread_attr_setstacksize(&attributes, size_t{64} << 20) != 0 ||

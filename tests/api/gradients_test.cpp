@@ -1,6 +1,6 @@
 // Gradients against central finite differences of the oracle's loss in float64: dq, dk and the gradient of the
-// temperature, at every granularity, for the oracle's own chain rule (to 1e-6) and for the library (by the policy, with the
-// differences as the truth).
+// temperature, at every granularity, for the oracle's own chain rule (to 1e-6) and for the library (by the policy, with
+// the differences as the truth).
 #include <cmath>
 #include <vector>
 

@@ -1,4 +1,5 @@
-// Inspection: lambdas and permutations of a seed, shards that draw what the whole draws, descriptions, versions, threads.
+// Inspection: lambdas and permutations of a seed, shards that draw what the whole draws, descriptions, versions,
+// threads.
 #include <flashnce/flashnce.hpp>
 
 #include <algorithm>
@@ -46,7 +47,8 @@ TEST_CASE("inspect: permutations are bijections, inside their blocks, with few f
         fixed += permutation[static_cast<size_t>(j)] == j;
         if (block > 0) REQUIRE(permutation[static_cast<size_t>(j)] / block == j / block);
       }
-      // Cycles of length 4, shorter ones where the last 16 positions are incomplete: an odd k may leave one fixed point.
+      // Cycles of length 4, shorter ones where the last 16 positions are incomplete: an odd k may leave one fixed
+      // point.
       CHECK(fixed <= k % 2);
     }
   }

@@ -24,7 +24,8 @@ TEST_CASE("pairwise: every pair that can occur is covered, in about a hundred ca
     }
   CHECK(covered == array.covered);
   CHECK(covered + array.impossible == all);
-  // 4 pairs of the positives' mixing, 6 of the negatives' alone, 5 of columns with them, 4 of columns or blocks with sources.
+  // 4 pairs of the positives' mixing, 6 of the negatives' alone, 5 of columns with them, 4 of columns or blocks with
+  // sources.
   CHECK(array.impossible < 30);
   CHECK(array.rows.size() >= 90);
   CHECK(array.rows.size() <= 130);

@@ -1,5 +1,5 @@
-// fnce_prep, fnce_partial, fnce_merge, fnce_finish: the loss in steps, with the negatives in 1, 2 or 3 shards and the rows
-// in one or several parts, equals the whole problem's truth, with the whole problem's draws.
+// fnce_prep, fnce_partial, fnce_merge, fnce_finish: the loss in steps, with the negatives in 1, 2 or 3 shards and the
+// rows in one or several parts, equals the whole problem's truth, with the whole problem's draws.
 #include <algorithm>
 #include <cmath>
 #include <cstring>

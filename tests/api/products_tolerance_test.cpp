@@ -1,5 +1,5 @@
-// The tolerance policy for float16 products: what it accepts of each arithmetic and what it must reject, by planting errors
-// into the oracle's own results. Nothing of the library's arithmetic takes part.
+// The tolerance policy for float16 products: what it accepts of each arithmetic and what it must reject, by planting
+// errors into the oracle's own results. Nothing of the library's arithmetic takes part.
 #include <cmath>
 #include <string>
 #include <vector>

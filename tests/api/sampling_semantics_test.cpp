@@ -1,5 +1,6 @@
-// A SAMPLED call means the GIVEN call with what the inspection calls report: lambda and permutation in row order, at every
-// granularity, with blocks and offsets. Where both take the same way through the backend the results agree by the policy.
+// A SAMPLED call means the GIVEN call with what the inspection calls report: lambda and permutation in row order, at
+// every granularity, with blocks and offsets. Where both take the same way through the backend the results agree by the
+// policy.
 #include <algorithm>
 #include <string>
 #include <vector>

@@ -1,5 +1,5 @@
-// Values that formulas trip over, in every preset and against the oracle: temperatures over six decades, subnormal numbers,
-// zero rows, equal rows, keys that occur twice, and the smallest and largest shapes.
+// Values that formulas trip over, in every preset and against the oracle: temperatures over six decades, subnormal
+// numbers, zero rows, equal rows, keys that occur twice, and the smallest and largest shapes.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -39,9 +39,9 @@ Case filled_case(Loss loss, int64_t n, int64_t k, int64_t d, uint64_t seed, int3
   return c;
 }
 
-// Below the smallest normal number float32 keeps no relative accuracy, so the policy of relative errors has nothing to hold
-// on to there. Each value within 2e-5 of the largest in its row, and 64 steps of the subnormal grid, which the gradient of the
-// temperature amplifies by 1/temperature^2.
+// Below the smallest normal number float32 keeps no relative accuracy, so the policy of relative errors has nothing to
+// hold on to there. Each value within 2e-5 of the largest in its row, and 64 steps of the subnormal grid, which the
+// gradient of the temperature amplifies by 1/temperature^2.
 void check_near(const char* name, const std::vector<double>& truth, const std::vector<float>& actual, int64_t rows,
                 double floor) {
   REQUIRE(truth.size() == actual.size());

@@ -1,6 +1,6 @@
-// The tolerance policy itself: it accepts the truth rounded to float32 and the naive float32 twin, and rejects a relative
-// error of 1e-4 in one row of any result at ordinary settings (4e-4 where the temperature amplifies every rounding by
-// 1/0.07). Nothing of the library's arithmetic takes part.
+// The tolerance policy itself: it accepts the truth rounded to float32 and the naive float32 twin, and rejects a
+// relative error of 1e-4 in one row of any result at ordinary settings (4e-4 where the temperature amplifies every
+// rounding by 1/0.07). Nothing of the library's arithmetic takes part.
 #include <cmath>
 #include <limits>
 
@@ -23,8 +23,8 @@ Outputs rounded(const oracle::Result<T>& from) {
   return out;
 }
 
-// Ordinary settings: unit features, a queue of noise, temperatures of use, mixing as in the presets. Lambdas are given, so
-// that only the oracle computes.
+// Ordinary settings: unit features, a queue of noise, temperatures of use, mixing as in the presets. Lambdas are given,
+// so that only the oracle computes.
 Case ordinary(int32_t granularity, float temperature, int32_t reduction) {
   Case c = make_case(FNCE_PRESET_MOCO, 33, 257, 64);
   c.problem.lambda_pos = c.problem.lambda_neg = granularity;

@@ -62,7 +62,7 @@ void for_every_pair(Body&& body) {
     }
 }
 
-// Whether `actual` is what some value within a few float32 roundings of the truth rounds to.
+// True if `actual` is what some value within a few float32 roundings of the truth rounds to.
 bool is_rounding_of(int32_t type, double truth, float actual) {
   const double slack = 4 * kFloatEpsilon * std::abs(truth);
   const double low = oracle::rounded(element_of(type), truth - slack),

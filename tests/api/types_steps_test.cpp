@@ -95,7 +95,8 @@ TEST_CASE("types: exported anchors are what the negatives are multiplied by, pos
       FNCE_REQUIRE_OK(
           fnce_prep(plan.get(), &call.args, &anchors, workspace.get(), workspace.bytes(), device().stream()));
       const std::vector<float> actual = a.values(), mixed = pos.values(), unmixed = unmixed_pos.values();
-      // With 16-bit products they are what such a rounding leaves as it is; else they have more digits than 16 bits hold.
+      // With 16-bit products they are what such a rounding leaves as it is; else they have more digits than 16 bits
+      // hold.
       const oracle::Rounding rounding = oracle::anchor_rounding(truth.inputs);
       const oracle::Rounding any{oracle::Element::kFloat16, 0, true};
       const std::vector<float> again = oracle::rounded_rows(rounding.any() ? rounding : any, actual, 40);

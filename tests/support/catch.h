@@ -1,5 +1,5 @@
-// Catch2 under one name: version 3 installs catch_all.hpp, version 2.13 a single catch.hpp. Tests include this file only
-// and keep to what both versions offer.
+// Catch2 under one name: version 3 installs catch_all.hpp, version 2.13 a single catch.hpp. Tests include this file
+// only and keep to what both versions offer.
 #pragma once
 
 #if __has_include(<catch2/catch_all.hpp>)

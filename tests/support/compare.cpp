@@ -36,8 +36,8 @@ Expectation gradient_of(const Truth& t, bool of_query) {
   return {"dk", n, d, &t.exact.dk, &t.naive.dk, &t.condition.dk, &engine.dk, type};
 }
 
-// Loss, gradients and gradients of the temperature that `want` names; `judge` is called with what is expected and a member of
-// Outputs.
+// Loss, gradients and gradients of the temperature that `want` names; `judge` is called with what is expected and a
+// member of Outputs.
 template <class Judge>
 void for_each_output(const Truth& t, const Want& want, Judge judge) {
   const int64_t n = t.inputs.n;

@@ -1,5 +1,5 @@
-// A case against the oracle: the same inputs, lambda and permutation as the library drew them, and every output compared
-// by the policy of support/tolerance.h.
+// A case against the oracle: the same inputs, lambda and permutation as the library drew them, and every output
+// compared by the policy of support/tolerance.h.
 #pragma once
 
 #include "oracle/condition.h"

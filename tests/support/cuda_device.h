@@ -1,5 +1,5 @@
-// CUDA memory for the tests, by functions found at run time (neither headers nor libraries of a toolkit are needed): the
-// driver's, of a GPU; or those inside a library whose CUDA backend runs on the CPU.
+// CUDA memory for the tests, by functions found at run time (neither headers nor libraries of a toolkit are needed):
+// the driver's, of a GPU; or those inside a library whose CUDA backend runs on the CPU.
 #pragma once
 
 #include <string>

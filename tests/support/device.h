@@ -1,7 +1,7 @@
-// The device that the API-level suite runs on, so that every backend passes the same tests: memory, copies, a stream and
-// size caps. FNCE_TEST_DEVICE=cpu|cuda picks it (default cpu); asking for one that is not there ends the program with
-// code 77, which ctest reports as skipped, or as a failure with FLASHNCE_REQUIRE_GPU=1. With FNCE_TEST_HOSTCUDA=1 cuda is a
-// backend whose kernels run on the CPU, in ordinary memory.
+// The device that the API-level suite runs on, so that every backend passes the same tests: memory, copies, a stream
+// and size caps. FNCE_TEST_DEVICE=cpu|cuda picks it (default cpu); asking for one that is not there ends the program
+// with code 77, which ctest reports as skipped, or as a failure with FLASHNCE_REQUIRE_GPU=1. With FNCE_TEST_HOSTCUDA=1
+// cuda is a backend whose kernels run on the CPU, in ordinary memory.
 #pragma once
 
 #include <cstddef>
@@ -29,8 +29,8 @@ class Device {
   virtual void upload(void* to, const void* from, size_t bytes) const = 0;
   virtual void download(void* to, const void* from, size_t bytes) const = 0;
   virtual void synchronize() const = 0;
-  // Captures what `enqueue` puts on the stream in a graph, and launches it once after each of `before`. False where there
-  // are no graphs.
+  // Captures what `enqueue` puts on the stream in a graph, and launches it once after each of `before`. False where
+  // there are no graphs.
   virtual bool replay(const std::function<void()>& enqueue, const std::vector<std::function<void()>>& before) const {
     (void)enqueue;
     (void)before;
@@ -105,7 +105,7 @@ class Buffer {
     return now.size() == expected.size() &&
            (now.empty() || std::memcmp(now.data(), expected.data(), now.size() * sizeof(T)) == 0);
   }
-  // Whether every byte is still kFill.
+  // True if every byte is still kFill.
   bool untouched() const {
     std::vector<unsigned char> now(block_.size());
     device().synchronize();

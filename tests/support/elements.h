@@ -13,7 +13,7 @@ namespace support {
 
 inline constexpr int32_t kTypes[] = {FNCE_FLOAT32, FNCE_FLOAT16, FNCE_BFLOAT16};
 
-// Of FNCE_FLOAT32 | FNCE_FLOAT16 | FNCE_BFLOAT16; as float32 for what is none of them.
+// What FNCE_FLOAT32 | FNCE_FLOAT16 | FNCE_BFLOAT16 stands for; a number that is none of them counts as float32.
 oracle::Element element_of(int32_t type);
 size_t element_size(int32_t type);
 const char* type_name(int32_t type);

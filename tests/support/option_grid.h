@@ -1,6 +1,6 @@
-// The grid of options that a call can have: sizes around the edges of tiles, types, precision, mixing and its sources, columns,
-// anchors, reductions, statistics, outputs, where numbers and arrays lie. A covering array of about a hundred cases has every
-// pair of choices that can occur.
+// The grid of options that a call can have: sizes around the edges of tiles, types, precision, mixing and its sources,
+// columns, anchors, reductions, statistics, outputs, where numbers and arrays lie. A covering array of about a hundred
+// cases has every pair of choices that can occur.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@ namespace support {
 
 const std::vector<Parameter>& grid_parameters();
 
-// Whether the header allows what is chosen so far, and sizes stay small.
+// True if the header allows what is chosen so far, and sizes stay small.
 bool grid_allows(const Choice& row);
 
 const CoveringArray& option_grid();

@@ -36,7 +36,7 @@ class Coverer {
   size_t count() const { return parameters_.size(); }
   int values(size_t parameter) const { return static_cast<int>(parameters_[parameter].values.size()); }
 
-  // Of parameters i < j.
+  // The pair of value a of parameter i and value b of parameter j, i < j.
   std::vector<bool>::reference missing(size_t i, int a, size_t j, int b) {
     return missing_[(first_[i] + static_cast<size_t>(a)) * first_.back() + first_[j] + static_cast<size_t>(b)];
   }

@@ -17,7 +17,7 @@ struct Parameter {
 using Choice = std::vector<int>;
 constexpr int kOpen = -1;
 
-// Whether a row with open places breaks no rule yet.
+// True if a row with open places breaks no rule yet.
 using Rule = std::function<bool(const Choice&)>;
 
 struct CoveringArray {

@@ -15,8 +15,8 @@ int32_t queue_type_of(Products products) {
   return products == Products::kFloat16 ? FNCE_FLOAT16 : FNCE_FLOAT32;
 }
 
-// dq of row i with another weighted sum: the gradient is linear in it. `change`: [N,D] in the unit of probabilities times
-// rows.
+// dq of row i with another weighted sum: the gradient is linear in it. `change`: [N,D] in the unit of probabilities
+// times rows.
 Outputs with_changed_sum(const Truth& t, const std::vector<double>& change) {
   const oracle::Inputs& in = t.inputs;
   Outputs out = outputs_of(t.exact);

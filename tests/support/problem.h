@@ -124,7 +124,7 @@ std::vector<float> lambda_pos_of(const Case& c);
 std::vector<float> lambda_neg_of(const Case& c);
 std::vector<int32_t> permutation_of(const Case& c);
 
-// Whether two results have the same bits.
+// True if two results have the same bits.
 template <class T>
 bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);

@@ -15,8 +15,8 @@ namespace {
 
 using oracle::Products;
 
-// Where a float32 queue's largest magnitude lies outside, float16 would lose digits or overflow, and the GPU multiplies in
-// float32 instead. Zeros alone are fine.
+// Where a float32 queue's largest magnitude lies outside, float16 would lose digits or overflow, and the GPU multiplies
+// in float32 instead. Zeros alone are fine.
 constexpr double kLeast = 0.015625, kMost = 3.9;
 
 double largest(const std::vector<double>& values) {
@@ -32,7 +32,8 @@ bool mixes_scores(const fnce_problem& p) {
   return per_score && p.permutation_source == FNCE_SAMPLED && !p.renormalize_neg;
 }
 
-// Of the rows that the loss multiplies: mixed ones, and raw ones unless the mixed ones are all there is.
+// The largest value of the rows that the loss multiplies: mixed ones, and raw ones unless the mixed ones are all there
+// is.
 double largest_of_loss(const fnce_problem& p, const oracle::Inputs& in) {
   const double raw = largest(in.queue);
   if (!in.mixes_negatives() || mixes_scores(p)) return raw;

@@ -8,7 +8,7 @@
 
 namespace support {
 
-// Of FNCE_PRODUCTS_*; throws std::runtime_error for a code that is none.
+// What a code FNCE_PRODUCTS_* stands for; throws std::runtime_error for a code that is none.
 oracle::Products products_of(int32_t code);
 oracle::Products products_of(const Case& c);
 

@@ -13,7 +13,7 @@ struct RowError {
   double norm = 0, largest = 0;  // of the difference to the truth
 };
 
-// Whether the type can hold the truth; what it cannot hold must not come back finite.
+// True if the type can hold the truth; what it cannot hold must not come back finite.
 bool representable(const Expectation& e, double truth) { return std::isfinite(oracle::rounded(e.type, truth)); }
 
 template <class T>

@@ -3,15 +3,15 @@
 //   err <= (2 * naive + kRounding) * unit + output        unit = 2^-23 * condition + engine
 //
 // condition  the first-order amplification of relative rounding errors, computed by oracle::condition_of per row
-//            (loss, statistics) or per element (gradients; taken as row norm and as row maximum). For the loss of a row:
+//            (loss, statistics) or per element (gradients; taken as row norm and as row maximum). For a row's loss:
 //              w * (1 + log(1+C) + |LSE| + |q^||k^|/tau + sum_j softmax_j |a||z_j|/tau) + loss
 //            because every logit carries an error of a few eps*|a||z|/tau, the logarithm one of eps*|LSE|, and the loss
 //            moves with w = 1 - p+ times both; a small loss so keeps its digits. Gradients are the sums of their
 //            terms' magnitudes, each times the relative error of its weight: (1 - w) of the bracket for w, and the
 //            column's own and the average score for a column's share of the softmax.
-// engine     what rounding to 16 bits inside the computation adds; 0 with float32 products. The oracle rounds the anchor,
-//            mixed rows and a queue that is multiplied in fewer bits than it has itself (oracle/operands.h), so only the
-//            rounding of the weights, undecided neighbours and the ends of operands split in two are left:
+// engine     what rounding to 16 bits inside the computation adds; 0 with float32 products. The oracle rounds the
+//            anchor, mixed rows and a queue that is multiplied in fewer bits than it has (oracle/operands.h), so only
+//            the rounding of the weights, undecided neighbours and the ends of operands split in two are left:
 //            oracle/rounding.h. The loss, whose sum has unrounded weights, keeps its float32 bound, except that split
 //            operands add the errors of their scores.
 // output     half a unit in the last place of dq and dk where they are written in 16 bits: at the truth enlarged by
@@ -60,15 +60,15 @@ struct Expectation {
 // Per row: the norm of the difference and its largest element, both by the policy. Width 1 compares numbers.
 Verdict compare_rows(const Expectation& expected, const std::vector<float>& actual);
 
-// Two results without a truth, such as those of two backends from the same wrong numbers. Either may lie as far from a truth as
-// the policy allows, so they lie within twice the bound of each other, and they are finite together. `expected` gives the sizes
-// that the bound is made of.
+// Two results without a truth, such as those of two backends from the same wrong numbers. Either may lie as far from a
+// truth as the policy allows, so they lie within twice the bound of each other, and they are finite together.
+// `expected` gives the sizes that the bound is made of.
 Verdict compare_pair(const Expectation& expected, const std::vector<float>& actual, const std::vector<float>& other);
 
 // The bound of one number of row `row`, in the truth's unit, for counts near a threshold.
 double score_margin(const oracle::ScoreCondition& condition, int64_t row);
 
-// Whether the truth exceeds the bound of the policy by far in some row: a comparison that could fail.
+// True if the truth exceeds the bound of the policy by far in some row: a comparison that could fail.
 bool has_signal(const Expectation& expected);
 
 }  // namespace support
