@@ -179,11 +179,11 @@ def test_a_second_derivative_is_refused():
 
 def test_the_gradient_of_the_operator_itself_is_that_of_the_function():
     q, k, negatives = batch()
-    from flashnce.torch import _ops
+    from flashnce.torch import _call, _ops
 
     structure = list(_ops.Structure(1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0))
     operator = torch.ops.flashnce.info_nce_forward(
-        q, k, negatives, None, None, None, None, None, None, 0, 0, structure, [0.07, 1.0, 0.0, 1.0, 0.0]
+        *_call.Inputs(q, k, negatives), structure, [0.07, 1.0, 0.0, 1.0, 0.0]
     )
     (expected,) = gradients(info_nce(q, k, negatives), q)
     assert torch.equal(gradients(operator[0], q)[0], expected)

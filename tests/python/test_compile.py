@@ -7,7 +7,7 @@ import torch
 from support import BACKENDS, batch
 from torch.library import opcheck
 
-from flashnce.torch import InfoNCE, Mix, Queue, _ops, info_nce
+from flashnce.torch import InfoNCE, Mix, Queue, _call, _ops, info_nce
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +23,11 @@ def test_opcheck_forward(scores, reduction):
     q, k, negatives = batch(4, 10, 6)
     temperature = torch.tensor(0.3, requires_grad=True)
     structure = _ops.Structure(1, 1, 0, 2, 0, 1, 0, reduction, scores, 1, 1, 1)
-    opcheck(
-        torch.ops.flashnce.info_nce_forward.default,
-        (q, k.requires_grad_(), negatives, temperature, torch.rand(4), None, torch.rand(10, 1), None,
-         torch.tensor([7]), 0, 4, list(structure), [1.0, 2.0, 1.0, 1.6, 0.0]),
+    inputs = _call.Inputs(
+        q, k.requires_grad_(), negatives, temperature=temperature, weight=torch.rand(4), lambda_neg=torch.rand(10, 1),
+        seed=torch.tensor([7]), offset=4,
     )  # fmt: skip
+    opcheck(torch.ops.flashnce.info_nce_forward.default, (*inputs, list(structure), [1.0, 2.0, 1.0, 1.6, 0.0]))
 
 
 def test_opcheck_forward_without_options():
@@ -35,7 +35,7 @@ def test_opcheck_forward_without_options():
     structure = _ops.Structure(1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0)
     opcheck(
         torch.ops.flashnce.info_nce_forward.default,
-        (q, k, negatives, None, None, None, None, None, None, 0, 0, list(structure), [0.3, 1.0, 0.0, 1.0, 0.0]),
+        (*_call.Inputs(q, k, negatives), list(structure), [0.3, 1.0, 0.0, 1.0, 0.0]),
     )
 
 

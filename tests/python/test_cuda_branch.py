@@ -90,8 +90,10 @@ def test_fake_cuda_tensors_are_read_by_nobody_and_give_cuda_tensors(fake_cuda, p
     assert on_gpu(info_nce(q, k, queue, lambda_pos=1.5, **given), *scores(q, k, queue, temperature=temperature))
     # Autograd's own graph of CUDA tensors needs a PyTorch with CUDA: what its formula calls stands here.
     structure = _call.Structure(1, 0, 0, 0, 0, 0, 0, 1, 3, 1, 1, 1)
-    inputs = (q, k, queue, temperature, None, None, None, None, None, 0, 0, list(structure), [1.0, 1.0, 0.0, 1.0, 0.0])
-    loss, dq, dk, dtemperature, *packed = torch.ops.flashnce.info_nce_forward.default(*inputs)
+    inputs = _call.Inputs(q, k, queue, temperature=temperature)
+    loss, dq, dk, dtemperature, *packed = torch.ops.flashnce.info_nce_forward.default(
+        *inputs, list(structure), [1.0, 1.0, 0.0, 1.0, 0.0]
+    )
     gradients = [torch.ops.flashnce.scale.default(gradient, loss, dtype) for gradient in (dq, dk)]
     assert on_gpu(*gradients, dtemperature * loss, *packed) and all(gradient.dtype == dtype for gradient in gradients)
     position = torch.zeros(1, dtype=torch.int64, device="cuda")

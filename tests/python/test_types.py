@@ -172,11 +172,8 @@ def test_opcheck(features, queue):
     q, k, negatives = typed_batch(features, queue, 4, 10, 6)
     structure = _call.Structure(1, 1, 0, 2, 0, 1, 0, 1, 3, 1, 1, 1)
     temperature = torch.tensor(0.3, requires_grad=True)
-    opcheck(
-        torch.ops.flashnce.info_nce_forward.default,
-        (q, k, negatives, temperature, None, None, None, None, torch.tensor([7]), 0, 4, list(structure),
-         [1.0, 2.0, 1.0, 1.6, 0.0]),
-    )  # fmt: skip
+    inputs = _call.Inputs(q, k, negatives, temperature=temperature, seed=torch.tensor([7]), offset=4)
+    opcheck(torch.ops.flashnce.info_nce_forward.default, (*inputs, list(structure), [1.0, 2.0, 1.0, 1.6, 0.0]))
     opcheck(torch.ops.flashnce.scores.default, (q.detach(), k.detach(), negatives, None, 0.2, True))
     position = torch.tensor([6])
     opcheck(torch.ops.flashnce.queue_push.default, (negatives, position, k.detach()), {"normalize": True})

@@ -5,14 +5,19 @@ Everything here can be traced by torch.compile: no data is read.
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 from torch import Tensor
 
-from .._options import number
-from ._call import ELEMENT_TYPES, dense
+from .._options import Mix, integer, lambda_granularity, number
+from ._call import ELEMENT_TYPES, dense, same_device
 from ._queue import Queue
 from ._sharded_queue import ShardedQueue
 
+# Spreads the rank over the bits of a seed; odd, so that no two ranks meet.
+_RANK_FACTOR = 0x9E3779B97F4A7C15
+_SEED_MASK = 2**63 - 1
 # Detaching is no way out in a batch: the loss would run and train another model.
 _NEGATIVES_GRADIENT = (
     "negatives requires a gradient, which the loss does not compute. Negatives of a Queue, or of an encoder under "
@@ -36,15 +41,13 @@ def pair(q: object, k: object) -> tuple[Tensor, Tensor]:
     q, k = features("q", q), features("k", k)
     if k.shape != q.shape:
         raise ValueError(f"k has shape {list(k.shape)}; it must be that of q, {list(q.shape)}")
-    if k.device != q.device:
-        raise ValueError(f"k is on {k.device}; it must be on the device of q, {q.device}")
+    same_device("k", k, q)
     # The library takes one type for both. float32 holds the values of either exactly.
     return (q, k) if q.dtype == k.dtype else (q.float(), k.float())
 
 
 def beside(name: str, value: Tensor, q: Tensor) -> None:
-    if value.device != q.device:
-        raise ValueError(f"{name} is on {value.device}; it must be on the device of q, {q.device}")
+    same_device(name, value, q)
     if value.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{name} requires a gradient; the loss has none for it: pass {name}.detach()")
 
@@ -89,7 +92,87 @@ def temperature_or_number(value: object, q: Tensor) -> tuple[Tensor | None, floa
         raise ValueError(f"temperature has shape {list(value.shape)}; it must have one element")
     if not value.is_floating_point():
         raise TypeError(f"temperature has type {value.dtype}; it must be a floating type")
-    if value.device != q.device:
-        raise ValueError(f"temperature is on {value.device}; it must be on the device of q, {q.device}")
+    same_device("temperature", value, q)
     # The gradient comes back through the conversion, in the type that the temperature has.
     return value.float(), 1.0
+
+
+def mixing(name: str, value: object, mix: Mix | None, rows: int, q: Tensor) -> tuple[str, Tensor | None]:
+    """The granularity of a mixing and its explicit lambda."""
+    if value is None:
+        return ("none" if mix is None else mix.per), None
+    if not isinstance(value, (Tensor, bool)) and isinstance(value, numbers.Real):
+        # Not torch.full, by which torch.compile makes a graph for each number.
+        value = q.new_ones(1, dtype=torch.float32) * value
+    value = float_tensor(name, value, q)
+    return lambda_granularity(name, tuple(value.shape), rows, q.shape[1], None if mix is None else mix.per), value
+
+
+def permutation_or_none(value: object, rows: int, negatives_mixed: bool, q: Tensor) -> Tensor | None:
+    if value is None:
+        return None
+    value = dense("permutation", value)
+    if value.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"permutation has type {value.dtype}; it must be int64 or int32")
+    if not negatives_mixed:
+        raise ValueError("permutation is given but the negatives are not mixed; give negative= or lambda_neg= too")
+    if tuple(value.shape) != (rows,):
+        raise ValueError(f"permutation has shape {list(value.shape)}; it must be [{rows}]")
+    beside("permutation", value, q)
+    # Clamped first: an index of 2^32 must not become the 0 that is missing.
+    return value if value.dtype == torch.int32 else value.clamp(-1, rows).int()
+
+
+def _rank() -> int:
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def seed_of(
+    seed: object, generator: object, rng: str, q: Tensor, draws: bool
+) -> tuple[Tensor | None, int]:
+    """The seed as a tensor or, where that is None, as an int64: 0 where nothing is drawn."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator is a {type(generator).__name__}; it must be a torch.Generator or None")
+    if not draws:
+        return None, 0
+    if seed is None:
+        drawn = torch.randint(0, _SEED_MASK, (1,), dtype=torch.int64, device=q.device, generator=generator)
+        rank = _rank() if rng == "rank" else 0
+        return (drawn ^ ((rank * _RANK_FACTOR) & _SEED_MASK) if rank else drawn), 0
+    if isinstance(seed, Tensor):
+        seed = dense("seed", seed)
+        if seed.dtype != torch.int64 or seed.numel() != 1:
+            raise ValueError(f"seed is {seed.dtype} {list(seed.shape)}; it must be an int or int64 of one element")
+        beside("seed", seed, q)
+        return seed, 0
+    if isinstance(seed, bool) or not isinstance(seed, (int, numbers.Integral)):
+        raise TypeError(f"seed is a {type(seed).__name__}; it must be an int, an int64 Tensor of one element or None")
+    seed = integer("seed", seed)
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed is {seed}; it must be in 0 .. 2^64-1")
+    return None, seed if seed < 2**63 else seed - 2**64
+
+
+def offset_of(value: object) -> int:
+    offset = integer("offset", value)
+    if not 0 <= offset < 2**63:
+        raise ValueError(f"offset is {offset}; it must be in 0 .. 2^63-1, a multiple of 4")
+    return offset
+
+
+def weight_or_none(value: object, q: Tensor) -> Tensor | None:
+    if value is None:
+        return None
+    value = float_tensor("weight", value, q)
+    if tuple(value.shape) != (q.shape[0],):
+        raise ValueError(f"weight has shape {list(value.shape)}; it must be [{q.shape[0]}]")
+    return value
+
+
+def check_sharded(q: Tensor, permutation: object) -> None:
+    """What a ShardedQueue cannot do."""
+    if not q.numel():
+        raise ValueError(f"q has shape {list(q.shape)}; with a ShardedQueue every rank needs at least one row")
+    if permutation is not None:
+        raise ValueError("permutation is given; with a ShardedQueue it must be None: a shard can only draw its own")

@@ -5,6 +5,8 @@ Shared by the operators and by the loss in steps.
 
 from __future__ import annotations
 
+from collections import namedtuple
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -85,25 +87,6 @@ def workspace_of(size: int, device: torch.device) -> tuple[Tensor, int]:
     return buffer, -(-buffer.data_ptr() // c.ALIGNMENT) * c.ALIGNMENT
 
 
-def sizes_or_raise(q: Tensor, k: Tensor, negatives: Tensor, rows: tuple) -> None:
-    """What would read past the end of an array if it did not hold."""
-    n, d = q.shape
-    if k.shape != q.shape or negatives.dim() != 2 or negatives.shape[1] != d:
-        raise ValueError(
-            f"k has shape {list(k.shape)} and negatives {list(negatives.shape)}; with q {list(q.shape)} they must be "
-            f"[{n}, {d}] and [K, {d}]"
-        )
-    for name, tensor, dtype, count in rows:
-        if tensor is None:
-            continue
-        if tensor.dtype != dtype:
-            raise TypeError(f"{name} has type {tensor.dtype}; it must be {dtype}")
-        if count is not None and tensor.numel() != count:
-            raise ValueError(f"{name} has shape {list(tensor.shape)}; it must have {count} elements")
-        if tensor.device != q.device:
-            raise ValueError(f"{name} is on {tensor.device}; it must be on the device of q, {q.device}")
-
-
 def lambda_count(per: int, rows: int, d: int) -> int:
     return (0, 1, rows, d, rows * d)[per]
 
@@ -143,20 +126,40 @@ class Part(NamedTuple):
     perm_block: int = 0
 
 
-class Inputs(NamedTuple):
-    """What a call reads, in the order of the operator."""
+class Optional(NamedTuple):
+    """A tensor that a call may read besides q, k and the negatives. A line of OPTIONAL is all that the operator, its
+    checks and the library's arguments need to know of it."""
 
-    q: Tensor
-    k: Tensor
-    negatives: Tensor
-    temperature: Tensor | None
-    weight: Tensor | None
-    lambda_pos: Tensor | None
-    lambda_neg: Tensor | None
-    permutation: Tensor | None
-    seed: Tensor | None
-    seed_value: int
-    offset: int
+    name: str
+    pointer: str
+    """The field of fnce_args that points at it."""
+    dtype: torch.dtype
+    count: Callable[[Structure, int, int, int], int]
+    """How many elements it has with n rows, k negatives and d features."""
+
+
+OPTIONAL = (
+    Optional("temperature", "temperature_pointer", torch.float32, lambda s, n, k, d: 1),
+    Optional("weight", "weight", torch.float32, lambda s, n, k, d: n),
+    Optional("lambda_pos", "lambda_pos", torch.float32, lambda s, n, k, d: lambda_count(s.per_pos, n, d)),
+    Optional("lambda_neg", "lambda_neg", torch.float32, lambda s, n, k, d: lambda_count(s.per_neg, k, d)),
+    Optional("permutation", "permutation", torch.int32, lambda s, n, k, d: k),
+    Optional("seed", "seed_pointer", torch.int64, lambda s, n, k, d: 1),
+)
+_REQUIRED, _INTEGERS = ("q", "k", "negatives"), ("seed_value", "offset")
+_NAMES = (*_REQUIRED, *(optional.name for optional in OPTIONAL), *_INTEGERS)
+# The operator's inputs as its schema has them; structure and numbers follow.
+INPUT_SCHEMA = ", ".join((
+    *(f"Tensor {name}" for name in _REQUIRED), *(f"Tensor? {optional.name}" for optional in OPTIONAL),
+    *(f"SymInt {name}" for name in _INTEGERS),
+))  # fmt: skip
+
+
+class Inputs(namedtuple("Inputs", _NAMES, defaults=(*(None,) * len(OPTIONAL), *(0,) * len(_INTEGERS)))):
+    """What a call reads, in the order of the operator: q, k, negatives, the tensors of OPTIONAL or None, and integers:
+    the seed, where no tensor is given for it, and the offset."""
+
+    __slots__ = ()
 
     def dense(self) -> Inputs:
         """The same with contiguous rows; keep it until the call is over, as it may hold copies."""
@@ -165,20 +168,38 @@ class Inputs(NamedTuple):
     def given(self) -> tuple[bool, bool, bool]:
         return tuple(x is not None for x in (self.lambda_pos, self.lambda_neg, self.permutation))
 
+    def optional(self) -> list[tuple[Optional, Tensor]]:
+        """Those of OPTIONAL that there are."""
+        return [(optional, x) for optional, x in zip(OPTIONAL, self[len(_REQUIRED) :]) if x is not None]
+
 
 def check_inputs(inputs: Inputs, structure: Structure) -> None:
-    """Everything that the library cannot see: types, sizes and devices of tensors."""
-    q, k, negatives, temperature, weight, lambda_pos, lambda_neg, permutation, seed, _, _ = inputs
-    (n, d), rows, f32 = q.shape, negatives.shape[0], torch.float32
+    """Everything that the library cannot see, and what would read past the end of an array: types, sizes and devices of
+    tensors."""
+    q, k, negatives = inputs[: len(_REQUIRED)]
+    n, d = q.shape
     element_type("q", q)
-    sizes_or_raise(
-        q, k, negatives,
-        (("k", k, q.dtype, None), ("negatives", negatives, negatives.dtype, None),
-         ("temperature", temperature, f32, 1), ("weight", weight, f32, n),
-         ("lambda_pos", lambda_pos, f32, lambda_count(structure.per_pos, n, d)),
-         ("lambda_neg", lambda_neg, f32, lambda_count(structure.per_neg, rows, d)),
-         ("permutation", permutation, torch.int32, rows), ("seed", seed, torch.int64, 1)),
-    )  # fmt: skip
+    if k.shape != q.shape or negatives.dim() != 2 or negatives.shape[1] != d:
+        raise ValueError(
+            f"k has shape {list(k.shape)} and negatives {list(negatives.shape)}; with q {list(q.shape)} they must be "
+            f"[{n}, {d}] and [K, {d}]"
+        )
+    if k.dtype != q.dtype:
+        raise TypeError(f"k has type {k.dtype}; it must be {q.dtype}")
+    for name, tensor in (("k", k), ("negatives", negatives)):
+        same_device(name, tensor, q)
+    for optional, tensor in inputs.optional():
+        if tensor.dtype != optional.dtype:
+            raise TypeError(f"{optional.name} has type {tensor.dtype}; it must be {optional.dtype}")
+        count = optional.count(structure, n, negatives.shape[0], d)
+        if tensor.numel() != count:
+            raise ValueError(f"{optional.name} has shape {list(tensor.shape)}; it must have {count} elements")
+        same_device(optional.name, tensor, q)
+
+
+def same_device(name: str, tensor: Tensor, q: Tensor) -> None:
+    if tensor.device != q.device:
+        raise ValueError(f"{name} is on {tensor.device}; it must be on the device of q, {q.device}")
 
 
 def plan_of(
@@ -214,10 +235,6 @@ def element_type(name: str, tensor: Tensor) -> int:
 _ARGS_TEMPLATE = bytes(c.new_args())
 
 
-def address_of(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
 def arguments_of(inputs: Inputs, numbers: Numbers) -> c.Args:
     """fnce_args that reads `inputs`, which are dense, and writes nothing yet."""
     args = c.Args.from_buffer_copy(_ARGS_TEMPLATE)
@@ -225,10 +242,8 @@ def arguments_of(inputs: Inputs, numbers: Numbers) -> c.Args:
     args.queue = inputs.negatives.data_ptr() if inputs.negatives.shape[0] else None
     args.temperature, args.alpha_pos, args.shift_pos, args.alpha_neg, args.shift_neg = numbers
     args.seed, args.offset = inputs.seed_value & 0xFFFFFFFFFFFFFFFF, inputs.offset & 0xFFFFFFFFFFFFFFFF
-    args.temperature_pointer = address_of(inputs.temperature)
-    args.seed_pointer = address_of(inputs.seed)
-    args.weight, args.permutation = address_of(inputs.weight), address_of(inputs.permutation)
-    args.lambda_pos, args.lambda_neg = address_of(inputs.lambda_pos), address_of(inputs.lambda_neg)
+    for optional, tensor in inputs.optional():
+        setattr(args, optional.pointer, tensor.data_ptr())
     if inputs.permutation is not None:
         # On a GPU the kernels check it, for nobody waits for them: what they find wrong gives NaN.
         args.checks = c.CHECK_PERMUTATION

@@ -5,78 +5,22 @@ Everything here can be traced by torch.compile: no data is read, and a seed that
 
 from __future__ import annotations
 
-import numbers
-
 import torch
 from torch import Tensor, nn
 
 from .. import _library as c
-from .._options import (
-    PRESETS, Mix, choice, flag, integer, key_is_detached, lambda_granularity, mix_or_none, number, resolve_columns,
-)  # fmt: skip
+from .._options import PRESETS, Mix, choice, flag, key_is_detached, mix_or_none, number, resolve_columns
 from . import _ops, _sharded
-from ._arguments import beside, float_tensor, negative_rows, pair, temperature_or_number
-from ._call import Inputs, Numbers, Structure, dense
+from ._arguments import (
+    check_sharded, mixing, negative_rows, offset_of, pair, permutation_or_none, seed_of, temperature_or_number,
+    weight_or_none,
+)  # fmt: skip
+from ._call import Inputs, Numbers, Structure
 from ._queue import Queue
-from ._sharded import Call
 from ._sharded_queue import ShardedQueue
 from ._statistics import Scores, unpack_scores
 
-# Spreads the rank over the bits of a seed; odd, so that no two ranks meet.
-_RANK_FACTOR = 0x9E3779B97F4A7C15
-_SEED_MASK = 2**63 - 1
 _NO_MIX = Mix(1.0)
-
-
-def _mixing(name: str, value: object, mix: Mix | None, rows: int, q: Tensor) -> tuple[str, Tensor | None]:
-    """The granularity of a mixing and its explicit lambda."""
-    if value is None:
-        return ("none" if mix is None else mix.per), None
-    if not isinstance(value, (Tensor, bool)) and isinstance(value, numbers.Real):
-        # Not torch.full, by which torch.compile makes a graph for each number.
-        value = q.new_ones(1, dtype=torch.float32) * value
-    value = float_tensor(name, value, q)
-    return lambda_granularity(name, tuple(value.shape), rows, q.shape[1], None if mix is None else mix.per), value
-
-
-def _permutation(value: object, rows: int, negatives_mixed: bool, q: Tensor) -> Tensor | None:
-    if value is None:
-        return None
-    value = dense("permutation", value)
-    if value.dtype not in (torch.int32, torch.int64):
-        raise TypeError(f"permutation has type {value.dtype}; it must be int64 or int32")
-    if not negatives_mixed:
-        raise ValueError("permutation is given but the negatives are not mixed; give negative= or lambda_neg= too")
-    if tuple(value.shape) != (rows,):
-        raise ValueError(f"permutation has shape {list(value.shape)}; it must be [{rows}]")
-    beside("permutation", value, q)
-    # Clamped first: an index of 2^32 must not become the 0 that is missing.
-    return value if value.dtype == torch.int32 else value.clamp(-1, rows).int()
-
-
-def _rank() -> int:
-    distributed = torch.distributed
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
-
-
-def _seed(seed: object, generator: torch.Generator | None, rng: str, q: Tensor) -> tuple[Tensor | None, int]:
-    """The seed as a tensor or, where that is None, as an int64."""
-    if seed is None:
-        drawn = torch.randint(0, _SEED_MASK, (1,), dtype=torch.int64, device=q.device, generator=generator)
-        rank = _rank() if rng == "rank" else 0
-        return (drawn ^ ((rank * _RANK_FACTOR) & _SEED_MASK) if rank else drawn), 0
-    if isinstance(seed, Tensor):
-        seed = dense("seed", seed)
-        if seed.dtype != torch.int64 or seed.numel() != 1:
-            raise ValueError(f"seed is {seed.dtype} {list(seed.shape)}; it must be an int or int64 of one element")
-        beside("seed", seed, q)
-        return seed, 0
-    if isinstance(seed, bool) or not isinstance(seed, (int, numbers.Integral)):
-        raise TypeError(f"seed is a {type(seed).__name__}; it must be an int, an int64 Tensor of one element or None")
-    seed = integer("seed", seed)
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {seed}; it must be in 0 .. 2^64-1")
-    return None, seed if seed < 2**63 else seed - 2**64
 
 
 def info_nce(
@@ -150,89 +94,67 @@ def info_nce(
         TypeError: an argument of the wrong type; float64 features (flashnce.reference.info_nce takes them).
         ValueError: anything else that is wrong, in one sentence that names the argument.
     """
-    arguments = (
-        q, k, negatives, temperature, normalize, positive, negative, columns, anchor, detach_key, reduction, weight,
-        lambda_pos, lambda_neg, permutation, seed, offset, generator, rng, return_scores,
-    )  # fmt: skip
-    if isinstance(negatives, ShardedQueue):
-        call = error = None
-        try:
-            call = _resolve(*arguments)
-        except (TypeError, ValueError) as wrong:
-            error = wrong
-        outputs, inputs = _sharded.info_nce_forward(negatives, call, error)
+    sharded = isinstance(negatives, ShardedQueue)
+    try:
+        flag("normalize", normalize)
+        flag("return_scores", return_scores)
+        choice("anchor", anchor, ("mixed", "query"))
+        choice("reduction", reduction, ("none", "mean", "sum"))
+        choice("rng", rng, ("rank", "shared"))
+        mix_or_none("positive", positive)
+        mix_or_none("negative", negative)
+        q, k = pair(q, k)
+        if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled()):
+            k = k.detach()
+        rows = negative_rows(negatives, q)
+        if sharded:
+            check_sharded(q, permutation)
+        # Those of the whole queue, where it is sharded.
+        size = negatives.size if sharded else rows.shape[0]
+        temperature, temperature_value = temperature_or_number(temperature, q)
+        per_pos, lambda_pos = mixing("lambda_pos", lambda_pos, positive, q.shape[0], q)
+        per_neg, lambda_neg = mixing("lambda_neg", lambda_neg, negative, size, q)
+        permutation = permutation_or_none(permutation, size, per_neg != "none", q)
+        mixes = per_pos != "none" or per_neg != "none"
+        draws = (per_pos != "none" and lambda_pos is None) or (
+            per_neg != "none" and (lambda_neg is None or permutation is None)
+        )
+        positive, negative = positive or _NO_MIX, negative or _NO_MIX
+        seed_given = seed is not None
+        seed, seed_value = seed_of(seed, generator, "shared" if sharded else rng, q, draws)
+        inputs = Inputs(
+            q, k, rows, temperature=temperature, weight=weight_or_none(weight, q), lambda_pos=lambda_pos,
+            lambda_neg=lambda_neg, permutation=permutation, seed=seed, seed_value=seed_value, offset=offset_of(offset),
+        )  # fmt: skip
+        grad = torch.is_grad_enabled()
+        structure = Structure(
+            normalize=int(normalize),
+            per_pos=c.LAMBDA[per_pos],
+            renormalize_pos=int(positive.renormalize),
+            per_neg=c.LAMBDA[per_neg],
+            renormalize_neg=int(negative.renormalize),
+            columns=resolve_columns(columns, per_neg != "none"),
+            anchor=c.ANCHOR[anchor],
+            reduction=c.REDUCTION[reduction],
+            scores=return_scores * (c.SCORES_MIXED | (c.SCORES_UNMIXED if mixes else 0)),
+            need_dq=int(grad and q.requires_grad),
+            need_dk=int(grad and k.requires_grad),
+            need_dtemperature=int(grad and temperature is not None and temperature.requires_grad),
+        )
+        numbers = Numbers(temperature_value, positive.alpha, positive.shift, negative.alpha, negative.shift)
+    except (TypeError, ValueError) as error:
+        if sharded:
+            _sharded.fail(negatives, error)
+        raise
+    if sharded:
+        call = _sharded.Call(inputs, structure, numbers, draws, seed_given)
+        outputs, inputs = _sharded.info_nce_forward(negatives, call)
     else:
-        call = _resolve(*arguments)
-        inputs = call.inputs
-        outputs = _ops.info_nce_forward(*inputs, list(call.structure), list(map(float, call.numbers)))
+        outputs = _ops.info_nce_forward(*inputs, list(structure), list(map(float, numbers)))
     if not return_scores:
         return outputs[0]
-    used = (inputs.seed if inputs.seed is not None else inputs.seed_value % 2**64) if call.draws else None
-    return outputs[0], unpack_scores(*outputs[-2:], call.mixes, used, offset)
-
-
-def _resolve(
-    q, k, negatives, temperature, normalize, positive, negative, columns, anchor, detach_key, reduction, weight,
-    lambda_pos, lambda_neg, permutation, seed, offset, generator, rng, return_scores,
-) -> Call:  # fmt: skip
-    """The arguments of info_nce, checked, as the operator takes them."""
-    flag("normalize", normalize)
-    flag("return_scores", return_scores)
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator is a {type(generator).__name__}; it must be a torch.Generator or None")
-    q, k = pair(q, k)
-    if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled()):
-        k = k.detach()
-    sharded, given = isinstance(negatives, ShardedQueue), negatives
-    negatives = negative_rows(given, q)
-    rows = given.size if sharded else negatives.shape[0]
-    if sharded and not q.numel():
-        raise ValueError(f"q has shape {list(q.shape)}; with a ShardedQueue every rank needs at least one row")
-    if sharded and permutation is not None:
-        raise ValueError("permutation is given; with a ShardedQueue it must be None: a shard can only draw its own")
-    temperature, temperature_value = temperature_or_number(temperature, q)
-    mix_or_none("positive", positive)
-    mix_or_none("negative", negative)
-    choice("anchor", anchor, ("mixed", "query"))
-    choice("reduction", reduction, ("none", "mean", "sum"))
-    choice("rng", rng, ("rank", "shared"))
-    if weight is not None:
-        weight = float_tensor("weight", weight, q)
-        if tuple(weight.shape) != (q.shape[0],):
-            raise ValueError(f"weight has shape {list(weight.shape)}; it must be [{q.shape[0]}]")
-    offset = integer("offset", offset)
-    if not 0 <= offset < 2**63:
-        raise ValueError(f"offset is {offset}; it must be in 0 .. 2^63-1, a multiple of 4")
-    per_pos, lambda_pos = _mixing("lambda_pos", lambda_pos, positive, q.shape[0], q)
-    per_neg, lambda_neg = _mixing("lambda_neg", lambda_neg, negative, rows, q)
-    permutation = _permutation(permutation, rows, per_neg != "none", q)
-    draws = (per_pos != "none" and lambda_pos is None) or (
-        per_neg != "none" and (lambda_neg is None or permutation is None)
-    )
-    seed_given = seed is not None
-    seed, seed_value = _seed(seed, generator, "shared" if sharded else rng, q) if draws else (None, 0)
-    mixes = per_pos != "none" or per_neg != "none"
-    positive, negative = positive or _NO_MIX, negative or _NO_MIX
-    grad = torch.is_grad_enabled()
-    structure = Structure(
-        normalize=int(normalize),
-        per_pos=c.LAMBDA[per_pos],
-        renormalize_pos=int(positive.renormalize),
-        per_neg=c.LAMBDA[per_neg],
-        renormalize_neg=int(negative.renormalize),
-        columns=resolve_columns(columns, per_neg != "none"),
-        anchor=c.ANCHOR[anchor],
-        reduction=c.REDUCTION[reduction],
-        scores=(c.SCORES_MIXED | c.SCORES_UNMIXED if mixes else c.SCORES_MIXED) if return_scores else c.SCORES_NONE,
-        need_dq=int(grad and q.requires_grad),
-        need_dk=int(grad and k.requires_grad),
-        need_dtemperature=int(grad and temperature is not None and temperature.requires_grad),
-    )
-    numbers = Numbers(temperature_value, positive.alpha, positive.shift, negative.alpha, negative.shift)
-    inputs = Inputs(
-        q, k, negatives, temperature, weight, lambda_pos, lambda_neg, permutation, seed, seed_value, offset
-    )
-    return Call(inputs, structure, numbers, draws, seed_given, mixes)
+    used = (inputs.seed if inputs.seed is not None else inputs.seed_value % 2**64) if draws else None
+    return outputs[0], unpack_scores(*outputs[-2:], mixes, used, inputs.offset)
 
 
 class InfoNCE(nn.Module):

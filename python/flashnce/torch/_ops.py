@@ -16,15 +16,13 @@ from torch import Tensor
 
 from .. import _library as c
 from ._call import (
-    FLOAT_SCORES, INT_SCORES, Inputs, Numbers, Structure, arguments_of, check_inputs, device_of, element_type,
-    outputs_of, plan_of, point_outputs, point_scores, stream_of, workspace_of,
+    FLOAT_SCORES, INPUT_SCHEMA, INT_SCORES, Inputs, Numbers, Structure, arguments_of, check_inputs, device_of,
+    element_type, outputs_of, plan_of, point_outputs, point_scores, stream_of, workspace_of,
 )  # fmt: skip
 
 _library = torch.library.Library("flashnce", "DEF")
 _library.define(
-    "info_nce_forward(Tensor q, Tensor k, Tensor negatives, Tensor? temperature, Tensor? weight, Tensor? lambda_pos, "
-    "Tensor? lambda_neg, Tensor? permutation, Tensor? seed, SymInt seed_value, SymInt offset, int[] structure, "
-    "float[] numbers) "
+    f"info_nce_forward({INPUT_SCHEMA}, int[] structure, float[] numbers) "
     "-> (Tensor loss, Tensor dq, Tensor dk, Tensor dtemperature, Tensor float_scores, Tensor int_scores)"
 )
 _library.define("scale(Tensor gradient, Tensor upstream, ScalarType dtype) -> Tensor")
@@ -35,29 +33,21 @@ _library.define(
 _library.define("queue_push(Tensor(a!) queue, Tensor(b!) position, Tensor keys, *, bool normalize) -> ()")
 
 
-def _info_nce_forward(
-    q, k, negatives, temperature, weight, lambda_pos, lambda_neg, permutation, seed, seed_value, offset, structure,
-    numbers,
-):  # fmt: skip
-    structure, numbers = Structure(*structure), Numbers(*numbers)
-    inputs = Inputs(
-        q, k, negatives, temperature, weight, lambda_pos, lambda_neg, permutation, seed, seed_value, offset
-    ).dense()
+def _info_nce_forward(*arguments):
+    *inputs, structure, numbers = arguments
+    inputs, structure, numbers = Inputs(*inputs).dense(), Structure(*structure), Numbers(*numbers)
     check_inputs(inputs, structure)
-    plan = plan_of(q, negatives, structure, inputs.given())
-    outputs = outputs_of(q, structure)
+    plan = plan_of(inputs.q, inputs.negatives, structure, inputs.given())
+    outputs = outputs_of(inputs.q, structure)
     args = arguments_of(inputs, numbers)
     point_outputs(args, outputs, structure)
-    buffer, workspace = workspace_of(plan.workspace_bytes, q.device)
-    c.check(c.LIBRARY.fnce_loss(plan.handle, args, workspace, plan.workspace_bytes, stream_of(q)))
+    buffer, workspace = workspace_of(plan.workspace_bytes, inputs.q.device)
+    c.check(c.LIBRARY.fnce_loss(plan.handle, args, workspace, plan.workspace_bytes, stream_of(inputs.q)))
     return outputs
 
 
-def _info_nce_forward_fake(
-    q, k, negatives, temperature, weight, lambda_pos, lambda_neg, permutation, seed, seed_value, offset, structure,
-    numbers,
-):  # fmt: skip
-    return outputs_of(q, Structure(*structure))
+def _info_nce_forward_fake(*arguments):
+    return outputs_of(arguments[0], Structure(*arguments[-2]))
 
 
 def setup_context(ctx, inputs, output) -> None:
@@ -65,34 +55,38 @@ def setup_context(ctx, inputs, output) -> None:
     ctx.save_for_backward(dq, dk, dtemperature)
     ctx.mark_non_differentiable(dq, dk, dtemperature, float_scores, int_scores)
     ctx.set_materialize_grads(False)
-    temperature = inputs[3]
-    ctx.temperature_shape = None if temperature is None else temperature.shape
-    ctx.dtype = inputs[0].dtype
+    inputs = Inputs(*inputs[: len(Inputs._fields)])
+    ctx.temperature_shape = None if inputs.temperature is None else inputs.temperature.shape
+    ctx.dtype = inputs.q.dtype
 
 
-_INPUTS = 13
-
-
-def backward(ctx, upstream: Tensor | None, need: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-    """The gradients of the operator's inputs; `need` says of which."""
+def backward(ctx, upstream: Tensor | None, need: tuple[bool, ...]) -> Inputs:
+    """The gradients of a call's inputs; `need` says of which."""
     if torch.is_grad_enabled():
         raise NotImplementedError(
             "flashnce.info_nce has no second derivative: call backward or grad without create_graph=True, or use "
             "flashnce.reference.info_nce"
         )
     if upstream is None:
-        return (None,) * _INPUTS
-    dq, dk, dtemperature = ctx.saved_tensors
-    grad_q = torch.ops.flashnce.scale.default(dq, upstream, ctx.dtype) if need[0] and dq.numel() else None
-    grad_k = torch.ops.flashnce.scale.default(dk, upstream, ctx.dtype) if need[1] and dk.numel() else None
+        return _NO_GRADIENTS
+    (dq, dk, dtemperature), need = ctx.saved_tensors, Inputs(*need)
+    scale = torch.ops.flashnce.scale.default
     grad_temperature = None
-    if need[3] and dtemperature.numel():
+    if need.temperature and dtemperature.numel():
         grad_temperature = (dtemperature * upstream).sum().reshape(ctx.temperature_shape)
-    return grad_q, grad_k, None, grad_temperature, *(None,) * (_INPUTS - 4)
+    return _NO_GRADIENTS._replace(
+        q=scale(dq, upstream, ctx.dtype) if need.q and dq.numel() else None,
+        k=scale(dk, upstream, ctx.dtype) if need.k and dk.numel() else None,
+        temperature=grad_temperature,
+    )
+
+
+_NO_GRADIENTS = Inputs(*(None,) * len(Inputs._fields))
 
 
 def _backward(ctx, upstream, *_):
-    return backward(ctx, upstream, ctx.needs_input_grad)
+    # Structure and numbers come last.
+    return *backward(ctx, upstream, ctx.needs_input_grad[:-2]), None, None
 
 
 class _Eager(torch.autograd.Function):
@@ -161,7 +155,7 @@ def _scores_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scores(q, k, negatives, temperature, temperature_value, normalize):
-    inputs = Inputs(q, k, negatives, temperature, None, None, None, None, None, 0, 0).dense()
+    inputs = Inputs(q, k, negatives, temperature=temperature).dense()
     structure = _PLAIN._replace(normalize=int(normalize))
     check_inputs(inputs, structure)
     plan = plan_of(q, negatives, structure)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -71,7 +71,6 @@ class Call(NamedTuple):
     draws: bool
     """Whether anything is drawn."""
     seed_given: bool
-    mixes: bool
 
 
 def _fields(call: Call) -> dict[str, Field]:
@@ -96,18 +95,21 @@ def _fields(call: Call) -> dict[str, Field]:
     return fields
 
 
-def _agreed(queue: ShardedQueue, call: Call | None, error: Exception | None) -> tuple[list[int], Inputs]:
+@torch.compiler.disable
+def fail(queue: ShardedQueue, error: Exception) -> NoReturn:
+    """Raises what is wrong with this rank's arguments, on all ranks where the queue checks."""
+    if queue.check:
+        queue.ranks.agree("info_nce", queue.queue.device, error=error)
+    raise error
+
+
+def _agreed(queue: ShardedQueue, call: Call) -> tuple[list[int], Inputs]:
     """The rows of every rank, and the inputs with the seed that all ranks use: that of rank 0."""
-    ranks = queue.ranks
+    ranks, inputs = queue.ranks, call.inputs
     if not queue.check:
-        if error is not None:
-            raise error
         queue.check_shard()
-        inputs, sizes = call.inputs, [call.inputs.q.shape[0]] * ranks.count
+        sizes = [inputs.q.shape[0]] * ranks.count
         return sizes, inputs if inputs.seed is None else inputs._replace(seed=ranks.gather(inputs.seed.reshape(1))[0])
-    if error is not None:
-        ranks.agree("info_nce", queue.queue.device, error=error)
-    inputs = call.inputs
     seed = 0 if inputs.seed is None else inputs.seed
     numbers, seen = ranks.agree(
         "info_nce", inputs.q.device, (inputs.q.shape[0], seed), _fields(call), first_row=queue.shard()
@@ -214,14 +216,11 @@ class _Sharded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, upstream, *_):
-        return None, None, None, None, *_ops.backward(ctx, upstream, ctx.needs_input_grad[4:])[: len(Inputs._fields)]
+        return None, None, None, None, *_ops.backward(ctx, upstream, ctx.needs_input_grad[4:])
 
 
 @torch.compiler.disable
-def info_nce_forward(
-    queue: ShardedQueue, call: Call | None, error: Exception | None
-) -> tuple[tuple[Tensor, ...], Inputs]:
-    """What the operator info_nce_forward returns, for a call or for an error that the other ranks must hear of; and the
-    inputs as used, with the seed of rank 0."""
-    sizes, inputs = _agreed(queue, call, error)
+def info_nce_forward(queue: ShardedQueue, call: Call) -> tuple[tuple[Tensor, ...], Inputs]:
+    """What the operator info_nce_forward returns, and the inputs as used, with the seed of rank 0."""
+    sizes, inputs = _agreed(queue, call)
     return _Sharded.apply(queue, call.structure, call.numbers, sizes, *inputs), inputs

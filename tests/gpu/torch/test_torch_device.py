@@ -127,12 +127,12 @@ def test_autocast():
 
 def test_opcheck():
     (q, k, negatives), _ = device_batch(torch.float32, torch.float32, 4, 16, 8)
-    from flashnce.torch import _ops
+    from flashnce.torch import _call, _ops
 
     structure = list(_ops.Structure(1, 1, 0, 2, 0, 1, 0, 1, 0, 1, 0, 0))
     seed = torch.tensor([7], device=DEVICE)
     numbers = [0.3, 2.0, 1.0, 1.6, 0.0]
-    arguments = (q, k, negatives, None, None, None, None, None, seed, 0, 4, structure, numbers)
+    arguments = (*_call.Inputs(q, k, negatives, seed=seed, offset=4), structure, numbers)
     opcheck(torch.ops.flashnce.info_nce_forward.default, arguments)
 
 
