@@ -245,7 +245,8 @@ def sample_lambda(
         sample = c.LIBRARY.fnce_sample_lambda_neg
     shape = {"call": (1,), "row": (rows, 1), "dimension": (1, d), "element": (rows, d)}[mix.per]
     out = np.empty([max(size, 0) for size in shape], np.float32)
-    c.check(sample(problem, args, out.ctypes.data, out.size))
+    names = {"problem.n": "rows", "problem.k": "rows", "problem.d": "d", "problem.row_offset": "first_row"}
+    c.check(sample(problem, args, out.ctypes.data, out.size), names)
     return out
 
 
@@ -271,5 +272,5 @@ def permutation(
     problem.lambda_neg, problem.columns = c.LAMBDA["call"], c.COLUMNS["mixed"]
     _set_draws(args, None, None, seed, offset)
     out = np.empty(max(k, 0), np.int32)
-    c.check(c.LIBRARY.fnce_permutation(problem, args, out.ctypes.data, out.size))
+    c.check(c.LIBRARY.fnce_permutation(problem, args, out.ctypes.data, out.size), {"problem.k": "k"})
     return out

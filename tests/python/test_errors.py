@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from flashnce import _library, _options
 from flashnce.torch import InfoNCE, Mix, Queue, info_nce
 
 N, K, D = 6, 32, 8
+C_NAMES = re.compile(r"\b(problem|args|push|anchors)\.")
 FT = {"positive": Mix(2.0, shift=1.0), "negative": Mix(1.6), "seed": 1}
 GIVEN_NEGATIVE = {"negative": Mix(1.6), "seed": 1}
 
@@ -31,8 +33,12 @@ WRONG = [
     ("q", TypeError, {"q": torch.zeros(N, D, dtype=torch.int64)}),
     ("q.*flashnce.reference.info_nce", TypeError, {"q": torch.zeros(N, D, dtype=torch.float64)}),
     ("k.*flashnce.reference.info_nce", TypeError, {"k": torch.zeros(N, D, dtype=torch.float64)}),
-    ("n is 0", ValueError, {"q": torch.zeros(0, D), "k": torch.zeros(0, D)}),
-    ("d is 0", ValueError, {"q": torch.zeros(N, 0), "k": torch.zeros(N, 0), "negatives": torch.zeros(K, 0)}),
+    (r"q\.shape\[0\] is 0", ValueError, {"q": torch.zeros(0, D), "k": torch.zeros(0, D)}),
+    (
+        r"q\.shape\[1\] is 0",
+        ValueError,
+        {"q": torch.zeros(N, 0), "k": torch.zeros(N, 0), "negatives": torch.zeros(K, 0)},
+    ),
     ("k is on meta", ValueError, {"k": torch.zeros(N, D, device="meta")}),
     ("negatives", ValueError, {"negatives": torch.zeros(K, D + 1)}),
     ("negatives", ValueError, {"negatives": torch.zeros(K)}),
@@ -92,8 +98,9 @@ WRONG = [
 def test_info_nce(words, kind, wrong):
     q, k, negatives = batch(N, K, D)
     arguments = {"q": q, "k": k, "negatives": negatives, **wrong}
-    with pytest.raises(kind, match=words):
+    with pytest.raises(kind, match=words) as raised:
         info_nce(**arguments)
+    assert not C_NAMES.search(str(raised.value))
 
 
 @pytest.mark.parametrize(
@@ -166,14 +173,26 @@ def test_queue(words, kind, sizes):
         ("mix", TypeError, lambda: flashnce.sample_lambda("positive", None, 4, 4, seed=1)),
         ("seed", TypeError, lambda: flashnce.sample_lambda("positive", Mix(1.0), 4, 4, seed=None)),
         ("offset", ValueError, lambda: flashnce.sample_lambda("positive", Mix(1.0), 4, 4, seed=1, offset=2)),
-        ("n is 0", ValueError, lambda: flashnce.sample_lambda("positive", Mix(1.0), 0, 4, seed=1)),
-        ("k is -1", ValueError, lambda: flashnce.permutation(-1, seed=1)),
+        ("^rows is 0", ValueError, lambda: flashnce.sample_lambda("positive", Mix(1.0), 0, 4, seed=1)),
+        ("^k is -1", ValueError, lambda: flashnce.permutation(-1, seed=1)),
         ("seed", ValueError, lambda: flashnce.permutation(4, seed=2**64)),
     ],
 )
 def test_inspection(words, kind, call):
-    with pytest.raises(kind, match=words):
+    with pytest.raises(kind, match=words) as raised:
         call()
+    assert not C_NAMES.search(str(raised.value))
+
+
+def test_every_field_of_the_c_interface_has_a_name_of_python():
+    """A sentence of the library names a field of its structs; what Python says instead is no field of a struct."""
+    structs = {"problem": _library.Problem, "args": _library.Args, "push": _library.Push, "anchors": _library.Anchors}
+    fields = {f"{name}.{field}" for name, struct in structs.items() for field, _ in struct._fields_}
+    assert not set(_library._PYTHON_NAMES) - fields
+    for field in fields:
+        sentence = _library.in_python(f"{field} is 3; it must be 0 where {field} is 1")
+        assert not C_NAMES.search(sentence) and sentence.endswith("is 1")
+    assert _library.in_python("args.mixed.pos is NULL") == "mixed.pos is NULL"
 
 
 def test_an_unknown_name_of_the_package():

@@ -189,7 +189,7 @@ ERRORS = {
     "weight": "ValueError: {on}weight has shape [3]",
     "temperature": "ValueError: temperature is 0.25 on rank {last} and 0.2 on rank 0",
     "temperature tensor": "ValueError: temperature is 0.25 on rank {last} and 0.2 on rank 0",
-    "wrong temperature": "ValueError: args.temperature is -1",
+    "wrong temperature": "ValueError: temperature is -1",
     "seed": "ValueError: seed is 2 on rank {last} and 1 on rank 0",
     "seed tensor": "ValueError: seed is 2 on rank {last} and 1 on rank 0",
     "seed or none": "ValueError: seed, in this call, is 'drawn' on rank {last} and 'given' on rank 0",
