@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from torch.nn.functional import normalize
 
 from flashnce import reference
-from flashnce.torch import InfoNCE, Mix, Queue, info_nce, scores
+from flashnce.torch import InfoNCE, Mix, Queue, ShardedQueue, _call, info_nce, scores
 
 FT = {"positive": Mix(2.0, shift=1.0), "negative": Mix(1.6), "seed": 3}
 
@@ -171,17 +171,114 @@ def test_only_the_temperature_may_require_a_gradient():
     assert temperature.grad.item() != 0
 
 
-def test_a_second_derivative_is_refused():
+@pytest.mark.parametrize("through_operator", [False, True])
+def test_create_graph_is_no_error_until_something_is_differentiated_twice(through_operator):
     q, k, negatives = batch()
+    temperature = torch.tensor(0.3, requires_grad=True)
+
+    def loss_of(q, temperature):
+        if not through_operator:
+            return info_nce(q, k, negatives, temperature=temperature)
+        structure = list(_call.Structure(1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 1))
+        inputs = _call.Inputs(q, k, negatives, temperature=temperature)
+        return torch.ops.flashnce.info_nce_forward(*inputs, structure, [1.0, 1.0, 0.0, 1.0, 0.0])[0]
+
+    expected = gradients(loss_of(q, temperature), q, temperature)
+    found = torch.autograd.grad(loss_of(q, temperature), (q, temperature), create_graph=True)
+    assert all(map(torch.equal, found, expected))
+    # A penalty must not vanish from a sum, whichever way leads to it.
+    for gradient in found:
+        for total in (gradient.sum(), gradient.square().sum() + q.sum() + temperature):
+            for wanted in ((q,), (temperature,), (q, temperature)):
+                with pytest.raises(NotImplementedError, match="no second derivative.*reference.info_nce"):
+                    torch.autograd.grad(total, wanted, retain_graph=True)
+    upstream = torch.ones((), requires_grad=True)
+    (dq,) = torch.autograd.grad(loss_of(q, temperature), q, upstream, create_graph=True)
     with pytest.raises(NotImplementedError, match="no second derivative"):
-        torch.autograd.grad(info_nce(q, k, negatives), q, create_graph=True)
+        torch.autograd.grad(dq.sum(), upstream)
+
+
+def test_what_does_not_depend_on_the_gradient_is_differentiated_beside_it():
+    q, k, negatives = batch()
+    other = torch.ones(3, requires_grad=True)
+    (dq,) = torch.autograd.grad(info_nce(q, k, negatives), q, create_graph=True)
+    (found,) = torch.autograd.grad((dq.detach().sum() * other).sum(), other)
+    assert torch.equal(found, dq.detach().sum().expand(3))
+
+
+def test_an_input_may_be_changed_after_the_loss():
+    q, k, negatives = batch()
+    (expected,) = gradients(info_nce(q, k, negatives), q)
+    loss = info_nce(q, k, negatives)
+    with torch.no_grad():
+        q.zero_()
+    assert torch.equal(torch.autograd.grad(loss, q)[0], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, FT])
+def test_the_transforms_of_torch_func(options, dtype):
+    q, k, negatives = batch(6, 20, 8)
+    q, k = q.detach().to(dtype).requires_grad_(), k.to(dtype).requires_grad_()
+    temperature = torch.tensor(0.3, requires_grad=True)
+    given = {"detach_key": False, **options}
+
+    def loss_of(q, k, temperature, reduction="mean"):
+        return info_nce(q, k, negatives, temperature=temperature, reduction=reduction, **given)
+
+    plain = (q.detach(), k.detach(), temperature.detach())
+    loss = loss_of(q, k, temperature)
+    expected = gradients(loss, q, k, temperature)
+    assert all(map(torch.equal, torch.func.grad(loss_of, argnums=(0, 1, 2))(*plain), expected))
+    value, pull = torch.func.vjp(loss_of, *plain)
+    assert value.item() == loss.item() and all(map(torch.equal, pull(torch.ones(())), expected))
+    (jacobian,) = torch.func.jacrev(lambda q: loss_of(q, *plain[1:], "none"), argnums=(0,))(plain[0])
+    rows = loss_of(q, k, temperature, "none")
+    for i, row in enumerate(rows):
+        assert torch.equal(jacobian[i], torch.autograd.grad(row, q, retain_graph=True)[0])
+
+
+def test_a_functional_call_and_statistics_under_torch_func():
+    q, k, negatives = batch()
+    encoder = torch.nn.Linear(12, 12)
+    parameters = {name: x.detach() for name, x in encoder.named_parameters()}
+
+    def loss_of(parameters):
+        features = torch.func.functional_call(encoder, parameters, (q.detach(),))
+        loss, statistics = info_nce(features, k, negatives, return_scores=True)
+        return loss, statistics.mixed
+
+    found, statistics = torch.func.grad(loss_of, has_aux=True)(parameters)
+    loss, expected = info_nce(encoder(q.detach()), k, negatives, return_scores=True)
+    loss.backward()
+    assert all(torch.equal(found[name], x.grad) for name, x in encoder.named_parameters())
+    assert torch.equal(statistics.n_greater, expected.mixed.n_greater)
+
+
+def test_what_torch_func_cannot_do_is_said():
+    q, k, negatives = batch()
+    q, sharded = q.detach(), ShardedQueue(32, 12, perm_block=16)
+    loss_of = lambda q: info_nce(q, k, negatives)  # noqa: E731
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        torch.func.grad(lambda q: torch.func.grad(loss_of)(q).sum())(q)
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jacfwd(torch.func.grad(loss_of))(q)
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        torch.func.jvp(loss_of, (q,), (q,))
+    with pytest.raises(NotImplementedError, match="torch.vmap.*loop"):
+        torch.vmap(loss_of)(torch.stack([q, q]))
+    with pytest.raises(NotImplementedError, match="ShardedQueue.*torch.func"):
+        torch.func.grad(lambda q: info_nce(q, k, sharded))(q)
+
+
+def test_the_node_of_a_graph_has_the_name_of_the_loss():
+    q, k, negatives = batch()
+    assert info_nce(q, k, negatives).grad_fn.name() == "InfoNCEBackward"
 
 
 def test_the_gradient_of_the_operator_itself_is_that_of_the_function():
     q, k, negatives = batch()
-    from flashnce.torch import _call, _ops
-
-    structure = list(_ops.Structure(1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0))
+    structure = list(_call.Structure(1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0))
     operator = torch.ops.flashnce.info_nce_forward(
         *_call.Inputs(q, k, negatives), structure, [0.07, 1.0, 0.0, 1.0, 0.0]
     )

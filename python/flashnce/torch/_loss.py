@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import _library as c
 from .._options import PRESETS, Mix, choice, flag, key_is_detached, mix_or_none, number, resolve_columns
-from . import _ops, _sharded
+from . import _autograd, _sharded
 from ._arguments import (
     check_sharded, mixing, negative_rows, offset_of, pair, permutation_or_none, seed_of, temperature_or_number,
     weight_or_none,
@@ -49,7 +49,8 @@ def info_nce(
     """The contrastive loss of equation (7) in one fused pass, differentiable in q, k and the temperature.
 
     Gradients are computed in the forward pass, so that a push between forward and backward does not touch them. There
-    is no second derivative.
+    is no second derivative: create_graph=True is no error, but differentiating what comes of it is. torch.func.grad,
+    vjp, jacrev and functional_call work (not with a ShardedQueue); jvp and vmap are refused.
 
     Args:
         q, k: [N,D] queries and their keys: float32, float16 or bfloat16, which are read as they are, computed in
@@ -150,7 +151,7 @@ def info_nce(
         call = _sharded.Call(inputs, structure, numbers, draws, seed_given)
         outputs, inputs = _sharded.info_nce_forward(negatives, call)
     else:
-        outputs = _ops.info_nce_forward(*inputs, list(structure), list(map(float, numbers)))
+        outputs = _autograd.info_nce_forward(inputs, structure, numbers)
     if not return_scores:
         return outputs[0]
     used = (inputs.seed if inputs.seed is not None else inputs.seed_value % 2**64) if draws else None

@@ -1,12 +1,11 @@
 """The operators of the flashnce namespace: torch.library definitions over the C library.
 
     info_nce_forward   equations (1) to (9): the loss, its gradients and statistics, all from one pass
-    scale              a saved gradient times the upstream gradient, in the type of the features: the backward pass
+    scale              a saved gradient times the upstream gradient, rounded to 16-bit features: the backward pass
     scores             equation (9) before any mixing, with the first matrix product only
     queue_push         equation (10), in place
 
-Forward saves the gradients that it computed, so that backward needs neither the queue nor any random number, and a
-push in between changes nothing. The operators take resolved options; flashnce.torch.info_nce is the function to call.
+The operators take resolved options; flashnce.torch.info_nce is the function to call.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from ._call import (
     element_type, outputs_of, plan_of, point_outputs, point_scores, stream_of, workspace_of,
 )  # fmt: skip
 
-_library = torch.library.Library("flashnce", "DEF")
-_library.define(
+library = torch.library.Library("flashnce", "DEF")
+library.define(
     f"info_nce_forward({INPUT_SCHEMA}, int[] structure, float[] numbers) "
     "-> (Tensor loss, Tensor dq, Tensor dk, Tensor dtemperature, Tensor float_scores, Tensor int_scores)"
 )
-_library.define("scale(Tensor gradient, Tensor upstream, ScalarType dtype) -> Tensor")
-_library.define(
+library.define("scale(Tensor gradient, Tensor upstream, ScalarType dtype) -> Tensor")
+library.define(
     "scores(Tensor q, Tensor k, Tensor negatives, Tensor? temperature, float temperature_value, bool normalize) "
     "-> (Tensor float_scores, Tensor int_scores)"
 )
-_library.define("queue_push(Tensor(a!) queue, Tensor(b!) position, Tensor keys, *, bool normalize) -> ()")
+library.define("queue_push(Tensor(a!) queue, Tensor(b!) position, Tensor keys, *, bool normalize) -> ()")
 
 
 def _info_nce_forward(*arguments):
@@ -50,65 +49,10 @@ def _info_nce_forward_fake(*arguments):
     return outputs_of(arguments[0], Structure(*arguments[-2]))
 
 
-def setup_context(ctx, inputs, output) -> None:
-    _, dq, dk, dtemperature, float_scores, int_scores = output
-    ctx.save_for_backward(dq, dk, dtemperature)
-    ctx.mark_non_differentiable(dq, dk, dtemperature, float_scores, int_scores)
-    ctx.set_materialize_grads(False)
-    inputs = Inputs(*inputs[: len(Inputs._fields)])
-    ctx.temperature_shape = None if inputs.temperature is None else inputs.temperature.shape
-    ctx.dtype = inputs.q.dtype
-
-
-def backward(ctx, upstream: Tensor | None, need: tuple[bool, ...]) -> Inputs:
-    """The gradients of a call's inputs; `need` says of which."""
-    if torch.is_grad_enabled():
-        raise NotImplementedError(
-            "flashnce.info_nce has no second derivative: call backward or grad without create_graph=True, or use "
-            "flashnce.reference.info_nce"
-        )
-    if upstream is None:
-        return _NO_GRADIENTS
-    (dq, dk, dtemperature), need = ctx.saved_tensors, Inputs(*need)
-    scale = torch.ops.flashnce.scale.default
-    grad_temperature = None
-    if need.temperature and dtemperature.numel():
-        grad_temperature = (dtemperature * upstream).sum().reshape(ctx.temperature_shape)
-    return _NO_GRADIENTS._replace(
-        q=scale(dq, upstream, ctx.dtype) if need.q and dq.numel() else None,
-        k=scale(dk, upstream, ctx.dtype) if need.k and dk.numel() else None,
-        temperature=grad_temperature,
-    )
-
-
-_NO_GRADIENTS = Inputs(*(None,) * len(Inputs._fields))
-
-
-def _backward(ctx, upstream, *_):
-    # Structure and numbers come last.
-    return *backward(ctx, upstream, ctx.needs_input_grad[:-2]), None, None
-
-
-class _Eager(torch.autograd.Function):
-    """The operator's autograd formula without the kernel that register_autograd makes.
-
-    That kernel rebuilds the operator's schema on each call, which is more work than a small loss.
-    """
-
-    @staticmethod
-    def forward(ctx, *inputs):
-        output = torch.ops.flashnce.info_nce_forward.default(*inputs)
-        setup_context(ctx, inputs, output)
-        return output
-
-    backward = staticmethod(_backward)
-
-
-def info_nce_forward(*inputs) -> tuple[Tensor, ...]:
-    """The operator, by the shortest way: q, k, negatives, ... as in its schema."""
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return torch.ops.flashnce.info_nce_forward.default(*inputs)
-    return _Eager.apply(*inputs)
+def run(inputs: Inputs, structure: Structure, numbers: Numbers) -> tuple[Tensor, ...]:
+    """What the operator returns, below autograd."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.flashnce.info_nce_forward.default(*inputs, list(structure), list(map(float, numbers)))
 
 
 def _follow_torch_threads(device: int) -> None:
@@ -217,9 +161,8 @@ for _name, _implementation, _fake in (
     ("scores", _scores, _scores_fake),
     ("queue_push", _queue_push, _queue_push_fake),
 ):
-    _library.impl(_name, _implementation, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"flashnce::{_name}", _fake, lib=_library)
-torch.library.register_autograd("flashnce::info_nce_forward", _backward, setup_context=setup_context, lib=_library)
+    library.impl(_name, _implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"flashnce::{_name}", _fake, lib=library)
 
 queue_push = torch.ops.flashnce.queue_push.default
 scores = torch.ops.flashnce.scores.default

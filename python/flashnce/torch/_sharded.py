@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .. import _library as c
-from . import _ops
+from . import _autograd
 from ._call import (
     ELEMENT_TYPES, Inputs, Numbers, Part, Structure, arguments_of, check_inputs, element_type, outputs_of, plan_of,
     point_outputs, stream_of, workspace_of,
@@ -203,24 +203,25 @@ def _anchors(anchor: Tensor, pos: Tensor | None, unmixed_pos: Tensor | None) -> 
     return c.Anchors(*pointers)
 
 
-class _Sharded(torch.autograd.Function):
+class ShardedInfoNCE(torch.autograd.Function):
     """Gradients are made in the forward pass, so that the backward pass exchanges nothing."""
 
     @staticmethod
-    def forward(ctx, queue, structure, numbers, sizes, *inputs):
-        inputs = Inputs(*inputs)
-        outputs = outputs_of(inputs.q, structure)
-        _Steps(queue, inputs, structure, numbers, sizes).finish(outputs)
-        _ops.setup_context(ctx, inputs, outputs)
-        return outputs
+    def forward(ctx, queue, call, sizes, inputs, q, k, temperature):
+        structure = call.structure
+        loss, *gradients, floats, integers = outputs = outputs_of(inputs.q, structure)
+        _Steps(queue, inputs, structure, call.numbers, sizes).finish(outputs)
+        return _autograd.kept(ctx, inputs, structure, loss, gradients, floats, integers)
 
     @staticmethod
     def backward(ctx, upstream, *_):
-        return None, None, None, None, *_ops.backward(ctx, upstream, ctx.needs_input_grad[4:])
+        return None, None, None, None, *_autograd.gradients_kept(ctx, upstream, ctx.needs_input_grad[4:])
 
 
 @torch.compiler.disable
 def info_nce_forward(queue: ShardedQueue, call: Call) -> tuple[tuple[Tensor, ...], Inputs]:
-    """What the operator info_nce_forward returns, and the inputs as used, with the seed of rank 0."""
+    """The loss with the packed statistics, and the inputs as used, with the seed of rank 0."""
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError("negatives is a ShardedQueue, which the transforms of torch.func do not take")
     sizes, inputs = _agreed(queue, call)
-    return _Sharded.apply(queue, call.structure, call.numbers, sizes, *inputs), inputs
+    return ShardedInfoNCE.apply(queue, call, sizes, inputs, inputs.q, inputs.k, inputs.temperature), inputs
