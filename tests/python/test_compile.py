@@ -145,3 +145,39 @@ def test_changing_sizes_and_integer_seeds_do_not_recompile_each_time():
         q, k, negatives = batch(n, 40 + n)
         assert compiled(q, k, negatives, seed=seed).item() == criterion(q, k, negatives, seed=seed).item()
     assert counter.frame_count <= 3
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_one_row_compiles_like_many(reduction, dynamic):
+    criterion = InfoNCE(0.2, "ft", reduction=reduction)
+    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for n in (8, 6, 1, 5, 1):
+        q, k, negatives = batch(n)
+        results = [function(q, k, negatives, seed=3, return_scores=True) for function in (criterion, compiled)]
+        assert torch.equal(results[0][0], results[1][0])
+        assert torch.equal(results[0][1].mixed.entropy, results[1][1].mixed.entropy)
+        assert torch.equal(*(torch.autograd.grad(loss.sum(), q)[0] for loss, _ in results))
+
+
+def test_what_is_wrong_in_a_compiled_call_is_said():
+    q, k, negatives = batch()
+    criterion = InfoNCE(0.2, "ft")
+    wrong = (
+        ("k has shape .3, 12.", {"k": k[:3]}),
+        ("weight has shape", {"weight": torch.ones(3)}),
+        ("temperature is a str", {"temperature": "0.1"}),
+        ("generator is given, which torch.compile cannot trace; pass seed=", {"generator": torch.Generator()}),
+    )
+    for words, arguments in wrong:
+        arguments = {"q": q, "k": k, "negatives": negatives} | arguments
+        torch._dynamo.reset()
+        with pytest.raises(Exception, match=words):
+            torch.compile(criterion, fullgraph=True, backend="aot_eager")(**arguments)
+        # Without fullgraph the call is made outside of the graph: it raises there, or it runs.
+        compiled = torch.compile(criterion, backend="aot_eager")
+        if "generator" in arguments:
+            assert compiled(**arguments).isfinite()
+        else:
+            with pytest.raises((TypeError, ValueError), match=words):
+                compiled(**arguments)

@@ -134,6 +134,11 @@ def seed_of(
     """The seed as a tensor or, where that is None, as an int64: 0 where nothing is drawn."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator is a {type(generator).__name__}; it must be a torch.Generator or None")
+    if generator is not None and torch.compiler.is_compiling():
+        raise ValueError(
+            "generator is given, which torch.compile cannot trace; pass seed=torch.randint(2**63 - 1, (1,), "
+            "generator=generator, device=q.device), drawn outside of what is compiled"
+        )
     if not draws:
         return None, 0
     if seed is None:

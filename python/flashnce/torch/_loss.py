@@ -83,6 +83,7 @@ def info_nce(
         seed: what the rest is drawn from: an int in 0 .. 2^64-1 or an int64 tensor of one element, used as it is.
             None: an int64 is drawn from `generator`, else from torch's default one, if anything random is needed: on
             the device of q, so that nobody waits for it and that a CUDA graph draws anew at each replay.
+        generator: see seed. torch.compile cannot trace one: with fullgraph=True it is an error, elsewhere a graph break.
         offset: position in the sequence of draws of this seed, a multiple of 4; a call uses up 4.
         rng: for seed=None under torch.distributed: "rank" folds the rank in, so that equal generators give unequal
             draws; "shared" does not.
@@ -144,6 +145,9 @@ def info_nce(
         )
         numbers = Numbers(temperature_value, positive.alpha, positive.shift, negative.alpha, negative.shift)
     except (TypeError, ValueError) as error:
+        if torch.compiler.is_compiling():
+            # With fullgraph=True PyTorch would hide the sentence; without, the call runs again outside the graph.
+            torch._dynamo.graph_break(msg=str(error))
         if sharded:
             _sharded.fail(negatives, error)
         raise
