@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -176,3 +177,20 @@ def test_views_are_read_as_what_they_show():
     expected = info_nce(q, k, negatives, weight=weight[::2].clone(), reduction="sum")
     assert loss.item() == expected.item()
     assert torch.equal(*gradients(loss, q_view), *gradients(expected, q))
+
+
+def test_a_large_copy_of_negatives_is_not_made_without_a_word():
+    """Nothing keeps such a copy: a write through .data, which no version counts, must be seen by the next call."""
+    q, k, _ = batch(4, 1, 64)
+    moco = normalize(torch.randn(64, 4096), dim=0)
+    with pytest.warns(UserWarning, match=r"negatives has strides \(1, 4096\) and is copied, 1 MiB, .*Queue"):
+        loss = info_nce(q, k, moco.T)
+    queue = Queue(4096, 64)
+    queue.load_state_dict({"queue": moco, "queue_ptr": torch.zeros(1, dtype=torch.int64)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert info_nce(q, k, queue).item() == loss.item()
+        info_nce(q, k, moco.T[:4000])
+    moco.data.mul_(-1)
+    with pytest.warns(UserWarning, match="negatives"):
+        assert info_nce(q, k, moco.T).item() == info_nce(q, k, moco.T.contiguous()).item() != loss.item()

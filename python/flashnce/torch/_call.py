@@ -5,6 +5,7 @@ Shared by the operators and by the loss in steps.
 
 from __future__ import annotations
 
+import warnings
 from collections import namedtuple
 from collections.abc import Callable
 from typing import NamedTuple
@@ -126,6 +127,23 @@ class Part(NamedTuple):
     perm_block: int = 0
 
 
+# Copies of negatives from this size on are worth a word.
+_LARGE_COPY = 1 << 20
+
+
+def _warn_of_copy(negatives: Tensor) -> None:
+    """A copy could be kept for the next call, but nothing tells for sure whether its source has changed by then: writes
+    through .data and broadcasts of buffers leave no trace."""
+    size = negatives.numel() * negatives.element_size()
+    if size >= _LARGE_COPY:
+        warnings.warn(
+            f"flashnce: negatives has strides {tuple(negatives.stride())} and is copied, {size >> 20} MiB, by every "
+            "call; keep its rows one after the other, [K, D], as flashnce.torch.Queue does, whose load_state_dict takes "
+            "a queue [D, K] of MoCo",
+            stacklevel=2,
+        )
+
+
 class Optional(NamedTuple):
     """A tensor that a call may read besides q, k and the negatives. A line of OPTIONAL is all that the operator, its
     checks and the library's arguments need to know of it."""
@@ -163,6 +181,8 @@ class Inputs(namedtuple("Inputs", _NAMES, defaults=(*(None,) * len(OPTIONAL), *(
 
     def dense(self) -> Inputs:
         """The same with contiguous rows; keep it until the call is over, as it may hold copies."""
+        if not self.negatives.is_contiguous():
+            _warn_of_copy(self.negatives)
         return Inputs(*(x.contiguous() if isinstance(x, Tensor) else x for x in self))
 
     def given(self) -> tuple[bool, bool, bool]:

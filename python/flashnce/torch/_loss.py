@@ -65,6 +65,8 @@ def info_nce(
             whose rows are spread over processes, makes the call collective: reductions are over this process's rows,
             draws are those of one process with all rows, lambda_neg is of all K, and rng is of no account: a seed that
             is drawn is rank 0's.
+            Rows that do not follow each other in memory are copied by every call: MoCo's buffer [D,K] must not come in
+            as `queue.T` but be loaded into a Queue, and a warning says so where the copy is large.
         temperature: tau > 0, a number or a tensor of one element and any floating type, rounded to float32, which may
             require a gradient and gets it in its own type. A wrong number in a GPU's memory gives NaN.
         normalize: whether q and k are divided by their norms, equation (1).
@@ -83,7 +85,7 @@ def info_nce(
         seed: what the rest is drawn from: an int in 0 .. 2^64-1 or an int64 tensor of one element, used as it is.
             None: an int64 is drawn from `generator`, else from torch's default one, if anything random is needed: on
             the device of q, so that nobody waits for it and that a CUDA graph draws anew at each replay.
-        generator: see seed. torch.compile cannot trace one: with fullgraph=True it is an error, elsewhere a graph break.
+        generator: see seed. torch.compile cannot trace one: with fullgraph=True an error, elsewhere a graph break.
         offset: position in the sequence of draws of this seed, a multiple of 4; a call uses up 4.
         rng: for seed=None under torch.distributed: "rank" folds the rank in, so that equal generators give unequal
             draws; "shared" does not.
