@@ -118,6 +118,7 @@ OTHERS = {
     "negative": (2.0, "ft", (2.0, 1.0)),
     "generator": (3, "cpu"),
     "offset": (1.5, "4", None, True, torch.tensor(4.5), -4, 2**63),
+    "row_offset": (1.5, "4", None, True, torch.tensor(4.5), -1, 2**32 + 1),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch._dynamo.testing
 from support import BACKENDS, batch
 from torch.library import opcheck
 
@@ -181,3 +182,15 @@ def test_what_is_wrong_in_a_compiled_call_is_said():
         else:
             with pytest.raises((TypeError, ValueError), match=words):
                 compiled(**arguments)
+
+
+
+def test_changing_row_offsets_make_two_graphs_at_most():
+    q, k, negatives = batch()
+    options = {"positive": Mix(2.0, per="row"), "seed": 5}
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(info_nce, fullgraph=True, backend=counter)
+    for at in (0, 24, 48, 72, 96):
+        found = compiled(q, k, negatives, row_offset=at, **options)
+        assert found.item() == info_nce(q, k, negatives, row_offset=at, **options).item()
+    assert counter.frame_count <= 3

@@ -95,3 +95,18 @@ def test_threads_do_not_change_a_bit(preset):
     finally:
         torch.set_num_threads(before)
     assert results[0][0] == results[1][0] and torch.equal(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("per", ["call", "row", "dimension", "element"])
+def test_micro_batches_draw_what_the_whole_batch_draws(per):
+    q, k, negatives = batch(24, 64, 12)
+    options = {"positive": Mix(2.0, shift=1.0, per=per), "negative": Mix(1.6, per=per), "reduction": "none"}
+    whole, scores = info_nce(q, k, negatives, return_scores=True, seed=5, **options)
+    parts = [
+        info_nce(q[i : i + 8], k[i : i + 8], negatives, seed=scores.seed, row_offset=i, **options) for i in (0, 8, 16)
+    ]
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(loss.sum(), q)[0] for loss in (whole, torch.cat(parts))]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+    shifted = info_nce(q[8:16], k[8:16], negatives, seed=5, **options)
+    assert torch.equal(shifted, parts[1]) == (per in ("call", "dimension"))

@@ -18,6 +18,8 @@ from ._sharded_queue import ShardedQueue
 # Spreads the rank over the bits of a seed; odd, so that no two ranks meet.
 _RANK_FACTOR = 0x9E3779B97F4A7C15
 _SEED_MASK = 2**63 - 1
+# fnce_problem.row_offset ends here.
+MOST_ROW_OFFSET = 2**32
 # Detaching is no way out in a batch: the loss would run and train another model.
 _NEGATIVES_GRADIENT = (
     "negatives requires a gradient, which the loss does not compute. Negatives of a Queue, or of an encoder under "
@@ -163,6 +165,13 @@ def offset_of(value: object) -> int:
     offset = integer("offset", value)
     if not 0 <= offset < 2**63:
         raise ValueError(f"offset is {offset}; it must be in 0 .. 2^63-1, a multiple of 4")
+    return offset
+
+
+def row_offset_of(value: object) -> int:
+    offset = integer("row_offset", value)
+    if not 0 <= offset <= MOST_ROW_OFFSET:
+        raise ValueError(f"row_offset is {offset}; it must be in 0 .. {MOST_ROW_OFFSET}")
     return offset
 
 

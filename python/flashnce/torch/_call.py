@@ -138,7 +138,7 @@ def _warn_of_copy(negatives: Tensor) -> None:
     if size >= _LARGE_COPY:
         warnings.warn(
             f"flashnce: negatives has strides {tuple(negatives.stride())} and is copied, {size >> 20} MiB, by every "
-            "call; keep its rows one after the other, [K, D], as flashnce.torch.Queue does, whose load_state_dict takes "
+            "call; keep its rows one after another, [K, D], as flashnce.torch.Queue does, whose load_state_dict takes "
             "a queue [D, K] of MoCo",
             stacklevel=2,
         )
@@ -164,7 +164,7 @@ OPTIONAL = (
     Optional("permutation", "permutation", torch.int32, lambda s, n, k, d: k),
     Optional("seed", "seed_pointer", torch.int64, lambda s, n, k, d: 1),
 )
-_REQUIRED, _INTEGERS = ("q", "k", "negatives"), ("seed_value", "offset")
+_REQUIRED, _INTEGERS = ("q", "k", "negatives"), ("seed_value", "offset", "row_offset")
 _NAMES = (*_REQUIRED, *(optional.name for optional in OPTIONAL), *_INTEGERS)
 # The operator's inputs as its schema has them; structure and numbers follow.
 INPUT_SCHEMA = ", ".join((
@@ -175,7 +175,7 @@ INPUT_SCHEMA = ", ".join((
 
 class Inputs(namedtuple("Inputs", _NAMES, defaults=(*(None,) * len(OPTIONAL), *(0,) * len(_INTEGERS)))):
     """What a call reads, in the order of the operator: q, k, negatives, the tensors of OPTIONAL or None, and integers:
-    the seed, where no tensor is given for it, and the offset."""
+    the seed, where no tensor is given for it, the offset of its draws, and the first row's number in the batch."""
 
     __slots__ = ()
 

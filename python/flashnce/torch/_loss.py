@@ -12,8 +12,8 @@ from .. import _library as c
 from .._options import PRESETS, Mix, choice, flag, key_is_detached, mix_or_none, number, resolve_columns
 from . import _autograd, _sharded
 from ._arguments import (
-    check_sharded, mixing, negative_rows, offset_of, pair, permutation_or_none, seed_of, temperature_or_number,
-    weight_or_none,
+    check_sharded, mixing, negative_rows, offset_of, pair, permutation_or_none, row_offset_of, seed_of,
+    temperature_or_number, weight_or_none,
 )  # fmt: skip
 from ._call import Inputs, Numbers, Structure
 from ._queue import Queue
@@ -44,6 +44,7 @@ def info_nce(
     offset: int = 0,
     generator: torch.Generator | None = None,
     rng: str = "rank",
+    row_offset: int = 0,
     return_scores: bool = False,
 ) -> Tensor | tuple[Tensor, Scores]:
     """The contrastive loss of equation (7) in one fused pass, differentiable in q, k and the temperature.
@@ -89,6 +90,9 @@ def info_nce(
         offset: position in the sequence of draws of this seed, a multiple of 4; a call uses up 4.
         rng: for seed=None under torch.distributed: "rank" folds the rank in, so that equal generators give unequal
             draws; "shared" does not.
+        row_offset: the number of row 0 in the batch whose draws are wanted: micro-batches with the seed of the batch,
+            each with the row that it starts at, draw what the whole batch would (as Scores.seed reports it, or given).
+            With a ShardedQueue the rows of all ranks start there.
         return_scores: also return Scores, equation (9). The second matrix product then runs even without gradients.
 
     Returns:
@@ -129,6 +133,7 @@ def info_nce(
         inputs = Inputs(
             q, k, rows, temperature=temperature, weight=weight_or_none(weight, q), lambda_pos=lambda_pos,
             lambda_neg=lambda_neg, permutation=permutation, seed=seed, seed_value=seed_value, offset=offset_of(offset),
+            row_offset=row_offset_of(row_offset),
         )  # fmt: skip
         grad = torch.is_grad_enabled()
         structure = Structure(

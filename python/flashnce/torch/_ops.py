@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import _library as c
 from ._call import (
-    FLOAT_SCORES, INPUT_SCHEMA, INT_SCORES, Inputs, Numbers, Structure, arguments_of, check_inputs, device_of,
+    FLOAT_SCORES, INPUT_SCHEMA, INT_SCORES, Inputs, Numbers, Part, Structure, arguments_of, check_inputs, device_of,
     element_type, outputs_of, plan_of, point_outputs, point_scores, stream_of, workspace_of,
 )  # fmt: skip
 
@@ -36,7 +36,8 @@ def _info_nce_forward(*arguments):
     *inputs, structure, numbers = arguments
     inputs, structure, numbers = Inputs(*inputs).dense(), Structure(*structure), Numbers(*numbers)
     check_inputs(inputs, structure)
-    plan = plan_of(inputs.q, inputs.negatives, structure, inputs.given())
+    part = Part(row_offset=inputs.row_offset)
+    plan = plan_of(inputs.q, inputs.negatives, structure, inputs.given(), part)
     outputs = outputs_of(inputs.q, structure)
     args = arguments_of(inputs, numbers)
     point_outputs(args, outputs, structure)

@@ -84,6 +84,7 @@ def _fields(call: Call) -> dict[str, Field]:
         "type of q": Field(element_type("q", inputs.q), _TYPE_NAMES.get),
         "temperature": Field(float_bits(temperature), float_of),
         "offset": Field(inputs.offset),
+        "row_offset": Field(inputs.row_offset),
         "whether lambda_neg is given": Field(int(inputs.lambda_neg is not None), bool),
         "seed, in this call,": Field((1 if call.seed_given else 2) if call.draws else 0, _SEED.get),
         "seed": Field(seed),
@@ -133,7 +134,8 @@ class _Steps:
         self.inputs = inputs = _own_lambda(inputs, queue, structure).dense()
         check_inputs(inputs, structure)
         self.starts = list(itertools.accumulate(sizes, initial=0))
-        self.part = Part(queue.size, self.starts[self.ranks.rank], queue.rows.start, queue.perm_block)
+        first_row = inputs.row_offset + self.starts[self.ranks.rank]
+        self.part = Part(queue.size, first_row, queue.rows.start, queue.perm_block)
         self.args = arguments_of(inputs, numbers)
         # A shard without rows has no lambda to point at, but a pointer there must be.
         self.spare = inputs.q.new_zeros(1, dtype=torch.float32)
