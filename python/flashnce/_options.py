@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from . import _library as c
 
+# The least normal number of float32.
+SMALLEST_TEMPERATURE = 2.0**-126
 PER = ("call", "row", "dimension", "element")
 
 
@@ -23,6 +25,12 @@ def number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is a {type(value).__name__}; it must be a number")
     return float(value)
+
+
+def check_temperature(value: float) -> None:
+    """Raises for what float32 holds with fewer digits than 24; what is no temperature at all, the library refuses."""
+    if 0 < value < SMALLEST_TEMPERATURE:
+        raise ValueError(f"temperature is {value}; it must be at least 2**-126, about 1.18e-38")
 
 
 def integer(name: str, value: object) -> int:

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _library as c
-from ._options import Mix, choice, integer, lambda_granularity, mix_or_none, number, plan_for, resolve_columns
+from ._options import (
+    Mix, check_temperature, choice, integer, lambda_granularity, mix_or_none, number, plan_for, resolve_columns,
+)  # fmt: skip
 
 _SCORE_TYPES = {
     name: np.int64 if name in ("neg_count", "n_greater", "n_greater_equal") else np.float32
@@ -121,7 +123,7 @@ def info_nce(
     Args:
         q, k: [N,D], queries and their keys: float32, float16 or (of the package ml_dtypes) bfloat16, both of one type.
         negatives: [K,D] of one of those types, used as it is (never normalised).
-        temperature: tau > 0.
+        temperature: tau > 0, at least 2**-126.
         normalize: whether q and k are divided by their norms, equation (1).
         positive, negative: Mix of equations (2) and (3), or None.
         columns: "queue" | "mixed" | "union", equation (5); None follows the mixing.
@@ -146,6 +148,7 @@ def info_nce(
     mix_or_none("positive", positive)
     mix_or_none("negative", negative)
     temperature, threads = number("temperature", temperature), integer("threads", threads)
+    check_temperature(temperature)
     choice("anchor", anchor, ("mixed", "query"))
     choice("reduction", reduction, ("none", "mean", "sum"))
     weight = None if weight is None else _array("weight", weight, (n,))

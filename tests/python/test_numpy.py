@@ -145,6 +145,7 @@ WRONG = [
     ("k has type float16; it must be float32", TypeError, {"k": np.zeros((N, D), np.float16)}),
     ("temperature", TypeError, {"temperature": None}),
     ("temperature", ValueError, {"temperature": math.inf}),
+    ("temperature is 1e-40", ValueError, {"temperature": 1e-40}),
     ("positive", TypeError, {"positive": 1.0}),
     ("negative", TypeError, {"negative": 1.0}),
     ("columns", ValueError, {"columns": "union"}),

@@ -10,7 +10,7 @@ import numbers
 import torch
 from torch import Tensor
 
-from .._options import Mix, integer, lambda_granularity, number
+from .._options import Mix, check_temperature, integer, lambda_granularity, number
 from ._call import ELEMENT_TYPES, dense, same_device
 from ._queue import Queue
 from ._sharded_queue import ShardedQueue
@@ -88,6 +88,7 @@ def temperature_or_number(value: object, q: Tensor) -> tuple[Tensor | None, floa
         # A number that changes from call to call must not become a part of the graph.
         if torch.compiler.is_compiling():
             return q.new_ones(1, dtype=torch.float32) * value, 1.0
+        check_temperature(value)
         return None, float(value)
     value = dense("temperature", value)
     if value.numel() != 1:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _library as c
-from .._options import Plan, plan_for
+from .._options import Plan, check_temperature, plan_for
 
 ELEMENT_TYPES = {torch.float32: c.FLOAT32, torch.float16: c.FLOAT16, torch.bfloat16: c.BFLOAT16}
 
@@ -215,6 +215,8 @@ def check_inputs(inputs: Inputs, structure: Structure) -> None:
         if tensor.numel() != count:
             raise ValueError(f"{optional.name} has shape {list(tensor.shape)}; it must have {count} elements")
         same_device(optional.name, tensor, q)
+    if inputs.temperature is not None and inputs.temperature.device.type == "cpu":
+        check_temperature(inputs.temperature.item())
 
 
 def same_device(name: str, tensor: Tensor, q: Tensor) -> None:

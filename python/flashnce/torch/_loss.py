@@ -68,8 +68,9 @@ def info_nce(
             is drawn is rank 0's.
             Rows that do not follow each other in memory are copied by every call: MoCo's buffer [D,K] must not come in
             as `queue.T` but be loaded into a Queue, and a warning says so where the copy is large.
-        temperature: tau > 0, a number or a tensor of one element and any floating type, rounded to float32, which may
-            require a gradient and gets it in its own type. A wrong number in a GPU's memory gives NaN.
+        temperature: tau > 0, at least 2**-126, a number or a tensor of one element and any floating type, rounded to
+            float32, which may require a gradient and gets it in its own type. A wrong number in a GPU's memory gives
+            NaN.
         normalize: whether q and k are divided by their norms, equation (1).
         positive, negative: Mix of equations (2) and (3), or None: not mixed.
         columns: "queue" | "mixed" | "union", equation (5). None: "mixed" if the negatives are, else "queue".
