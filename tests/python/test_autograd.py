@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from support import assert_close, batch, bound, gradients
 from torch.autograd import gradcheck
 from torch.nn.functional import normalize
+from torch.utils.checkpoint import checkpoint
 
 from flashnce import reference
 from flashnce.torch import InfoNCE, Mix, Queue, ShardedQueue, _call, info_nce, scores
@@ -69,6 +72,30 @@ def test_a_push_between_forward_and_backward_does_not_touch_the_gradient():
     loss.backward()
     assert torch.equal(q.grad, expected)
     assert criterion(q, k, queue, seed=1).item() != loss.item()
+
+
+@pytest.mark.parametrize("kind", [Queue, functools.partial(ShardedQueue, perm_block=16)])
+def test_a_checkpointed_loss_whose_queue_has_moved_on_is_an_error(kind):
+    q, k, _ = batch(16, 1, 12)
+    queue, criterion = kind(64, 12), InfoNCE(0.2, "ft")
+
+    def loss_of(q):
+        return criterion(2 * q, k, queue, seed=3)
+
+    (expected,) = gradients(loss_of(q), q)
+    kept = checkpoint(loss_of, q, use_reentrant=False)
+    assert torch.equal(gradients(kept, q)[0], expected)
+    loss = checkpoint(loss_of, q, use_reentrant=False)
+    queue.push(k)
+    with pytest.raises(RuntimeError, match="queue has moved on.*leave the loss outside"):
+        loss.backward()
+    with pytest.raises(RuntimeError, match="use_reentrant=False"):
+        checkpoint(loss_of, q, use_reentrant=True).backward()
+    # Tensors that are saved elsewhere for a while are not computed again.
+    with torch.autograd.graph.save_on_cpu():
+        loss, expected = loss_of(q), gradients(loss_of(q), q)[0]
+    queue.push(k)
+    assert torch.equal(gradients(loss, q)[0], expected)
 
 
 def test_the_key_has_a_gradient_only_on_request():

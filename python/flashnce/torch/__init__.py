@@ -15,8 +15,8 @@ tensors. On CUDA a call enqueues its work on PyTorch's current stream of the ten
 PyTorch's allocator and never waits for the device. It may be part of a CUDA graph after a first call with its sizes
 outside.
 
-Not to be put under torch.utils.checkpoint: the logits that it would save are never stored anyway, and a recomputation
-after a push would see another queue.
+Better not put under torch.utils.checkpoint: the logits that it would save are never stored anyway. A recomputation that
+sees another queue, since a push came in between, is an error of the backward pass; so is use_reentrant=True.
 """
 
 from torch import serialization

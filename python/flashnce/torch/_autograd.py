@@ -9,12 +9,14 @@ The operator has the same formula by torch.library, for torch.compile and for wh
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.utils import checkpoint
 
 from . import _ops
 from ._call import Inputs, Numbers, Structure
@@ -22,6 +24,11 @@ from ._call import Inputs, Numbers, Structure
 _SECOND = (
     "flashnce.info_nce has no second derivative, and a gradient of its gradient is asked for; "
     "flashnce.reference.info_nce has one"
+)
+_MOVED = (
+    "the loss stands under torch.utils.checkpoint, and its queue has moved on since: computed again, its gradient "
+    "would be that of other negatives; leave the loss outside of what is checkpointed (it stores no logits), or push "
+    "afterwards"
 )
 
 
@@ -108,6 +115,11 @@ def gradients_of(
 
 def kept(ctx, inputs: Inputs, structure: Structure, loss, gradients, floats, integers) -> tuple[Tensor, ...]:
     """What the forward of a Function returns, whose backward is gradients_kept."""
+    ctx.version = None
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        # A checkpoint will give back what a recomputation saves, so that this tells which queue that has seen.
+        ctx.version = _version(inputs.negatives)
+        gradients = (*gradients, torch.tensor(ctx.version, device="cpu"))
     _keep(ctx, inputs, gradients)
     if not structure.scores:
         return loss, None, None
@@ -116,8 +128,30 @@ def kept(ctx, inputs: Inputs, structure: Structure, loss, gradients, floats, int
 
 
 def gradients_kept(ctx, upstream: Tensor | None, need: Sequence[bool]) -> Gradients:
-    """The gradients of what _keep has kept; `need` is in the order of Gradients."""
-    return gradients_of(upstream, Gradients(*need), ctx.saved_tensors, ctx.dtype, ctx.shape, ctx.edges)
+    """The gradients of what `kept` has kept; `need` is in the order of Gradients."""
+    saved = ctx.saved_tensors
+    if ctx.version is not None and saved[-1].item() != ctx.version:
+        raise RuntimeError(_MOVED)
+    return gradients_of(upstream, Gradients(*need), saved, ctx.dtype, ctx.shape, ctx.edges)
+
+
+def _version(negatives: Tensor) -> int:
+    """How often they have been written to, as far as PyTorch counts."""
+    return 0 if negatives.is_inference() else negatives._version
+
+
+def refuse_reentrant_checkpoint() -> None:
+    """Raises in a recomputation by the older kind of checkpoint, in which nothing tells what the first one has seen."""
+    if torch._C._current_graph_task_id() == -1:
+        return
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code is checkpoint.CheckpointFunction.backward.__code__:
+            raise RuntimeError(
+                "the loss stands under torch.utils.checkpoint with use_reentrant=True, where it cannot tell whether "
+                "its queue has moved on; pass use_reentrant=False, or leave the loss outside: it stores no logits"
+            )
+        frame = frame.f_back
 
 
 def _keep(ctx, inputs: Inputs, saved: Sequence[Tensor | None]) -> None:
@@ -189,7 +223,9 @@ def setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, upstream, *_):
     # Structure and numbers come last.
-    return *gradients_kept(ctx, upstream, Gradients.of(ctx.needs_input_grad[:-2])).inputs(), None, None
+    need = Gradients.of(ctx.needs_input_grad[:-2])
+    found = gradients_of(upstream, need, ctx.saved_tensors, ctx.dtype, ctx.shape, ctx.edges)
+    return *found.inputs(), None, None
 
 
 torch.library.register_autograd(
@@ -204,7 +240,9 @@ def info_nce_forward(
     lists = list(structure), list(map(float, numbers))
     if torch.compiler.is_compiling():
         outputs = torch.ops.flashnce.info_nce_forward.default(*inputs, *lists)
-    elif torch._C._are_functorch_transforms_active():
+        return outputs[0], *outputs[-2:]
+    refuse_reentrant_checkpoint()
+    if torch._C._are_functorch_transforms_active():
         outputs = Transformed.apply(*lists, *inputs)
     elif structure.need_dq or structure.need_dk or structure.need_dtemperature:
         return InfoNCE.apply(inputs, structure, numbers, inputs.q, inputs.k, inputs.temperature)

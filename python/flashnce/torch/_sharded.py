@@ -225,5 +225,6 @@ def info_nce_forward(queue: ShardedQueue, call: Call) -> tuple[tuple[Tensor, ...
     """The loss with the packed statistics, and the inputs as used, with the seed of rank 0."""
     if torch._C._are_functorch_transforms_active():
         raise NotImplementedError("negatives is a ShardedQueue, which the transforms of torch.func do not take")
+    _autograd.refuse_reentrant_checkpoint()
     sizes, inputs = _agreed(queue, call)
     return ShardedInfoNCE.apply(queue, call, sizes, inputs, inputs.q, inputs.k, inputs.temperature), inputs
