@@ -5,6 +5,8 @@ Everything here can be traced by torch.compile: no data is read, and a seed that
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal, TypedDict, overload
+
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +22,52 @@ from ._queue import Queue
 from ._sharded_queue import ShardedQueue
 from ._statistics import Scores, unpack_scores
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 _NO_MIX = Mix(1.0)
 
 
+class Options(TypedDict, total=False):
+    """The keyword arguments of info_nce, for whoever passes them on."""
+
+    temperature: float | Tensor
+    normalize: bool
+    positive: Mix | None
+    negative: Mix | None
+    columns: str | None
+    anchor: str
+    detach_key: bool | None
+    reduction: str
+    weight: Tensor | None
+    lambda_pos: Tensor | float | None
+    lambda_neg: Tensor | float | None
+    permutation: Tensor | None
+    seed: int | Tensor | None
+    offset: int
+    generator: torch.Generator | None
+    rng: str
+    row_offset: int
+
+
+@overload
+def info_nce(
+    q: Tensor,
+    k: Tensor,
+    negatives: Queue | ShardedQueue | Tensor,
+    *,
+    return_scores: Literal[False] = ...,
+    **options: Unpack[Options],
+) -> Tensor: ...
+@overload
+def info_nce(
+    q: Tensor,
+    k: Tensor,
+    negatives: Queue | ShardedQueue | Tensor,
+    *,
+    return_scores: Literal[True],
+    **options: Unpack[Options],
+) -> tuple[Tensor, Scores]: ...
 def info_nce(
     q: Tensor,
     k: Tensor,
