@@ -17,7 +17,7 @@ from torch import distributed  # noqa: E402
 from torch.distributed import checkpoint as dcp  # noqa: E402
 
 import flashnce  # noqa: E402
-from flashnce.torch import InfoNCE, Mix, ShardedQueue, info_nce, scores  # noqa: E402
+from flashnce.torch import InfoNCE, Mix, Queue, ShardedQueue, info_nce, scores  # noqa: E402
 
 RANK, WORLD, FOLDER = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
 LAST = WORLD - 1
@@ -155,6 +155,40 @@ def checkpointed() -> dict[str, object]:
     return found | {"older": torch.equal(older.full_queue(), expected), "names": list(own.state_dict())}
 
 
+def unequal() -> dict[str, str]:
+    """Other numbers of rows on the last rank where nothing else is checked; and a rank whose data ends before."""
+    q, k, _ = batch(4, 1, D)
+    rows = 4 if RANK != LAST else 3
+    queue = ShardedQueue(96, D, perm_block=16, check=False)
+    found = {"keys": error_of(queue.push, k[:rows]), "q": error_of(info_nce, q[:rows], k[:rows], queue)}
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(D, D))
+
+    def epoch(**options) -> None:
+        with model.join(**options):
+            for _ in range(2):
+                info_nce(model(q.detach()), k, queue).backward()
+
+    found["join"] = error_of(epoch)
+    found["join that throws"] = error_of(epoch, throw_on_early_termination=True)
+    return found
+
+
+def gathered() -> dict[str, object]:
+    """A replicated queue that every rank pushes the keys of all ranks to, and the calls that are wrong on one rank."""
+    queue = Queue(20, D, generator=torch.Generator().manual_seed(1))
+    for step in range(6):
+        generator = torch.Generator().manual_seed(100 * step + RANK)
+        queue.push(torch.randn((3, 1, 0, 9)[(step + RANK) % 4], D, generator=generator), gather=True)
+    keys = torch.ones(2, D)
+    return {
+        "queue": queue.queue.clone(),
+        "position": queue.position.clone(),
+        "keys": error_of(queue.push, keys if RANK != LAST else keys[:, 1:], gather=True),
+        "type": error_of(queue.push, keys if RANK != LAST else keys.half(), gather=True),
+        "kept": torch.equal(queue.queue, queue.state_dict()["queue"]),
+    }
+
+
 def seeds() -> dict[str, torch.Tensor]:
     """Seeds are those of rank 0, whatever the generators of the others."""
     q, k, _ = batch(4, 1, D)
@@ -187,6 +221,8 @@ torch.save(
         "draws": draws(),
         "ring": ring(),
         "errors": errors(),
+        "gathered": gathered(),
+        "unequal": unequal(),
         "seeds": seeds(),
         "ddp": under_ddp(),
         "checkpoint": checkpointed(),

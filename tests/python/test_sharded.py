@@ -203,6 +203,30 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("world", WORLDS)
+def test_a_replicated_queue_takes_the_keys_of_all_ranks(ranks, world):
+    expected = Queue(20, D, generator=torch.Generator().manual_seed(1))
+    for step in range(6):
+        for rank in range(world):
+            generator = torch.Generator().manual_seed(100 * step + rank)
+            expected.push(torch.randn((3, 1, 0, 9)[(step + rank) % 4], D, generator=generator))
+    for rank in range(world):
+        found = ranks[world][rank]["gathered"]
+        assert torch.equal(found["queue"], expected.queue) and torch.equal(found["position"], expected.position)
+        assert "keys has shape [2, 11]" in found["keys"]
+        assert found["type"].startswith(f"ValueError: the type of keys is 'torch.float16' on rank {world - 1}")
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_unequal_ranks_end_with_an_error(ranks, world):
+    for rank in range(world):
+        found = ranks[world][rank]["unequal"]
+        for name in ("keys", "q"):
+            assert found[name].startswith(f"ValueError: the number of rows of {name} is 3 on rank {world - 1} and 4")
+        assert found["join"].startswith("RuntimeError: keys or negatives are exchanged inside")
+        assert found["join that throws"] == "nothing"
+
+
+@pytest.mark.parametrize("world", WORLDS)
 def test_what_is_wrong_on_one_rank_is_said_on_all(ranks, world):
     last = world - 1
     for rank, results in enumerate(ranks[world]):
@@ -345,3 +369,12 @@ def test_a_wrong_push_changes_nothing():
         with pytest.raises(kind, match="keys"):
             queue.push(keys)
     assert torch.equal(queue.queue, before) and queue.position.item() == 0
+
+
+def test_gather_without_other_processes_is_a_plain_push():
+    queue, plain = (Queue(8, 4, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    queue.push(torch.ones(3, 4), gather=True)
+    plain.push(torch.ones(3, 4))
+    assert torch.equal(queue.queue, plain.queue) and queue.position == plain.position
+    with pytest.raises(TypeError, match="gather is a int"):
+        queue.push(torch.ones(3, 4), gather=1)

@@ -10,6 +10,7 @@ from .._options import flag, integer
 from . import _ops
 from ._call import ELEMENT_TYPES, dense, element_type
 from ._memory import queue_rows
+from ._ranks import Field, Ranks
 
 
 def check_queue_type(dtype: object) -> None:
@@ -71,7 +72,8 @@ class Queue(nn.Module):
     averaged.module.queue.load_state_dict(model.queue.state_dict()).
 
     DistributedDataParallel broadcasts buffers from rank 0 before each forward pass. Where every rank pushes the same
-    gathered keys that costs time for nothing, and where each pushes its own it destroys them: see ignore_queues_in_ddp.
+    gathered keys (push(keys, gather=True)) that costs time for nothing, and where each pushes its own it destroys them:
+    see ignore_queues_in_ddp.
     """
 
     queue: Tensor
@@ -110,20 +112,53 @@ class Queue(nn.Module):
         return f"{self.queue.shape[0]}, {self.queue.shape[1]}, dtype={self.queue.dtype}"
 
     @torch.no_grad()
-    def push(self, keys: Tensor, *, normalize: bool = True) -> None:
+    def push(
+        self,
+        keys: Tensor,
+        *,
+        normalize: bool = True,
+        gather: bool = False,
+        group: torch.distributed.ProcessGroup | None = None,
+    ) -> None:
         """Writes keys over the oldest rows, in order, with wrap-around; of more than K keys the last K stay.
 
         Args:
             keys: [N,D] for any N >= 0, float32, float16 or bfloat16; never mixed ones.
             normalize: whether the keys are divided by their norms first.
+            gather: whether the keys of all ranks are pushed, in rank order, as MoCo's concat_all_gather does: queues
+                that were equal stay so. Then the call is collective, N may differ from rank to rank, and on a GPU the
+                host waits for a few numbers.
+            group: the processes whose keys are gathered; None: the default group or, without torch.distributed, this
+                process alone.
 
         Raises:
             TypeError: keys is no tensor or of another type. ValueError: its shape or device does not fit the queue; on
-            the CPU, too, if the position lies outside the ring. A GPU takes it modulo K.
+            the CPU, too, if the position lies outside the ring. A GPU takes it modulo K. With `gather` what is wrong on
+            one rank is raised on all.
         """
+        flag("gather", gather)
+        if gather:
+            keys = self._gathered(keys, normalize, Ranks(group))
         flag("normalize", normalize)
         check_keys(keys, self.queue)
         _ops.queue_push(self.queue, self.position, keys.detach(), normalize=normalize)
+
+    def _gathered(self, keys: Tensor, normalize: bool, ranks: Ranks) -> Tensor:
+        error, fields = None, {}
+        try:
+            flag("normalize", normalize)
+            check_keys(keys, self.queue)
+            kinds = {code: str(dtype) for dtype, code in ELEMENT_TYPES.items()}
+            fields = {
+                "the type of keys": Field(ELEMENT_TYPES[keys.dtype], kinds.get),
+                "normalize": Field(int(normalize), bool),
+                "the size of the queue": Field(len(self)),
+            }
+        except (TypeError, ValueError) as wrong:
+            error = wrong
+        numbers, _ = ranks.agree("push", self.queue.device, [0 if error else keys.shape[0]], fields, error)
+        sizes = [row[0] for row in numbers]
+        return ranks.gather_rows(keys.detach(), sizes) if max(sizes) else keys
 
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors) -> None:
         rename_moco(state_dict, prefix, tuple(self.queue.shape))

@@ -7,6 +7,7 @@ CUDA. Without torch.distributed, or in a group of one, nothing is exchanged.
 from __future__ import annotations
 
 import struct
+import weakref
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -48,6 +49,23 @@ def overwritten(where: str) -> str:
     )
 
 
+# The DistributedDataParallel modules of this process; _registration.py learns of them.
+wrappers: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+
+
+def _refuse_join() -> None:
+    """Raises inside DistributedDataParallel.join(): a rank whose data has ended takes part in that module's exchanges
+    and in no other, so that the rest would wait for it here."""
+    for module in wrappers:
+        config = getattr(module, "_join_config", None)
+        if config is not None and config.enable and not config.throw_on_early_termination:
+            raise RuntimeError(
+                "keys or negatives are exchanged inside DistributedDataParallel.join(), where a rank whose data has "
+                "ended leaves the others waiting; use join(throw_on_early_termination=True), or as many batches on "
+                "every rank"
+            )
+
+
 class Ranks:
     """A process group, or None: the default group, if there is one."""
 
@@ -63,11 +81,18 @@ class Ranks:
         """[count, *shape]: the tensors of all ranks, which have one shape."""
         if self.count == 1:
             return tensor[None]
+        _refuse_join()
         out = tensor.new_empty(self.count * tensor.numel())
         # The name that newer versions of PyTorch ask for, and the one that older ones have.
         gather = getattr(torch.distributed, "all_gather_single", None) or torch.distributed.all_gather_into_tensor
         gather(out, tensor.contiguous().reshape(-1), group=self.group)
         return out.view(self.count, *tensor.shape)
+
+    def equal_rows(self, name: str, rows: int, device: torch.device) -> list[int]:
+        """The rows of every rank, if all have as many; where no device must be waited for, an error if they do not."""
+        if device.type == "cpu":
+            self._same(f"the number of rows of {name}", self.gather(torch.tensor([rows])).flatten().tolist())
+        return [rows] * self.count
 
     def gather_rows(self, tensor: Tensor, sizes: Sequence[int]) -> Tensor:
         """[sum(sizes), D]: the rows of all ranks in rank order; this rank has sizes[rank] of them."""

@@ -11,6 +11,7 @@ import functools
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
+from . import _ranks
 from ._queue import Queue
 from ._sharded_queue import ShardedQueue
 
@@ -34,6 +35,8 @@ def _rename_moco(name: str, count: int, state_dict: dict, prefix: str, *_) -> No
 
 
 def _register(parent: nn.Module, name: str, part: nn.Module | None) -> None:
+    if isinstance(parent, nn.parallel.DistributedDataParallel):
+        _ranks.wrappers.add(parent)
     if isinstance(part, ShardedQueue):
         ignored = [buffer for buffer, _ in part.named_buffers()]
     else:

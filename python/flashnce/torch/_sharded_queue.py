@@ -38,8 +38,8 @@ class ShardedQueue(nn.Module):
             their number. Default: torch's default generator of the device.
         check: True: each call first exchanges a few numbers, so that ranks may have different numbers of rows and an
             error on one rank is raised on all. False: it does not, and on a GPU no call waits for the device, which
-            each exchange of such numbers does. Then every rank must have as many rows and the same options, and an
-            error on one rank leaves the others waiting.
+            each exchange of such numbers does. Then every rank must have as many rows, which is looked at on the CPU
+            alone, and the same options, and an error on one rank leaves the others waiting.
 
     Buffers, all in state_dict():
         queue: [K_r,D], this rank's rows of the ring.
@@ -175,7 +175,7 @@ class ShardedQueue(nn.Module):
             flag("normalize", normalize)
             check_keys(keys, self.queue)
             self.check_shard()
-            sizes = [keys.shape[0]] * self.ranks.count
+            sizes = self.ranks.equal_rows("keys", keys.shape[0], self.queue.device)
         own = self.queue.new_empty(keys.shape)
         if len(own):
             # A ring of its own size turns raw keys into rows of the queue.
