@@ -104,9 +104,9 @@ def gradients_of(
     differentiable = torch.is_grad_enabled()
     with torch.no_grad():
         for i in (0, 1):
-            if need[i] and saved[i].numel():
+            if need[i] and saved[i] is not None and saved[i].numel():
                 found[i] = _scaled(saved[i], upstream, dtype)
-        if need.temperature and saved[2].numel():
+        if need.temperature and saved[2] is not None and saved[2].numel():
             found[2] = (saved[2] * upstream).sum().reshape(shape)
     if differentiable:
         found = [None if x is None else Underivable.apply(x, upstream, *edges) for x in found]

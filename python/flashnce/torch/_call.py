@@ -92,21 +92,20 @@ def lambda_count(per: int, rows: int, d: int) -> int:
     return (0, 1, rows, d, rows * d)[per]
 
 
-def outputs_of(q: Tensor, structure: Structure) -> tuple[Tensor, ...]:
-    """The tensors that forward returns, unwritten; what is not needed has no elements."""
+def outputs_of(q: Tensor, structure: Structure) -> tuple[Tensor | None, ...]:
+    """The tensors of a call, unwritten: loss, gradients of q, k and the temperature, packed statistics of float32 and
+    of int64; None for what is not needed."""
     n, scores = q.shape[0], structure.scores
     shape = (n,) if structure.reduction == c.REDUCTION["none"] else ()
-    unmixed = bool(scores & c.SCORES_UNMIXED)
-    floats = (2 if unmixed else 1) * len(FLOAT_SCORES) + len(LOSS_SCORES) if scores else 0
-    integers = (2 if unmixed else 1) * len(INT_SCORES) if scores else 0
+    blocks = 2 if scores & c.SCORES_UNMIXED else 1
     new = lambda size, dtype=torch.float32: q.new_empty(size, dtype=dtype)  # noqa: E731
     return (
         new(shape),
-        new(q.shape if structure.need_dq else (0,)),
-        new(q.shape if structure.need_dk else (0,)),
-        new(shape if structure.need_dtemperature else (0,)),
-        new((floats, n) if scores else (0, 0)),
-        new((integers, n) if scores else (0, 0), torch.int64),
+        new(q.shape) if structure.need_dq else None,
+        new(q.shape) if structure.need_dk else None,
+        new(shape) if structure.need_dtemperature else None,
+        new((blocks * len(FLOAT_SCORES) + len(LOSS_SCORES), n)) if scores else None,
+        new((blocks * len(INT_SCORES), n), torch.int64) if scores else None,
     )
 
 
@@ -187,6 +186,9 @@ class Inputs(namedtuple("Inputs", _NAMES, defaults=(*(None,) * len(OPTIONAL), *(
 
     def given(self) -> tuple[bool, bool, bool]:
         return tuple(x is not None for x in (self.lambda_pos, self.lambda_neg, self.permutation))
+
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self[: -len(_INTEGERS)]
 
     def optional(self) -> list[tuple[Optional, Tensor]]:
         """Those of OPTIONAL that there are."""

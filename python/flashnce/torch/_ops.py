@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
+from torch.utils.flop_counter import register_flop_formula
 
 from .. import _library as c
 from ._call import (
@@ -32,9 +34,9 @@ library.define(
 library.define("queue_push(Tensor(a!) queue, Tensor(b!) position, Tensor keys, *, bool normalize) -> ()")
 
 
-def _info_nce_forward(*arguments):
-    *inputs, structure, numbers = arguments
-    inputs, structure, numbers = Inputs(*inputs).dense(), Structure(*structure), Numbers(*numbers)
+def _compute(inputs: Inputs, structure: Structure, numbers: Numbers) -> tuple[Tensor | None, ...]:
+    """The loss, the gradients of q, k and the temperature, and the packed statistics; None for what nobody wants."""
+    inputs = inputs.dense()
     check_inputs(inputs, structure)
     part = Part(row_offset=inputs.row_offset)
     plan = plan_of(inputs.q, inputs.negatives, structure, inputs.given(), part)
@@ -46,12 +48,37 @@ def _info_nce_forward(*arguments):
     return outputs
 
 
+def _filled(q: Tensor, outputs: tuple[Tensor | None, ...]) -> tuple[Tensor, ...]:
+    """An operator returns tensors: those of nobody have no elements."""
+    types = (*(torch.float32,) * (len(outputs) - 1), torch.int64)
+    return tuple(q.new_empty(0, dtype=dtype) if x is None else x for x, dtype in zip(outputs, types))
+
+
+def _info_nce_forward(*arguments):
+    *inputs, structure, numbers = arguments
+    return _filled(inputs[0], _compute(Inputs(*inputs), Structure(*structure), Numbers(*numbers)))
+
+
 def _info_nce_forward_fake(*arguments):
-    return outputs_of(arguments[0], Structure(*arguments[-2]))
+    return _filled(arguments[0], outputs_of(arguments[0], Structure(*arguments[-2])))
 
 
-def run(inputs: Inputs, structure: Structure, numbers: Numbers) -> tuple[Tensor, ...]:
-    """What the operator returns, below autograd."""
+def _unseen(tensors: tuple[Tensor | None, ...]) -> bool:
+    """Whether nobody but the library is to see a call: no mode, transform, subclass, tracer or profiler. Then the way
+    through PyTorch's dispatcher, which takes longer than a small loss, is left out."""
+    return (
+        torch._C._len_torch_dispatch_stack() == 0
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._autograd._profiler_enabled()
+        and torch._C._get_tracing_state() is None
+        and all(x is None or type(x) in (Tensor, Parameter) for x in tensors)
+    )
+
+
+def run(inputs: Inputs, structure: Structure, numbers: Numbers) -> tuple[Tensor | None, ...]:
+    """What the operator returns, below autograd; None in place of tensors without elements, perhaps."""
+    if _unseen(inputs.tensors()):
+        return _compute(inputs, structure, numbers)
     with torch._C._AutoDispatchBelowAutograd():
         return torch.ops.flashnce.info_nce_forward.default(*inputs, list(structure), list(map(float, numbers)))
 
@@ -164,6 +191,20 @@ for _name, _implementation, _fake in (
 ):
     library.impl(_name, _implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"flashnce::{_name}", _fake, lib=library)
+
+
+@register_flop_formula(torch.ops.flashnce.info_nce_forward)
+def _info_nce_flops(q, k, negatives, *arguments, **_) -> int:
+    """Those of the matrix products: the scores and, for gradients or statistics of the loss, the sums."""
+    structure = Structure(*arguments[-2])
+    sums = structure.need_dq or structure.need_dk or structure.need_dtemperature or structure.scores
+    return 2 * q[0] * negatives[0] * q[1] * (2 if sums else 1)
+
+
+@register_flop_formula(torch.ops.flashnce.scores)
+def _scores_flops(q, k, negatives, *_, **__) -> int:
+    return 2 * q[0] * negatives[0] * q[1]
+
 
 queue_push = torch.ops.flashnce.queue_push.default
 scores = torch.ops.flashnce.scores.default
