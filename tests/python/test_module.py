@@ -18,7 +18,7 @@ from support import batch, generator, gradients, rng_state
 
 import flashnce
 from flashnce import _library, _options
-from flashnce.torch import PRESETS, InfoNCE, Mix, Queue, ShardedQueue, info_nce
+from flashnce.torch import PRESETS, InfoNCE, Mix, Queue, ShardedQueue, info_nce, scores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -207,3 +207,31 @@ def test_the_python_example_of_the_readme_runs(tmp_path):
     (tmp_path / "example.py").write_text(example.group(1))
     output = run(str(tmp_path / "example.py"))
     assert output.returncode == 0, output.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_nothing_depends_on_the_default_type(dtype):
+    q, k, _ = batch(8, 1, 12)
+    before = torch.get_default_dtype()
+
+    def results() -> list[torch.Tensor]:
+        queues = [Queue(32, 12, generator=generator(1)), ShardedQueue(32, 12, perm_block=16, generator=generator(1))]
+        found = []
+        for queue in queues:
+            criterion = InfoNCE(0.2, "ft-elementwise")
+            loss, statistics = criterion(q, k, queue, seed=3, lambda_pos=1.5, positive=Mix(2.0), return_scores=True)
+            (dq,) = torch.autograd.grad(loss, q)
+            queue.push(k)
+            found += [loss, dq, *statistics.mixed, *statistics.unmixed[:9], *scores(q, k, queue)[:9]]
+            found.append(queue.queue.clone())
+            learned = torch.nn.Parameter(torch.tensor(0.2, dtype=torch.float32))
+            found += torch.autograd.grad(InfoNCE(learned)(q, k, queue), learned)
+        return found
+
+    expected = results()
+    torch.set_default_dtype(dtype)
+    try:
+        found = results()
+    finally:
+        torch.set_default_dtype(before)
+    assert all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(found, expected, strict=True))
