@@ -94,6 +94,7 @@ class Mix:
         if not math.isfinite(self.shift):
             raise ValueError(f"shift is {self.shift}; it must be finite")
         choice("per", self.per, PER)
+        flag("renormalize", self.renormalize)
 
 
 # Positives and negatives of each preset, the same as fnce_problem_init and fnce_args_init give.

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import _library as c
 from ._options import (
-    Mix, check_temperature, choice, integer, lambda_granularity, mix_or_none, number, plan_for, resolve_columns,
+    Mix, check_temperature, choice, flag, integer, lambda_granularity, mix_or_none, number, plan_for, resolve_columns,
 )  # fmt: skip
 
 _SCORE_TYPES = {
@@ -140,9 +140,16 @@ def info_nce(
         TypeError: an argument has the wrong type.
         ValueError: anything else is wrong; one sentence names the argument.
     """
+    for name, value in (
+        ("normalize", normalize), ("return_dq", return_dq), ("return_dk", return_dk),
+        ("return_dtemperature", return_dtemperature), ("return_scores", return_scores),
+    ):  # fmt: skip
+        flag(name, value)
     q = _matrix("q", q)
     n, d = q.shape
-    k, negatives = _array("k", k, (n, d), q.dtype), _matrix("negatives", negatives, d)
+    k, negatives = _array("k", k, None, q.dtype), _matrix("negatives", negatives, d)
+    if k.shape != q.shape:
+        raise ValueError(f"k has shape {list(k.shape)}; it must be that of q, {list(q.shape)}")
     feature_type, queue_type = _ELEMENT_TYPES[q.dtype.name], _ELEMENT_TYPES[negatives.dtype.name]
     rows = negatives.shape[0]
     mix_or_none("positive", positive)

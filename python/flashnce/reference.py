@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit
 
-from ._options import key_is_detached
+from ._options import choice, key_is_detached, resolve_columns
 
 
 def info_nce(
@@ -49,9 +49,26 @@ def info_nce(
         detach_key: whether k gets no gradient; None: it gets none, and an error where it requires one.
         reduction: "none" | "mean" | "sum", equation (7), with `weight` [N]; a weight of 0 selects an exact 0.
 
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or value; the sentence names it.
+
     Returns:
         the loss, float64, [] or [N]; with return_scores (loss, mixed, unmixed): two dicts of equation (9).
     """
+    for name, value in (("q", q), ("k", k), ("negatives", negatives)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
+        if value.dim() != 2 or value.shape[1] != q.shape[1] or (name == "k" and k.shape != q.shape):
+            raise ValueError(f"{name} has shape {list(value.shape)}; q and k must be [N,D], negatives [K,D]")
+        if not value.is_floating_point():
+            raise TypeError(f"{name} has type {value.dtype}; it must be a floating type")
+    if weight is not None and tuple(weight.shape) != (len(q),):
+        raise ValueError(f"weight has shape {list(weight.shape)}; it must be [{len(q)}]")
+    if (lambda_neg is None) != (permutation is None):
+        raise ValueError("lambda_neg and permutation belong together; give both or neither")
+    choice("anchor", anchor, ("mixed", "query"))
+    choice("reduction", reduction, ("none", "mean", "sum"))
+    resolve_columns(columns, lambda_neg is not None)
     if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled()):
         k = k.detach()
     q, k, negatives = q.double(), k.double(), negatives.double()
