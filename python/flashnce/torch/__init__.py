@@ -8,7 +8,7 @@
     queue.push(k)
 
 scores(q, k, queue) gives the statistics of the scores alone, before any mixing, to log. A ShardedQueue holds the
-negatives of several processes.
+negatives of several processes. A FeatureTransform says when features are mixed and how much, step by step.
 
 Works in eager mode and under torch.compile(fullgraph=True), with DistributedDataParallel and autocast, on CPU and CUDA
 tensors. On CUDA a call enqueues its work on PyTorch's current stream of the tensors' device, takes memory from
@@ -29,11 +29,12 @@ from ._queue import Queue
 from ._scores import scores
 from ._sharded_queue import ShardedQueue
 from ._statistics import Scores, ScoreStatistics
+from ._transform import FeatureTransform
 
 # A Mix in saved hyperparameters is data; torch.load(weights_only=True) takes classes that it is told of.
 serialization.add_safe_globals([Mix])
 
 __all__ = [
-    "PRESETS", "InfoNCE", "Mix", "Queue", "ScoreStatistics", "Scores", "ShardedQueue", "ignore_queues_in_ddp",
-    "info_nce", "scores",
+    "PRESETS", "FeatureTransform", "InfoNCE", "Mix", "Queue", "ScoreStatistics", "Scores", "ShardedQueue",
+    "ignore_queues_in_ddp", "info_nce", "scores",
 ]  # fmt: skip
