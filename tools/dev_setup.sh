@@ -97,6 +97,7 @@ requirement_files() {
 install_requirements() {
   local requirement=${FLASHNCE_TORCH:-} file
   for file in $(requirement_files); do "$VENV/bin/python" -m pip install -q -r "$file"; done
+  "$VENV/bin/python" -m pip install -q --no-deps -r tools/requirements-peers.txt
   if [[ -z $requirement ]] && "$VENV/bin/python" -c 'import torch' 2>/dev/null; then return 0; fi
   # Where pip can find a CPU build of the same version (a larger local version), it takes that one.
   if [[ -n $requirement ]]; then
@@ -111,7 +112,7 @@ setup_python() {
   local stamp=$VENV/flashnce-stamp wanted
   setup_cmake
   # shellcheck disable=SC2046
-  wanted=$(cat $(requirement_files) tools/requirements-torch.txt; echo "${FLASHNCE_TORCH:-} $(venv_python)")
+  wanted=$(cat $(requirement_files) tools/requirements-{peers,torch}.txt; echo "${FLASHNCE_TORCH:-} $(venv_python)")
   if [[ -f $stamp && $(cat "$stamp") == "$wanted" ]]; then return 0; fi
   [[ -x $VENV/bin/python ]] || stage "python environment" make_venv
   stage "python packages" install_requirements

@@ -1,6 +1,7 @@
 """FlashNCE: the contrastive loss of a training step, and its gradients, in one fused pass.
 
     flashnce.torch       the loss for PyTorch: InfoNCE, Queue, ShardedQueue, Mix, info_nce, scores
+    flashnce.compat      losses of other trainers, such as MoCo's and lightly's, with this one underneath
     flashnce.info_nce    the loss for NumPy arrays
     flashnce.reference   the loss in plain PyTorch and float64, to read and to test against
     flashnce.sample_lambda, flashnce.permutation    what a seed draws
@@ -17,6 +18,7 @@ from . import _library
 from ._options import PRESETS, Mix
 
 if TYPE_CHECKING:
+    from . import compat as compat
     from . import reference as reference
     from . import torch as torch
     from .numpy_api import Result, info_nce, permutation, sample_lambda
@@ -26,7 +28,7 @@ __all__ = ["PRESETS", "Mix", "Result", "info_nce", "permutation", "sample_lambda
 
 
 def __getattr__(name: str):
-    if name in ("reference", "torch"):
+    if name in ("compat", "reference", "torch"):
         return importlib.import_module(f"{__name__}.{name}")
     if name in ("Result", "info_nce", "permutation", "sample_lambda"):
         return getattr(importlib.import_module(f"{__name__}.numpy_api"), name)
@@ -34,4 +36,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "reference", "torch"})
+    return sorted({*globals(), *__all__, "compat", "reference", "torch"})

@@ -1,0 +1,117 @@
+"""Who computes an adapter's loss: the library or the reference, and never the second without a word."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from .._options import Mix, choice
+from ..torch import Queue, Scores, ScoreStatistics, ShardedQueue
+from ..torch import info_nce as fused
+
+BACKENDS = ("auto", "fused", "reference")
+VARIABLE = "FLASHNCE_COMPAT_BACKEND"
+_override = os.environ.get(VARIABLE) or None
+
+
+def check_backend(backend: str) -> str:
+    """`backend`, or what the environment says instead, if it is one of BACKENDS."""
+    choice("backend", backend, BACKENDS)
+    if _override is None:
+        return backend
+    choice(f"{VARIABLE} in the environment", _override, BACKENDS)
+    return _override
+
+
+def _chosen(backend: str, q: Tensor) -> str:
+    backend = check_backend(backend)
+    if backend != "auto" or not isinstance(q, Tensor):
+        return "fused" if backend == "auto" else backend
+    if q.dtype == torch.float64:
+        reason = "the features are float64"
+    elif q.device.type not in ("cpu", "cuda"):
+        reason = f"the features are on {q.device}"
+    else:
+        return "fused"
+    warnings.warn(
+        f"flashnce.compat: the reference computes this loss, with all logits in memory, because {reason}; "
+        "backend='fused' makes this an error, backend='reference' makes it no warning",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return "reference"
+
+
+def contrast(
+    q: Tensor,
+    k: Tensor,
+    negatives: Queue | ShardedQueue | Tensor,
+    *,
+    backend: str,
+    return_scores: bool = False,
+    **options,
+) -> Tensor | tuple[Tensor, Scores]:
+    """The loss of equation (7) by the backend that is asked for.
+
+    Args:
+        q, k, negatives: [N,D], [N,D], and a Queue or [K,D], as of flashnce.torch.info_nce.
+        options: any of its keyword arguments that the reference knows as well: temperature, normalize, positive,
+            negative, detach_key, reduction, weight, lambda_pos, lambda_neg, permutation, seed.
+
+    Returns:
+        the loss, float32 [] or [N], and with return_scores its Scores.
+    """
+    if _chosen(backend, q) == "fused":
+        return fused(q, k, negatives, return_scores=return_scores, **options)
+    return _by_reference(q, k, negatives, return_scores, **options)
+
+
+def _by_reference(q, k, negatives, return_scores, positive=None, negative=None, seed=None, **options):
+    if isinstance(negatives, ShardedQueue):
+        raise ValueError("negatives is a ShardedQueue; backend='reference' takes a Queue or a Tensor of all negatives")
+    rows = negatives.queue if isinstance(negatives, Queue) else negatives
+    drawn, seed = _drawn(q, rows, positive, negative, seed, options)
+    result = reference.info_nce(
+        q, k, rows,
+        renormalize_pos=positive is not None and positive.renormalize,
+        renormalize_neg=negative is not None and negative.renormalize,
+        return_scores=return_scores, **options | drawn,
+    )  # fmt: skip
+    if not return_scores:
+        return result.float()
+    loss, *statistics = result
+    mixed, unmixed = (_statistics(named) for named in statistics)
+    return loss.float(), Scores(mixed, unmixed, seed, 0)
+
+
+def _statistics(named: dict[str, Tensor]) -> ScoreStatistics:
+    single = {name: value.float() if value.is_floating_point() else value for name, value in named.items()}
+    return ScoreStatistics(**single, dq_norm=None)
+
+
+def _drawn(q: Tensor, rows: Tensor, positive: Mix | None, negative: Mix | None, seed, options: dict):
+    """What the library would draw from this seed and is not given, as keyword arguments, and the seed."""
+    from .. import permutation, sample_lambda
+
+    drawn = {}
+    mixed = negative is not None or options.get("lambda_neg") is not None
+    sides = {
+        "lambda_pos": ("positive", positive, q.shape[0]),
+        "lambda_neg": ("negative", negative, rows.shape[0]),
+    }
+    wanted = {name: s for name, s in sides.items() if s[1] is not None and options.get(name) is None}
+    permuted = mixed and options.get("permutation") is None
+    if not wanted and not permuted:
+        return drawn, None
+    if seed is None:
+        seed = torch.randint(0, 2**63 - 1, (1,), dtype=torch.int64, device=q.device)
+    number = int(seed)
+    for name, (side, mix, count) in wanted.items():
+        drawn[name] = torch.from_numpy(sample_lambda(side, mix, count, q.shape[1], seed=number)).to(q.device)
+    if permuted:
+        drawn["permutation"] = torch.from_numpy(permutation(rows.shape[0], seed=number).astype("int64")).to(q.device)
+    return drawn, seed

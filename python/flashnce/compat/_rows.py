@@ -1,0 +1,46 @@
+"""What adapters do with rows: a queue of given ones, a push of any type, and the keys of all processes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..torch import Queue
+
+
+@torch.no_grad()
+def queue_of(rows: Tensor) -> Queue:
+    """A Queue of these rows [K,D].
+
+    It draws nothing from the default generator, so that a trainer that made its queue by torch.randn goes on with the
+    numbers that it would have had.
+    """
+    generator = None if rows.device.type == "meta" else torch.Generator(rows.device)
+    queue = Queue(*rows.shape, dtype=rows.dtype, device=rows.device, generator=generator)
+    queue.queue.copy_(rows)
+    return queue
+
+
+def push(queue: Queue, keys: Tensor, *, normalize: bool = True) -> None:
+    """queue.push for keys of float64 as well, which only the reference computes with."""
+    queue.push(keys.float() if keys.dtype == torch.float64 else keys, normalize=normalize)
+
+
+@torch.no_grad()
+def gathered(rows: Tensor) -> Tensor:
+    """The rows [N,...] of all processes in rank order, the same N on each; without torch.distributed `rows`."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return rows
+    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def without_negatives_gradient(name: str, negatives: Tensor) -> None:
+    """Raises where a gradient of the negatives would be lost."""
+    if negatives.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError(
+            f"{name} requires a gradient, and FlashNCE computes none of negatives; take them from a queue or an "
+            "encoder under torch.no_grad(), or keep the loss that you have"
+        )

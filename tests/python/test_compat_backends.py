@@ -1,0 +1,193 @@
+"""Who computes the adapters' losses, and what they refuse: each in a sentence that names the argument."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from peers import example
+from support import assert_close, batch, bound, cpu_only, rng_state, set_rng_state
+
+from flashnce.compat import _backend, info_nce, lightly, mem_moco, moco, pytorch_metric_learning, solo, torch_nn
+from flashnce.torch import FeatureTransform, Queue, ShardedQueue
+
+pytestmark = cpu_only
+N, K, D = 24, 80, 12
+
+
+def negatives():
+    return batch(N, K, D)[2]
+
+
+class Memory:
+    """A CrossBatchMemory whose queries and keys are two arguments."""
+
+    def __init__(self, **options):
+        loss = pytorch_metric_learning.NTXentLoss(0.2)
+        self.memory = pytorch_metric_learning.CrossBatchMemory(loss, D, K, **options)
+
+    def __call__(self, q, k):
+        mask = torch.arange(2 * N) >= N
+        return self.memory(torch.cat([q, k]), torch.arange(N).repeat(2), enqueue_mask=mask)
+
+
+# Each makes a callable of q and k, seeded the same way for every backend.
+LOSSES = {
+    "torch_nn": lambda **o: lambda q, k: torch_nn.InfoNCELoss(temperature=0.2, **o)(q, k, negatives()),
+    "info_nce": lambda **o: lambda q, k: info_nce.InfoNCE(**o)(q, k, negatives()),
+    "lightly": lambda **o: lightly.NTXentLoss(0.2, (K, D), transform=FeatureTransform(seed=2), **o),
+    "pytorch_metric_learning": Memory,
+    "solo": lambda **o: lambda q, k: solo.mocov2plus_loss_func(q, k, Queue(K, D), 0.2, **o),
+    "solo, a tensor": lambda **o: lambda q, k: solo.mocov2plus_loss_func(q, k, negatives().T.contiguous(), **o),
+    "mem_moco": lambda **o: lambda q, k: mem_moco.RGBMoCo_dropmix_norm(D, K, 0.2, "posneg", **o)(q, k)[0],
+    "mem_moco, pos": lambda **o: lambda q, k: mem_moco.RGBMoCo_dropmix_norm(D, K, 0.2, "pos", **o)(q, k)[0],
+}
+
+
+def result(name, dtype=torch.float32, **options):
+    """Loss and dq, of draws that depend on the name alone."""
+    torch.manual_seed(4)
+    q, k, _ = batch(N, K, D)
+    q, k = torch.nn.functional.normalize(q.detach(), dim=1), torch.nn.functional.normalize(k, dim=1)
+    q, k = q.to(dtype).requires_grad_(), k.to(dtype)
+    loss = LOSSES[name](**options)(q, k)
+    return loss.detach(), torch.autograd.grad(loss, q)[0]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_reference_is_the_same_function_and_is_never_taken_in_silence(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fused, reference, auto = (result(name, backend=b) for b in ("fused", "reference", "auto"))
+    assert all(torch.equal(a, b) for a, b in zip(fused, auto)) and not torch.equal(fused[1], reference[1])
+    for a, b, what in zip(fused, reference, ("loss", "dq")):
+        assert a.dtype == b.dtype == torch.float32
+        assert_close(a, b, bound(0.2, 3.0), what)
+    with pytest.raises(TypeError, match="q has type torch.float64"):
+        result(name, torch.float64, backend="fused")
+    with pytest.warns(RuntimeWarning, match="the features are float64"):
+        double = result(name, torch.float64, backend="auto")
+    assert double[1].dtype == torch.float64
+    assert_close(double[1], reference[1], bound(0.2, 3.0))
+
+
+def test_accuracy_and_scores_are_those_of_the_reference():
+    encoder = example("moco", "../tiny.py")["Encoder"]
+    images = torch.randn(2, N, 48, generator=torch.Generator().manual_seed(0))
+    found = []
+    for backend in ("fused", "reference"):
+        torch.manual_seed(1)
+        model = moco.MoCo(encoder, D, K, backend=backend, transform=FeatureTransform(seed=3))
+        loss, ranks = model(*images)
+        q, k = (torch.nn.functional.normalize(x, dim=1) for x in batch(N, K, D)[:2])
+        _, score = mem_moco.RGBMoCo_dropmix_norm(D, K, 0.2, "posneg", backend=backend)(q, k, seed=5)
+        found.append((loss.detach(), ranks, score.detach()))
+    assert torch.equal(found[0][1], found[1][1]) and found[0][1].dtype == torch.int64
+    assert_close(found[0][0], found[1][0], bound(0.07, 3.0))
+    for column in range(5):
+        assert_close(found[0][2][:, column], found[1][2][:, column], 4 * bound(0.2, 3.0), str(column))
+
+
+def test_features_that_no_backend_has_are_the_references_with_a_warning():
+    assert _backend._chosen("auto", torch.empty(1)) == "fused"
+    with pytest.warns(RuntimeWarning, match="the features are on meta"):
+        assert _backend._chosen("auto", torch.empty(1, device="meta")) == "reference"
+
+
+def test_the_reference_draws_what_the_library_draws():
+    """Without a seed, too: from the same state of the default generator."""
+    q, k, _ = batch(N, K, D)
+    state, found = rng_state(), []
+    for backend in ("fused", "reference"):
+        torch.manual_seed(0)
+        loss = mem_moco.RGBMoCo_dropmix_norm(D, K, 0.2, "posneg", backend=backend)
+        found.append(loss(q, k)[0].item())
+    set_rng_state(state)
+    assert found[0] == pytest.approx(found[1], rel=bound(0.2, 20.0))
+
+
+def run(code, **environment):
+    command = [sys.executable, "-W", "error", "-c", code]
+    environment = os.environ | environment
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_environment_wins_over_every_backend():
+    code = (
+        "import torch; from flashnce.compat import info_nce\n"
+        "q = torch.ones(2, 3, dtype=torch.float64)\n"
+        "print(info_nce.InfoNCE(backend='reference').backend, info_nce.info_nce(q, q, q).dtype)"
+    )
+    assert run(code, FLASHNCE_COMPAT_BACKEND="reference").stdout == "reference torch.float32\n"
+    assert "q has type torch.float64" in run(code, FLASHNCE_COMPAT_BACKEND="fused").stderr
+    assert "RuntimeWarning: flashnce.compat: the reference" in run(code, FLASHNCE_COMPAT_BACKEND="auto").stderr
+    sentence = "FLASHNCE_COMPAT_BACKEND in the environment is 'eager'; it must be one of 'auto', 'fused', 'reference'"
+    assert sentence in run(code, FLASHNCE_COMPAT_BACKEND="eager").stderr
+
+
+q, k = torch.ones(3, D), torch.ones(3, D)
+wants = torch.ones(4, D, requires_grad=True)
+shards = functools.partial(ShardedQueue, 8, D)
+xbm, ntxent = pytorch_metric_learning.CrossBatchMemory, pytorch_metric_learning.NTXentLoss
+queries_and_keys = {"enqueue_mask": torch.tensor([False, True, True])}
+REFUSED = [
+    (NotImplementedError, "negative_keys is None", lambda: torch_nn.info_nce_loss(q, k, temperature=0.1)),
+    (NotImplementedError, "negative_keys requires", lambda: torch_nn.InfoNCELoss(temperature=0.1)(q, k, wants)),
+    (NotImplementedError, "negative_keys is None", lambda: info_nce.InfoNCE()(q, k)),
+    (NotImplementedError, "negative_keys requires", lambda: info_nce.info_nce(q, k, wants)),
+    (NotImplementedError, "negative_mode is 'paired'", lambda: info_nce.InfoNCE(negative_mode="paired")),
+    (NotImplementedError, "negative_mode is 'p", lambda: info_nce.info_nce(q, k, q[None], negative_mode="paired")),
+    (ValueError, "negative_mode is 'all'", lambda: info_nce.InfoNCE(negative_mode="all")),
+    (ValueError, "<query> must have 2 dim", lambda: info_nce.info_nce(q[0], k, q)),
+    (ValueError, "<negative_keys> must have 2", lambda: info_nce.info_nce(q, k, q[None])),
+    (ValueError, "same number of samples", lambda: info_nce.info_nce(q, k[:2], q)),
+    (ValueError, "<query> and <negative_keys>", lambda: info_nce.info_nce(q, k, q[:, :3])),
+    (NotImplementedError, "memory_bank_size is 0", lambda: lightly.NTXentLoss()),
+    (ValueError, "Illegal memory bank size 5", lambda: lightly.NTXentLoss(memory_bank_size=5)),
+    (ValueError, r"Illegal memory bank size \(5, 0\)", lambda: lightly.NTXentLoss(memory_bank_size=(5, 0))),
+    (ValueError, "Illegal temperature", lambda: lightly.NTXentLoss(0.0, (4, 2))),
+    (NotImplementedError, "distance is given", lambda: ntxent(distance=object())),
+    (NotImplementedError, "outside CrossBatchMemory", lambda: ntxent()(q, torch.arange(3))),
+    (NotImplementedError, "loss is a Linear", lambda: xbm(torch.nn.Linear(1, 1), D)),
+    (NotImplementedError, "miner is given", lambda: xbm(ntxent(), D, miner=object())),
+    (NotImplementedError, "enqueue_mask is None", lambda: xbm(ntxent(), D)(q, torch.arange(3))),
+    (NotImplementedError, "indices_tuple is given", lambda: xbm(ntxent(), D)(q, torch.arange(3), (1,))),
+    (ValueError, "labels has shape", lambda: xbm(ntxent(), D)(q, torch.arange(2), **queries_and_keys)),
+    (ValueError, "marks 2 rows; the memory has 1", lambda: xbm(ntxent(), D, 1)(q, torch.arange(3), **queries_and_keys)),
+    (NotImplementedError, "occurs 0 times", lambda: xbm(ntxent(), D)(q, torch.arange(3), **queries_and_keys)),
+    (NotImplementedError, "occurs 2 times", lambda: xbm(ntxent(), D)(q, torch.zeros(3).long(), **queries_and_keys)),
+    (NotImplementedError, "mix_jig is True", lambda: mem_moco.RGBMoCo_dropmix_norm(D, mix_jig=True)),
+    (NotImplementedError, "q_jig is given", lambda: mem_moco.RGBMoCo_dropmix_norm(D, 8)(q, k, q_jig=q)),
+    (ValueError, "expolation_mask is True", lambda: mem_moco.RGBMoCo_dropmix_norm(D, 8, 0.1, "neg", False, True)),
+    (ValueError, "mix_target is 'all'", lambda: mem_moco.RGBMoCo_dropmix_norm(D, mix_target="all")),
+    (ValueError, "backend is 'eager'", lambda: info_nce.InfoNCE(backend="eager")),
+    (ValueError, "backend is None", lambda: solo.mocov2plus_loss_func(q, k, q.T, backend=None)),
+    (ValueError, "negatives is a ShardedQueue", lambda: solo.moco_loss_func(q, k, shards(), backend="reference")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "words", "call"), REFUSED, ids=[words for _, words, _ in REFUSED])
+def test_refused(kind, words, call):
+    with pytest.raises(kind, match=words):
+        call()
+
+
+def test_a_refused_call_leaves_the_memory_as_it_was():
+    memory = xbm(ntxent(), D, 8)
+    memory(q, torch.tensor([5, 5, 6]), enqueue_mask=torch.tensor([False, True, True]))
+    before = {name: value.clone() for name, value in memory.state_dict().items()}
+    for labels in ([7, 8, 9], [5, 5, 9]):
+        with pytest.raises(NotImplementedError, match="occurs"):
+            memory(q, torch.tensor(labels), **queries_and_keys)
+    assert all(torch.equal(value, before[name]) for name, value in memory.state_dict().items())
+    assert memory.queue_idx == 2
+
+
+def test_negatives_that_nobody_asks_a_gradient_of():
+    with torch.no_grad():
+        assert info_nce.info_nce(q, k, wants).item() == info_nce.info_nce(q, k, wants.detach()).item()

@@ -1,0 +1,83 @@
+"""Adapters on two processes: keys of both enter each queue in rank order, and MoCo's shuffle is undone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+WORKER = """
+import sys
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+from flashnce.compat import lightly, moco
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
+
+x = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(1))
+q, k = x[rank].clone().requires_grad_(), x[rank] + 1
+both = normalize(x.flatten(0, 1) + 1, dim=1)
+for gather, expected in ((True, both), (False, normalize(k, dim=1))):
+    loss = lightly.NTXentLoss(memory_bank_size=(16, 6), gather_distributed=gather)
+    loss(q, k)
+    assert torch.equal(loss.memory_bank.queue[: len(expected)], expected)
+    assert loss.memory_bank.position.item() == len(expected)
+
+
+class Encoder(nn.Linear):
+    def __init__(self, num_classes):
+        super().__init__(6, num_classes)
+
+    def forward(self, x):
+        seen.append(x.detach().clone())
+        return super().forward(x)
+
+
+seen = []
+torch.manual_seed(0)
+model = moco.MoCo(Encoder, 6, 16, m=1.0, T=0.2)
+torch.manual_seed(rank)
+before = model.queue.queue.clone()
+loss, ranks = model(im_q=x[rank], im_k=x[rank] + 1)
+# The key encoder has seen images of both ranks, and the keys came back in order.
+rows = [[row.tolist() for row in part] for part in (x[0] + 1, x[1] + 1)]
+found = [any(row.tolist() in part for row in seen[1]) for part in rows]
+keys = normalize(nn.functional.linear(x.flatten(0, 1) + 1, model.encoder_k.weight, model.encoder_k.bias), dim=1)
+assert torch.allclose(model.queue.queue[:8], keys, atol=1e-6)
+query = normalize(nn.functional.linear(x[rank], model.encoder_q.weight, model.encoder_q.bias), dim=1)
+own = keys[4 * rank :][:4]
+logits = torch.cat([(query * own).sum(1, keepdim=True), query @ before.T], 1) / 0.2
+expected = nn.functional.cross_entropy(logits, torch.zeros(4, dtype=torch.long))
+assert torch.allclose(loss, expected, atol=1e-5), (loss, expected)
+assert torch.equal(ranks, (logits[:, 1:] >= logits[:, :1]).sum(1))
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+print("done", rank, *found)
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_two_processes(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(rank), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for rank, worker in enumerate(workers):
+            output, errors = worker.communicate(timeout=120)
+            assert worker.returncode == 0, errors
+            assert output.split() == ["done", str(rank), "True", "True"]
+    finally:
+        for worker in workers:
+            worker.kill()
