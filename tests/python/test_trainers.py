@@ -1,0 +1,60 @@
+"""examples/trainers: what is changed in each trainer, and that it trains as before."""
+
+from __future__ import annotations
+
+import difflib
+
+import pytest
+import torch
+from peers import TRAINERS, example, peer
+from support import cpu_only
+
+NAMES = sorted(path.parent.name for path in TRAINERS.glob("*/before.py"))
+PACKAGES = {
+    "info_nce_pytorch": "info_nce",
+    "lightly": "lightly.loss",
+    "pytorch_metric_learning": "pytorch_metric_learning.losses",
+}
+MOST_LINES = 10
+# Fifty steps of training in float32 carry a rounding along: some units of the last place of losses below 4.
+LARGEST_DIFFERENCE = 8 * 2.0**-22
+
+
+def test_every_trainer_is_here():
+    assert NAMES == ["info_nce_pytorch", "lightly", "moco", "pytorch_metric_learning", "solo_learn"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_at_most_ten_lines_are_added_or_taken_away(name):
+    before, after = ((TRAINERS / name / file).read_text().splitlines() for file in ("before.py", "after.py"))
+    changed = [line for line in difflib.ndiff(before, after) if line[0] in "+-"]
+    added = sum(line[0] == "+" for line in changed)
+    assert 0 < added <= MOST_LINES and 0 < len(changed) - added <= MOST_LINES
+    assert any("flashnce.compat" in line for line in changed)
+
+
+@cpu_only
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_over_fifty_steps_are_those_of_before(name):
+    if name in PACKAGES:
+        peer(PACKAGES[name])
+    before, after = (example(name, file)["train"]() for file in ("before.py", "after.py"))
+    assert len(before) == len(after) == 50 and max(before) > 1.5 * min(before)
+    assert max(abs(a - b) for a, b in zip(before, after)) <= LARGEST_DIFFERENCE
+    assert before != after
+
+
+@cpu_only
+def test_accuracies_of_the_moco_trainer():
+    shown = ([], [])
+    for file, seen in zip(("before.py", "after.py"), shown):
+        example("moco", file)["train"](show=lambda *accuracies, seen=seen: seen.append(accuracies))
+    assert shown[0] == shown[1] and len(set(shown[0])) > 5
+
+
+def test_what_they_print(capsys):
+    torch.manual_seed(0)
+    after = example("moco", "after.py")
+    after["main"](lambda: after["train"](steps=20))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["step 10", "step 20"]
