@@ -21,7 +21,7 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 LONGEST = 120  # seconds, compilation included; what takes longer is not measured
 
 
-def _resident(field: str) -> float:
+def resident(field: str) -> float:
     """MiB; VmRSS is now, VmHWM the peak."""
     return int(re.search(rf"^{field}:\s+(\d+) kB", STATUS.read_text(), re.M).group(1)) / 1024
 
@@ -36,17 +36,17 @@ def _extra(inputs: Callable[[], object], make: Callable[[object], object]) -> fl
     # Gives freed memory back to the system, so that using it again shows.
     ctypes.CDLL(None).malloc_trim(0)
     CLEAR.write_text("5")
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     peer = make(given)
     peer.step()
     peer.step()
-    return max(0.0, _resident("VmHWM") - before)
+    return max(0.0, resident("VmHWM") - before)
 
 
 def measurable() -> bool:
     try:
         CLEAR.write_text("5")
-        _resident("VmHWM")
+        resident("VmHWM")
     except (OSError, AttributeError):
         return False
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from peers import example, peer
+from other_trainers import example, peer
 from support import assert_close, bound, cpu_only
 from torch.nn.functional import cross_entropy, normalize
 

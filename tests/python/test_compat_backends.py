@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 import torch
-from peers import example
+from other_trainers import example
 from support import assert_close, batch, bound, cpu_only, rng_state, set_rng_state
 
 from flashnce.compat import _backend, info_nce, lightly, mem_moco, moco, pytorch_metric_learning, solo, torch_nn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peers import peer
+from other_trainers import peer
 from support import cpu_only
 
 from flashnce.torch import FeatureTransform, InfoNCE, Queue

@@ -6,7 +6,7 @@ import difflib
 
 import pytest
 import torch
-from peers import TRAINERS, example, peer
+from other_trainers import TRAINERS, example, peer
 from support import cpu_only
 
 NAMES = sorted(path.parent.name for path in TRAINERS.glob("*/before.py"))

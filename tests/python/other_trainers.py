@@ -17,8 +17,6 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 TRAINERS = Path(__file__).resolve().parents[2] / "examples" / "trainers"
 _REPLACED = ("torchvision", "scipy", "sklearn")
 
@@ -70,6 +68,8 @@ def peer(name: str) -> types.ModuleType:
         except ModuleNotFoundError as missing:
             if missing.name != name.split(".")[0]:
                 raise
+            import pytest  # Here, because bench/trainers.py imports this module, too.
+
             pytest.skip(f"{missing.name} is not installed (tools/requirements-peers.txt)")
 
 
