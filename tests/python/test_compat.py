@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from other_trainers import example, peer
-from support import assert_close, bound, cpu_only
+from support import BACKENDS, assert_close, bound, cpu_only
 from torch.nn.functional import cross_entropy, normalize
 
 import flashnce
 from flashnce.compat import info_nce, lightly, mem_moco, moco, pytorch_metric_learning, solo, torch_nn
+from flashnce.torch import FeatureTransform
 
 STEPS, D = 50, 24
 TEMPERATURES = [0.07, 0.5]
@@ -309,3 +312,29 @@ def test_authors_of_the_feature_transformation(temperature, options):
     logits = torch.cat([(q * k).sum(1, keepdim=True), q @ memory.T], 1) / temperature
     expected = cross_entropy(logits, torch.zeros(32, dtype=torch.long))
     assert_close(plain(q, k, mix_now=False)[0], expected, bound(temperature))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_adapters_compile_without_a_break(backend):
+    torch._dynamo.reset()
+    encoder = example("moco", "../tiny.py")["Encoder"]
+    torch.manual_seed(0)
+    modules = {
+        "lightly": lightly.NTXentLoss(0.2, (20, D), transform=FeatureTransform(start=1, seed=3)),
+        "moco": moco.MoCo(encoder, D, 20, T=0.2),
+        "mem_moco": mem_moco.RGBMoCo_dropmix_norm(D, 20, 0.2, "posneg"),
+    }
+    for name, eager in modules.items():
+        one = copy.deepcopy(eager)
+        compiled = torch.compile(one, fullgraph=True, backend=backend)
+        for step in range(3):
+            q, k = (torch.randn(8, 48 if name == "moco" else D) for _ in range(2))
+            given = {"seed": torch.tensor([step])} if name == "mem_moco" else {}
+            results = [function(q.clone().requires_grad_(), k, **given) for function in (eager, compiled)]
+            for expected, actual in zip(*(r if isinstance(r, tuple) else (r,) for r in results)):
+                torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+            for expected, actual in zip(eager.buffers(), one.buffers()):
+                torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+            if name == "lightly":
+                eager.transform.step()
+                one.transform.step()
