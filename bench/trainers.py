@@ -2,6 +2,7 @@
 
     python bench/trainers.py                       measures, prints a table in Markdown (a minute and a half)
     python bench/trainers.py --record NAME.json    also keeps the figures, with machine, commit and software
+    python bench/trainers.py --untimed             leaves times out, on a machine that has other work
     python bench/trainers.py --from NAME.json      prints the table of a record
 
 Changed lines are those that a diff of before.py and after.py adds and takes away. Differences of losses are over 50
@@ -29,7 +30,6 @@ from render import significant, table_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = 1
-COMMAND = "python bench/trainers.py --record"
 # Names, and what is measured: rows N, negatives K, features D. pytorch-metric-learning makes N x (N K) numbers.
 TRAINERS = {
     "moco": ("facebookresearch/moco", (256, 65536, 128)),
@@ -71,7 +71,7 @@ class Watch:
                 self.seconds.append(time.perf_counter() - start)
 
 
-def one(name: str, side: str) -> dict:
+def one(name: str, side: str, timed: bool) -> dict:
     """What one side of a trainer does, in this process."""
     sys.path.insert(0, str(ROOT / "tests" / "python"))
     from other_trainers import example
@@ -84,20 +84,19 @@ def one(name: str, side: str) -> dict:
     train(WARM + TIMED + (WATCHED if memory.measurable() else 0), rows, columns, features)
     return {
         "losses": losses,
-        "ms": 1000 * statistics.median(watch.seconds),
+        "ms": 1000 * statistics.median(watch.seconds) if timed else None,
         "mib": statistics.median(watch.mib) if watch.mib else None,
     }
 
 
-def measure() -> list[dict]:
+def measure(timed: bool) -> list[dict]:
     """One cell per trainer."""
     cells = []
     for name, (_, shape) in TRAINERS.items():
         sides = {}
         for side in SIDES:
-            done = subprocess.run(
-                [sys.executable, __file__, "--one", name, side], capture_output=True, text=True, check=True
-            )
+            command = [sys.executable, __file__, "--one", name, side, *([] if timed else ["--untimed"])]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
             sides[side] = json.loads(done.stdout)
         added, taken = changed_lines(name)
         losses = [sides[side].pop("losses") for side in SIDES]
@@ -113,11 +112,11 @@ def table(record: dict) -> list[str]:
     """The record as Markdown."""
     rows = []
     for cell in record["cells"]:
-        before, after = (cell[side] for side in SIDES)
-        memories = ["-" if side["mib"] is None else significant(side["mib"]) for side in (before, after)]
+        both = [cell[side] for side in SIDES]
+        figures = ["-" if side[unit] is None else significant(side[unit]) for unit in ("ms", "mib") for side in both]
         rows.append(
             [TRAINERS[cell["trainer"]][0], "+{} −{}".format(*cell["lines"]), f"{cell['loss_difference']:.1e}",
-             ", ".join(map(str, cell["shape"])), significant(before["ms"]), significant(after["ms"]), *memories]
+             ", ".join(map(str, cell["shape"])), *figures]
         )  # fmt: skip
     head = ["trainer", "lines", "largest difference of a loss in 50 steps", "N, K, D", "ms a step, before", "after",
             "peak MiB a step, before", "after"]  # fmt: skip
@@ -136,9 +135,10 @@ def main() -> None:
     parser.add_argument("--record", type=Path, metavar="NAME.json", help="where the figures are kept")
     parser.add_argument("--from", dest="source", type=Path, metavar="NAME.json", help="a record, instead of measuring")
     parser.add_argument("--one", nargs=2, metavar=("TRAINER", "SIDE"), help="one run, printed as JSON")
+    parser.add_argument("--untimed", action="store_true", help="leave times out")
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(one(*options.one)))
+        print(json.dumps(one(*options.one, not options.untimed)))
         return
     if options.source:
         record = json.loads(options.source.read_text())
@@ -146,11 +146,11 @@ def main() -> None:
         record = {
             "schema": SCHEMA,
             "date": software.today(),
-            "command": COMMAND,
+            "command": "python bench/trainers.py --record" + (" --untimed" if options.untimed else ""),
             "commit": software.commit(ROOT),
             "machine": software.machine(),
             "software": software.describe(),
-            "cells": measure(),
+            "cells": measure(not options.untimed),
         }
     if options.record:
         options.record.parent.mkdir(parents=True, exist_ok=True)
