@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from other_trainers import TRAINERS, example, peer
 from support import cpu_only
 
+from flashnce.torch import Queue
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "trainers.md"
 NAMES = sorted(path.parent.name for path in TRAINERS.glob("*/before.py"))
 PACKAGES = {
     "info_nce_pytorch": "info_nce",
@@ -58,3 +65,42 @@ def test_what_they_print(capsys):
     after["main"](lambda: after["train"](steps=20))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["step 10", "step 20"]
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """bench/trainers.py, whose folder has a package `peers` of its own."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    before = set(sys.modules)
+    import trainers
+
+    yield trainers
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT / "bench")):
+            del sys.modules[name]
+
+
+@cpu_only
+def test_what_is_measured_of_a_trainer(bench, monkeypatch):
+    monkeypatch.setitem(bench.TRAINERS, "moco", ("MoCo", (8, 32, 16)))
+    measured = bench.one("moco", "after", True)
+    assert len(measured["losses"]) == 50 and measured["ms"] > 0
+    assert measured["mib"] is None or measured["mib"] >= 0
+
+
+def test_the_names_on_the_page_are_there():
+    import importlib
+
+    found = re.findall(r"from (flashnce\.compat\.\w+) import ([\w, ]+)", PAGE.read_text())
+    assert len(found) >= 7
+    for module, names in found:
+        if module != "flashnce.compat.lightning":
+            assert all(hasattr(importlib.import_module(module), name) for name in names.split(", "))
+
+
+def test_the_schedule_on_the_page_runs():
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    code = next(block for block in blocks if "transform.step()" in block)
+    names = {"q": torch.randn(4, 6, requires_grad=True), "k": torch.randn(4, 6), "queue": Queue(8, 6)}
+    exec(code, names)
+    assert names["transform"].steps == 1 and names["q"].grad is not None
