@@ -125,7 +125,7 @@ build_wheel() {
 
 clang_format() {
   local folders=() folder
-  for folder in include src kernels tests bench examples; do
+  for folder in include src kernels tests bench examples python; do
     if [[ -d $folder ]]; then folders+=("$folder"); fi
   done
   find "${folders[@]}" -type f \

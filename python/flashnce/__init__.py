@@ -2,11 +2,12 @@
 
     flashnce.torch       the loss for PyTorch: InfoNCE, Queue, ShardedQueue, Mix, info_nce, scores
     flashnce.compat      losses of other trainers, such as MoCo's and lightly's, with this one underneath
+    flashnce.jax         the loss for JAX: info_nce
     flashnce.info_nce    the loss for NumPy arrays
     flashnce.reference   the loss in plain PyTorch and float64, to read and to test against
     flashnce.sample_lambda, flashnce.permutation    what a seed draws
 
-Importing this needs neither NumPy nor torch; each part imports what it needs.
+Importing this needs neither NumPy, torch nor JAX; each part imports what it needs.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ._options import PRESETS, Mix
 
 if TYPE_CHECKING:
     from . import compat as compat
+    from . import jax as jax
     from . import reference as reference
     from . import torch as torch
     from .numpy_api import Result, info_nce, permutation, sample_lambda
@@ -28,7 +30,7 @@ __all__ = ["PRESETS", "Mix", "Result", "info_nce", "permutation", "sample_lambda
 
 
 def __getattr__(name: str):
-    if name in ("compat", "reference", "torch"):
+    if name in ("compat", "jax", "reference", "torch"):
         return importlib.import_module(f"{__name__}.{name}")
     if name in ("Result", "info_nce", "permutation", "sample_lambda"):
         return getattr(importlib.import_module(f"{__name__}.numpy_api"), name)
@@ -36,4 +38,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "compat", "reference", "torch"})
+    return sorted({*globals(), *__all__, "compat", "jax", "reference", "torch"})

@@ -3,6 +3,7 @@
 `./dev test` builds the wheel into dist/ and installs it into build/wheel-venv before this runs. FLASHNCE_WHEELS names
 another folder, with a wheel that was built with CUDA.
 """
+import importlib.util
 import json
 import os
 import pathlib
@@ -41,6 +42,18 @@ print(float(loss.detach()))
 """
 
 
+JAX_LOSS = """
+import numpy, flashnce.jax
+q = numpy.array([[1, 0], [1, 0]], numpy.float32)
+print(float(flashnce.jax.info_nce(q, q, numpy.array([[0, 1]], numpy.float32), temperature=1.0)))
+"""
+
+# The handlers of flashnce.jax are built where the headers of jaxlib are.
+LIBRARIES = ["flashnce/lib/libflashnce.so"]
+if WITH_JAX := importlib.util.find_spec("jaxlib") is not None:
+    LIBRARIES.append("flashnce/lib/libflashnce_jax.so")
+
+
 @pytest.fixture(scope="module")
 def wheel():
     found = list((ROOT / FOLDER).glob("flashnce-*.whl"))
@@ -71,7 +84,7 @@ def test_tag_and_content(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "flashnce/__init__.py" in names
-    assert [name for name in names if ".so" in name] == ["flashnce/lib/libflashnce.so"]
+    assert [name for name in names if ".so" in name] == LIBRARIES
     assert not [name for name in names if "__pycache__" in name or name.endswith((".a", ".cmake", ".pc", ".h"))], names
 
 
@@ -113,8 +126,10 @@ def test_pip_installs_it_where_there_is_nothing_else(wheel, tmp_path):
 def test_what_it_needs_and_has_code_for(wheel, tmp_path):
     """Nothing of NVIDIA's, also with CUDA: its runtime is inside, and the driver is asked for when it is needed."""
     with zipfile.ZipFile(wheel) as archive:
-        library = archive.extract("flashnce/lib/libflashnce.so", tmp_path)
-    dynamic = subprocess.run(["readelf", "-d", library], check=True, capture_output=True, text=True).stdout
+        for library in LIBRARIES:
+            archive.extract(library, tmp_path)
+    dynamic = subprocess.run(["readelf", "-d", *LIBRARIES], cwd=tmp_path, check=True, capture_output=True,
+                             text=True).stdout
     needed = {name.split(".so")[0] for name in re.findall(r"\(NEEDED\).*\[(.+)\]", dynamic)}
     assert needed <= {"libc", "libm", "libstdc++", "libgcc_s", "ld-linux-x86-64", "ld-linux-aarch64"}, needed
     printed = fresh.run(fresh.environment_with(wheel, tmp_path), tmp_path, "-m", "flashnce", "info", "--json")
@@ -128,7 +143,8 @@ def test_what_it_needs_and_has_code_for(wheel, tmp_path):
         assert cuda is None, information["build"]
 
 
-@pytest.mark.parametrize("code", [LOSS, TORCH_LOSS], ids=["numpy", "torch"])
+@pytest.mark.parametrize("code", [LOSS, TORCH_LOSS] + [JAX_LOSS] * WITH_JAX,
+                         ids=["numpy", "torch"] + ["jax"] * WITH_JAX)
 def test_known_loss(code):
     # log(1 + exp(-1)), equation (7) with one orthogonal negative and temperature 1.
     assert float(run_code(code, True)) == pytest.approx(0.3132617, abs=1e-6)

@@ -57,6 +57,8 @@ RULES = [
     ("tests/soak/", ["tests/soak/", PUBLIC]),
     ("examples/", ["examples/", PUBLIC]),
     ("bench/", ["bench/", PUBLIC]),
+    # Handlers see what a user of the C interface sees.
+    ("python/", ["python/", PUBLIC]),
 ]
 SEARCH = ["src", "include", "tests", "bench", ""]
 SUFFIXES = {".h", ".hpp", ".c", ".cc", ".cpp", ".cu", ".cuh", ".inc"}
@@ -100,7 +102,7 @@ def problems_of(root, source):
 
 def main():
     root = pathlib.Path(sys.argv[1]).resolve()
-    folders = ["include", "src", "kernels", "tests", "examples", "bench"]
+    folders = ["include", "src", "kernels", "tests", "examples", "bench", "python"]
     sources = [f for folder in folders for f in sorted((root / folder).rglob("*")) if f.suffix in SUFFIXES]
     sources = [f for f in sources if not f.relative_to(root).as_posix().startswith("tests/package/")]
     if not any(f.is_relative_to(root / "src" / "core") for f in sources):
