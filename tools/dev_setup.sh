@@ -107,6 +107,14 @@ install_requirements() {
   fi
 }
 
+# What the site is built with, apart from the rest: only ./dev docs and the full tier need it.
+setup_docs() {
+  local stamp=$VENV/flashnce-docs-stamp
+  if cmp -s "$stamp" tools/requirements-docs.txt; then return 0; fi
+  stage "packages for the site" "$VENV/bin/python" -m pip install -q -r tools/requirements-docs.txt
+  cp tools/requirements-docs.txt "$stamp"
+}
+
 # The Python environment; its stamp holds what it was made from, so that a change of that makes it anew.
 setup_python() {
   local stamp=$VENV/flashnce-stamp wanted

@@ -109,6 +109,8 @@ test_full() {
   after "build release" test_lesser_processors "tests as on lesser processors"
   after "build release" pytest_stage "tests python full" -m full tests/python
   FNCE_SOAK_STEPS=$3 after "build release" ctest_stage "soak" release -L long
+  setup_docs
+  after "packages for the site" stage "docs" build_docs
   pytest_stage "tests sdist" tests/package/test_sdist.py
   test_cuda_wheel
   test_arm64
