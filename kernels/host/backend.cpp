@@ -217,6 +217,7 @@ class CudaBackend : public Backend {
   const char* name() const override { return "cuda"; }
   int32_t device() const override { return FNCE_CUDA; }
   int32_t device_count() const override { return cuda::device_count(); }
+  std::string why_no_device() const override { return cuda::why_no_device(); }
   bool host_memory() const override { return false; }
 
   std::string build_info() const override {

@@ -4,6 +4,7 @@
 
 #include "core/status.h"
 #include "kernels/contract/launch.h"
+#include "kernels/host/no_device.h"
 
 namespace fnce::cuda {
 namespace {
@@ -12,6 +13,23 @@ int attribute(cudaDeviceAttr which, int32_t device) {
   int value = 0;
   check_runtime(cudaDeviceGetAttribute(&value, which, device), "an attribute of the device");
   return value;
+}
+
+struct Devices {
+  int32_t count;
+  int code;
+};
+
+// Asked once.
+const Devices& devices() {
+  static const Devices found = [] {
+    int count = 0;
+    const int code = cudaGetDeviceCount(&count);
+    if (code == cudaSuccess) return Devices{count, code};
+    cudaGetLastError();
+    return Devices{0, code};
+  }();
+  return found;
 }
 
 }  // namespace
@@ -30,15 +48,9 @@ void check_launch(int code, const char* kernel) {
   if (code != cudaSuccess) check_runtime(code, (std::string("kernel ") + kernel).c_str());
 }
 
-int32_t device_count() {
-  static const int32_t count = [] {
-    int found = 0;
-    if (cudaGetDeviceCount(&found) == cudaSuccess) return found;
-    cudaGetLastError();
-    return 0;
-  }();
-  return count;
-}
+int32_t device_count() { return devices().count; }
+
+std::string why_no_device() { return devices().count > 0 ? "" : no_device_reason(devices().code); }
 
 DeviceCaps caps_of(int32_t device) {
   DeviceCaps caps = {};
@@ -52,10 +64,13 @@ DeviceCaps caps_of(int32_t device) {
   return caps;
 }
 
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
 std::string runtime_version() {
   int version = 0;
-  if (cudaRuntimeGetVersion(&version) != cudaSuccess) return "unknown";
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+  return cudaRuntimeGetVersion(&version) == cudaSuccess ? version_text(version) : "unknown";
 }
 
 DeviceGuard::DeviceGuard(int32_t device) {

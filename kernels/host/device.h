@@ -16,7 +16,11 @@ void check_runtime(int code, const char* what);
 
 // Devices that the driver shows, asked once; 0 where there is no driver, or none that is new enough.
 int32_t device_count();
+// The reason why there are none, in words; "" where there are some.
+std::string why_no_device();
 DeviceCaps caps_of(int32_t device);
+// A version of CUDA as its runtime library writes it, 13000, in words: "13.0".
+std::string version_text(int version);
 // Version of the runtime library inside this one, "13.0".
 std::string runtime_version();
 

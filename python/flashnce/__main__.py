@@ -60,6 +60,24 @@ def cuda_devices() -> list[str]:
     return lines
 
 
+def cuda_reason() -> str | None:
+    """Why there is no GPU to be used; None where there is one."""
+    if c.device_count(c.CUDA):
+        return None
+    problem = c.new_problem()
+    problem.n = problem.k = problem.d = 1
+    problem.device = c.CUDA
+    try:
+        plan_of(problem)
+    except (RuntimeError, ValueError) as error:
+        sentence = str(error)
+    found = re.search(r"(built without|usable CUDA devices)(?:: (.*?))?(?:; allowed: FNCE_CPU \(1\))?$", sentence)
+    if found is None:
+        return sentence
+    what = "not part of this build" if found[1] == "built without" else "no device"
+    return f"{what}: {found[2]}" if found[2] else what
+
+
 def library_info() -> dict:
     return {
         "version": __version__,
@@ -67,6 +85,7 @@ def library_info() -> dict:
         "build": c.LIBRARY.fnce_build_info().decode(),
         "devices": {name: c.device_count(code) for name, code in c.DEVICES.items()},
         "cuda_devices": cuda_devices(),
+        "cuda_reason": cuda_reason(),
         "threads": c.LIBRARY.fnce_get_threads(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "torch": _installed("torch"),
@@ -135,8 +154,7 @@ def size_in_words(size: int) -> str:
 def cuda_lines(information: dict) -> dict[str, str]:
     if information["cuda_devices"]:
         return {f"cuda {index}": line for index, line in enumerate(information["cuda_devices"])}
-    built_in = "cuda (" in information["build"]
-    return {"cuda": "no device, or no driver for one" if built_in else "not part of this build"}
+    return {"cuda": information["cuda_reason"]}
 
 
 def as_text(information: dict) -> str:

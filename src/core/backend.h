@@ -54,6 +54,8 @@ class Backend {
   virtual const char* name() const = 0;
   virtual int32_t device() const = 0;
   virtual int32_t device_count() const = 0;
+  // Where there is none: the reason, in words.
+  virtual std::string why_no_device() const { return ""; }
   // True if the host can read this device's memory: then numbers behind pointers are checked before anything runs.
   virtual bool host_memory() const = 0;
   virtual std::string build_info() const = 0;

@@ -15,6 +15,8 @@ struct DeviceProperties {
 };
 
 // FNCE_HOSTCUDA_DEVICES in the environment, 2 without. With 0 there is no device, as on a machine without a GPU.
+// FNCE_HOSTCUDA_STATUS is what cudaGetDeviceCount then returns instead of cudaErrorNoDevice, FNCE_HOSTCUDA_DRIVER the
+// version of the driver, such as 12020, and 0 where there is none.
 void set_device_count(int count);
 void set_device_properties(int device, const DeviceProperties& properties);
 DeviceProperties device_properties(int device);

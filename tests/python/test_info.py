@@ -50,7 +50,7 @@ def test_the_library_in_words():
     assert int(lines["threads"]) >= 1
     assert "runs" not in lines and "workspace" not in lines
     if not c.device_count(c.CUDA):
-        assert lines["cuda"] in ("not part of this build", "no device, or no driver for one")
+        assert re.match("(not part of this build|no device): .", lines["cuda"])
 
 
 def test_a_shape_runs_what_the_library_says():
@@ -143,5 +143,30 @@ def test_a_gpu_that_cannot_serve_hides_nothing_of_the_rest():
     sentence = "FNCE_BACKEND in the environment is neither"
     assert found["cuda_plan"]["error"].startswith(sentence) and found["cuda_devices"][0].startswith(sentence)
     assert found["environment"]["FNCE_BACKEND"] == "neither" and found["plan"]["device"] == "cpu"
-    none = info(FLASHNCE_LIBRARY=str(HOSTCUDA), FNCE_HOSTCUDA_DEVICES="0")
-    assert none.returncode == 0 and re.search("^cuda +no device", none.stdout, re.M)
+
+
+# What a driver can say, beside no device at all.
+STATES = [
+    ({"FNCE_HOSTCUDA_STATUS": "35", "FNCE_HOSTCUDA_DRIVER": "0"}, "NVIDIA's driver is not installed"),
+    ({"FNCE_HOSTCUDA_STATUS": "35", "FNCE_HOSTCUDA_DRIVER": "11040"}, "too old: it serves CUDA 11.4, and this library"),
+    ({"FNCE_HOSTCUDA_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "7"}, "CUDA_VISIBLE_DEVICES is '7', which names no device"),
+]
+
+
+@pytest.mark.skipif(HOSTCUDA is None, reason=NO_HOSTCUDA)
+@pytest.mark.parametrize(("environment", "words"), STATES)
+def test_the_reason_for_no_gpu(environment, words):
+    with_library = {"FLASHNCE_LIBRARY": str(HOSTCUDA), **environment}
+    found = info(**with_library)
+    assert found.returncode == 0 and re.search(f"^cuda +no device: .*{re.escape(words)}", found.stdout, re.M)
+    asked = info(8, 16, 4, "--device", "cuda", **with_library)
+    assert asked.returncode == 2 and words in asked.stderr
+    assert words in info_json(**with_library)["cuda_reason"]
+
+
+def test_a_build_without_cuda_says_why():
+    if "cuda (" in c.LIBRARY.fnce_build_info().decode():
+        pytest.skip("this build has the CUDA backend")
+    assert re.match("not part of this build: .", info_json()["cuda_reason"])
+    asked = info(8, 16, 4, "--device", "cuda")
+    assert re.search(r"which this library was built without: .+; allowed: FNCE_CPU \(1\)", asked.stderr)

@@ -200,16 +200,17 @@ const char* cudaGetErrorString(cudaError_t code) {
   return text ? text->text : "unrecognized error code";
 }
 
-cudaError_t cudaDriverGetVersion(int* version) {
-  return call("cudaDriverGetVersion", [=] {
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  return call("cudaRuntimeGetVersion", [=] {
     *version = CUDART_VERSION;
     return cudaSuccess;
   });
 }
 
-cudaError_t cudaRuntimeGetVersion(int* version) {
-  return call("cudaRuntimeGetVersion", [=] {
-    *version = CUDART_VERSION;
+cudaError_t cudaDriverGetVersion(int* version) {
+  return call("cudaDriverGetVersion", [=] {
+    const char* const named = std::getenv("FNCE_HOSTCUDA_DRIVER");
+    *version = named ? std::atoi(named) : CUDART_VERSION;
     return cudaSuccess;
   });
 }
@@ -218,6 +219,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return call("cudaGetDeviceCount", [=] {
     const std::lock_guard<std::mutex> lock(cuda_state().mutex);
     *count = static_cast<int>(cuda_state().devices.size());
+    if (const char* code = std::getenv("FNCE_HOSTCUDA_STATUS")) return static_cast<cudaError_t>(std::atoi(code));
     return *count ? cudaSuccess : cudaErrorNoDevice;
   });
 }
