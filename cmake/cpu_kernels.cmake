@@ -38,8 +38,15 @@ endif()
 
 find_path(FLASHNCE_HIGHWAY_INCLUDE hwy/highway.h DOC "Folder that holds hwy/highway.h (Highway 1.0 or newer)")
 if(NOT FLASHNCE_HIGHWAY_INCLUDE)
-  message(FATAL_ERROR "hwy/highway.h was not found: install Highway (Debian, Ubuntu: libhwy-dev) "
-                      "or set FLASHNCE_HIGHWAY_INCLUDE to the folder that holds hwy/")
+  message(
+    FATAL_ERROR
+      "FlashNCE needs the headers of Highway 1.0 or newer, and hwy/highway.h was not found. Either install them:\n"
+      "  Debian, Ubuntu   sudo apt-get install libhwy-dev\n"
+      "  Fedora           sudo dnf install highway-devel\n"
+      "  conda            conda install -c conda-forge libhwy\n"
+      "or unpack https://github.com/google/highway, which need not be built, and name the folder that holds hwy/:\n"
+      "  pip install . -C cmake.define.FLASHNCE_HIGHWAY_INCLUDE=FOLDER\n"
+      "  cmake ... -DFLASHNCE_HIGHWAY_INCLUDE=FOLDER")
 endif()
 
 # Gives a copy the settings that all copies share.

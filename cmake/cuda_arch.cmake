@@ -1,13 +1,14 @@
 # The CUDA backend: whether it is built, for which architectures, and how its kernels are compiled.
 #
-# Sets FLASHNCE_CUDA_FOUND, and with it FLASHNCE_CUDA_OBJECTS: objects that belong into every library beside those of
-# flashnce_objects. They hold NVIDIA's runtime library as well, so that the libraries need nothing but a driver where
-# they run and nothing at all where they are linked.
+# Sets FLASHNCE_CUDA_FOUND; without it FLASHNCE_WITHOUT_CUDA, the reason in words; with it FLASHNCE_CUDA_OBJECTS:
+# objects that belong into every library beside those of flashnce_objects. They hold NVIDIA's runtime library as well,
+# so that the libraries need nothing but a driver where they run and nothing at all where they are linked.
 #
 # FLASHNCE_CUDA_ARCHS is a list such as "75;80;90;120": machine code for each, and PTX of the last one for what comes
 # later; of 90 as well, for compute capability 10.x and 11.x, which do not run what is made for 12.0. 90a is another
 # way to say 90: which kernels use the instructions that 9.0 alone has is said by their line below. "release" stands for
-# all that a release has, as Python wheels do; while developing, one is enough.
+# all that a release has, as the wheels of ./dev wheel do. By default it is one, since each takes minutes, in which pip
+# says nothing.
 set(FLASHNCE_CUDA_RELEASE_ARCHS 75 80 90 120)
 
 # The folders of kernels, a line each: where it lies below kernels/, and the architectures that it is made for. That is
@@ -17,12 +18,8 @@ set(FLASHNCE_CUDA_FOLDERS
     "rows any"
     "engines/plain any"
     "engines/sm80 80+")
-if(FLASHNCE_PYTHON)
-  set(default_archs release)
-else()
-  set(default_archs 80)
-endif()
-set(FLASHNCE_CUDA_ARCHS "${default_archs}"
+
+set(FLASHNCE_CUDA_ARCHS 80
     CACHE STRING "Architectures of the CUDA kernels, or release; the last one and 90 also as PTX")
 if(FLASHNCE_CUDA_ARCHS STREQUAL "release")
   set(FLASHNCE_CUDA_ARCHS ${FLASHNCE_CUDA_RELEASE_ARCHS})
@@ -183,4 +180,6 @@ endif()
 
 set(FLASHNCE_CUDA_OBJECTS ${kernel_objects} ${cudart_objects})
 list(JOIN FLASHNCE_CUDA_ARCHS ", " arch_names)
-message(STATUS "FlashNCE is built with CUDA ${CUDAToolkit_VERSION} for the architectures ${arch_names}")
+message(STATUS "FlashNCE is built with CUDA ${CUDAToolkit_VERSION} for the architectures ${arch_names} and, by PTX, "
+               "newer ones: each takes minutes. FLASHNCE_CUDA=OFF leaves the CUDA backend out, FLASHNCE_CUDA_ARCHS "
+               "names others.")

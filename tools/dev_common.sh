@@ -119,7 +119,8 @@ build_wheel() {
   local cuda=$1 folder=$2
   rm -rf "$folder" build/dist
   "$VENV/bin/python" -m pip wheel . --wheel-dir build/dist --no-deps --no-build-isolation -q \
-    "--config-settings=build-dir=build/wheel-${cuda,,}" "--config-settings=cmake.define.FLASHNCE_CUDA=$cuda"
+    "--config-settings=build-dir=build/wheel-${cuda,,}" "--config-settings=cmake.define.FLASHNCE_CUDA=$cuda" \
+    "--config-settings=cmake.define.FLASHNCE_CUDA_ARCHS=release"
   PATH="$VENV/bin:$PATH" "$VENV/bin/python" -m auditwheel repair --wheel-dir "$folder" build/dist/flashnce-*.whl
 }
 
