@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 from pathlib import Path
@@ -78,6 +79,16 @@ def bench(monkeypatch):
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT / "bench")):
             del sys.modules[name]
+
+
+def test_the_page_says_what_its_record_says(bench):
+    text = PAGE.read_text()
+    record = json.loads((ROOT / re.search(r"bench/records/trainers/[\w.-]+\.json", text)[0]).read_text())
+    assert "\n".join(bench.table(record)) in text
+    assert not record["commit"]["dirty"] and [cell["trainer"] for cell in record["cells"]] == list(bench.TRAINERS)
+    for cell in record["cells"]:
+        assert cell["lines"] == list(bench.changed_lines(cell["trainer"])), "record it again"
+        assert cell["loss_difference"] <= LARGEST_DIFFERENCE
 
 
 @cpu_only
