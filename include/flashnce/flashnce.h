@@ -10,8 +10,9 @@
  *   6. fnce_queue_push                   the negatives queue
  *   7. fnce_scores                       score statistics alone
  *   8. fnce_prep .. fnce_finish          the loss in steps, negatives sharded over processes
- *   9. fnce_run                          stateless calls
- *  10. Inspection                        what a seed draws; devices, threads
+ *   9. fnce_columns_backward             the gradient of batch columns
+ *  10. fnce_run                          stateless calls
+ *  11. Inspection                        what a seed draws; devices, threads
  *
  * A minimal program:
  *
@@ -28,11 +29,12 @@
  *     fnce_loss(plan, &a, workspace, bytes, NULL);
  *     fnce_plan_destroy(plan);
  *
- * Conventions. There are N queries (`n`), K negatives (`k`) and D features (`d`). A "column" is a negative as the loss
- * sees it, a "key" is the positive of a query. Arrays are dense and row-major: [N,D] means that element (i, c) lies at
- * index i*D + c. "Equation (n)" is a number of docs/maths.md, whose vocabulary the names follow. "Device memory" is
- * memory of the problem's device, which for FNCE_CPU is ordinary memory. Every pointer is aligned at least to the size
- * of its element; workspaces and partials are aligned to FNCE_ALIGNMENT bytes. Inputs and outputs must not overlap.
+ * Conventions. There are N queries (`n`), K negatives in a queue (`k`), C batch columns (`batch_columns`) and D
+ * features (`d`). A "column" is a negative as the loss sees it, a "key" is the positive of a query. Arrays are dense
+ * and row-major: [N,D] means that element (i, c) lies at index i*D + c. "Equation (n)" is a number of docs/maths.md,
+ * whose vocabulary the names follow. "Device memory" is memory of the problem's device, which for FNCE_CPU is ordinary
+ * memory. Every pointer is aligned at least to the size of its element; workspaces and partials are aligned to
+ * FNCE_ALIGNMENT bytes. Inputs and outputs must not overlap.
  *
  * Every call checks its arguments before it does anything else. If a check fails, the call returns its status and
  * writes nothing, and fnce_last_error() holds one sentence that names the field, its value and what is allowed.
@@ -144,6 +146,16 @@ enum {
 
 enum { FNCE_REDUCTION_NONE = 0, FNCE_REDUCTION_MEAN = 1, FNCE_REDUCTION_SUM = 2 };
 
+/* The form of a row's loss, equation (7). */
+enum {
+  FNCE_FORM_INFO_NCE = 0, /* the positive is in the sum: cross entropy                    */
+  FNCE_FORM_DECOUPLED = 1 /* it is not: log-sum-exp of the columns minus the positive (DCL) */
+};
+
+/* The id of a column that is nobody's negative, equation (14): an empty slot of a queue, or padding. As the id of a
+ * query it says that the query has none. */
+#define FNCE_NO_COLUMN INT64_MIN
+
 /* The precision of the products with a float32 queue. FAST is a permission: the CPU backend computes EXACT for both.
  * With a 16-bit queue a backend may round anchors and softmax weights to the queue's type, because matrix units
  * multiply two operands of one type; sums are float32 (fnce_plan_info.products says which a plan has). */
@@ -197,12 +209,14 @@ typedef struct fnce_problem {
   int32_t threads;          /* CPU threads of a call, up to 1024; 0 stands for what fnce_get_threads() returns when the
                                plan is made. Results do not depend on it, the size of the workspace does              */
 
-  /* Reserved for masks: any value but 0 gives FNCE_UNSUPPORTED. */
-  int32_t target_columns;   /* for each row, a column that is the positive or is left out                             */
-  int32_t id_mask;          /* negatives whose id equals the query's are left out                                     */
-  int32_t column_segments;  /* negatives in several arrays                                                            */
-  int32_t valid_columns;    /* only the first so many rows of the queue are valid, a count in device memory           */
+  /* Columns beyond the queue, and which of them count for a row; equations (13) to (15). On FNCE_CUDA any value but 0
+   * gives FNCE_UNSUPPORTED. */
+  int32_t form;             /* FNCE_FORM_*, equation (7)                                                              */
+  int32_t id_mask;          /* 1: columns whose id is the query's are left out: args.query_ids, column_ids, batch_ids */
+  int32_t column_bias;      /* 1: a bias is added to the score of each column: args.column_bias, batch_bias           */
+  int32_t margin_mask;      /* 1: columns that score above the positive by more than args.margin are left out         */
   int32_t reserved;         /* 0                                                                                      */
+  int64_t batch_columns;    /* C batch columns, args.x_c, 0 .. 2^31-1                                                 */
 } fnce_problem;
 
 /* Fills `problem` with a preset: float32, CPU, normalised, mean reduction. The caller sets n, k and d, which are 0.
@@ -217,7 +231,7 @@ FNCE_API fnce_status fnce_problem_init(fnce_problem* problem, size_t size, int32
  * than 8*2^-23 * max(|a|, |pos|), where |a| is the norm of the row's anchor, so that a collapsed encoder does not score
  * 100 %. For the same reason ranks compare with the score that the positive would have as a row of the queue, that is,
  * with its key rounded to queue_type. A row without columns has count 0, mean 0, variance NaN, min +inf, max -inf,
- * log-mean-exp -inf and entropy 0. */
+ * log-mean-exp -inf and entropy 0. The entropy is NULL with problem.column_bias. */
 typedef struct fnce_score_buffers {
   float* pos;               /* [N] q^.k^                                                                              */
   int64_t* neg_count;       /* [N] number of columns                                                                  */
@@ -289,11 +303,20 @@ typedef struct fnce_args {
   int32_t checks;               /* FNCE_CHECK_* bits                                                                  */
   int32_t reserved;             /* 0                                                                                  */
 
-  /* Reserved for masks: any pointer but NULL gives FNCE_UNSUPPORTED. */
-  const int32_t* target_columns;    /* [N]                                                                            */
-  const int64_t* query_ids;         /* [N]                                                                            */
-  const int64_t* column_ids;        /* [K]                                                                            */
-  const int64_t* valid_columns;     /* [1]                                                                            */
+  /* Columns beyond the queue, and which of them count for a row; equations (13) to (15). Inputs: device memory. What
+   * the problem does not declare is NULL. */
+  const void* x_c;              /* [C,D] batch columns, feature_type, normalised like x_q, then multiplied as if they
+                                   lay in the queue, that is, rounded to queue_type; NULL if C = 0                    */
+  const int64_t* query_ids;     /* [N] with id_mask: the id of each query, FNCE_NO_COLUMN if it has none              */
+  const int64_t* column_ids;    /* [K] with id_mask: the id of each row of the queue, or FNCE_NO_COLUMN               */
+  const int64_t* batch_ids;     /* [C] with id_mask: the id of each batch column, or FNCE_NO_COLUMN                   */
+  const float* column_bias;     /* [K] with column_bias: added to s_j; -inf leaves column j out                       */
+  const float* batch_bias;      /* [C] with column_bias                                                               */
+  float margin;                 /* with margin_mask: of inner products, before the division by temperature; not NaN   */
+  int32_t reserved2;            /* 0                                                                                  */
+
+  float* log_sum_exp;           /* [N] output, may be NULL: what fnce_columns_backward needs, equation (16). On
+                                   FNCE_CUDA not NULL gives FNCE_UNSUPPORTED                                          */
 } fnce_args;
 
 /* Fills `args` with defaults: every pointer NULL, temperature 0.07, FT's alphas 2.0 (positives) and 1.6 (negatives),
@@ -423,8 +446,9 @@ FNCE_API fnce_status fnce_plan_get_info(const fnce_plan* plan, fnce_plan_info* i
  * `workspace` is device memory of `workspace_bytes` bytes, aligned to FNCE_ALIGNMENT; one call at a time may use it.
  *
  * If row i of x_q or x_k holds a value that is not finite, or its norm overflows, or its weight or one of its lambdas
- * is not finite, then the results of row i are not finite, and neither is a reduced loss. If the queue or a lambda of
- * the negatives holds such a value, the results of all rows are not finite. Rows of weight 0 stay 0.
+ * is not finite, then the results of row i are not finite, and neither is a reduced loss. If the queue, x_c, a bias or
+ * a lambda of the negatives holds such a value (a bias of -inf is none), the results of all rows for which the column
+ * counts are not finite. Rows of weight 0 stay 0.
  *
  * Errors: FNCE_INVALID_ARGUMENT, FNCE_UNSUPPORTED, FNCE_WORKSPACE_TOO_SMALL, FNCE_DEVICE_MISMATCH,
  * FNCE_DEVICE_ERROR. */
@@ -475,9 +499,10 @@ FNCE_API fnce_status fnce_queue_push(const fnce_push* push, fnce_stream stream);
 
 /* ---- 7. Score statistics alone ----------------------------------------------------------------------------------- */
 
-/* Computes the statistics of the scores before any transformation, q.k and q.z_j, which a trainer logs as "before FT".
- * It needs the first GEMM only. It reads x_q, x_k, queue, temperature and epsilon of `args`. In `out`, entropy and
- * dq_norm must be NULL. Any plan serves, whatever its problem.scores is. Errors: as fnce_loss. */
+/* Computes the statistics of the scores before any transformation, q.k and q.z_j, which a trainer logs as "before
+ * FT". It needs the first GEMM only. It reads x_q, x_k, queue, x_c, ids, biases, margin, temperature and epsilon of
+ * `args`. In `out`, entropy and dq_norm must be NULL. Any plan serves, whatever its problem.scores is. Errors: as
+ * fnce_loss. */
 FNCE_API fnce_status fnce_scores(const fnce_plan* plan, const fnce_args* args, const fnce_score_buffers* out,
                                  void* workspace, size_t workspace_bytes, fnce_stream stream);
 
@@ -499,8 +524,9 @@ FNCE_API fnce_status fnce_scores(const fnce_plan* plan, const fnce_args* args, c
 /* The anchors are all that the negatives need to know of the rows. Device memory. */
 typedef struct fnce_anchors {
   void* anchor;                 /* [N,D] float32: a of equation (6), in the values that multiply the negatives        */
-  float* pos;                   /* [N] q^.k^ with k^ rounded to queue_type, the score that ranks compare with; may be
-                                   NULL if problem.scores has no FNCE_SCORES_MIXED                                    */
+  float* pos;                   /* [N] q^.k^ with k^ rounded to queue_type, the score that ranks and margin compare
+                                   with; may be NULL if there is no margin_mask and problem.scores has no
+                                   FNCE_SCORES_MIXED                                                                  */
   float* unmixed_pos;           /* [N] q.k likewise; may be NULL if problem.scores has no FNCE_SCORES_UNMIXED         */
   void* reserved[2];            /* reserved; not NULL gives FNCE_UNSUPPORTED                                          */
 } fnce_anchors;
@@ -533,7 +559,8 @@ typedef struct fnce_layout {
  * Errors: FNCE_INVALID_ARGUMENT (NULL, size). */
 FNCE_API fnce_status fnce_partial_layout(const fnce_plan* plan, fnce_layout* layout, size_t size);
 /* Runs the plan's negatives against `anchors` (of problem.n rows) and writes all arrays of `partial`, device memory of
- * `partial_bytes` bytes. It reads queue, lambda_neg, permutation and the numbers of `args`. Errors: as fnce_loss. */
+ * `partial_bytes` bytes. It reads queue, x_c, lambda_neg, permutation, ids, biases and the numbers of
+ * `args`. Errors: as fnce_loss. */
 FNCE_API fnce_status fnce_partial(const fnce_plan* plan, const fnce_args* args, const fnce_anchors* anchors,
                                   void* partial, size_t partial_bytes, void* workspace, size_t workspace_bytes,
                                   fnce_stream stream);
@@ -551,7 +578,29 @@ FNCE_API fnce_status fnce_partial_rows(const fnce_plan* partial_plan, const void
 FNCE_API fnce_status fnce_finish(const fnce_plan* plan, const fnce_args* args, const void* partial,
                                  size_t partial_bytes, void* workspace, size_t workspace_bytes, fnce_stream stream);
 
-/* ---- 9. Stateless calls ------------------------------------------------------------------------------------------ */
+/* ---- 9. Backward: the gradient of batch columns ------------------------------------------------------------------ */
+
+/* Writes dx_c, the gradient of the batch columns, equation (16), in a fixed order of summation. It differs from the
+ * gradients of fnce_loss in that it mixes what all rows send to a column, so the upstream gradient of each row comes
+ * first: upstream [1], the gradient of the reduced loss, or [N], that of loss[i] with FNCE_REDUCTION_NONE and else of
+ * row i's part of the reduced loss (float32, device memory). `log_sum_exp` [N] is what fnce_loss or fnce_finish wrote
+ * with the same arguments. dx_c [C,D] is of gradient_type.
+ *
+ * `args` is that of fnce_loss: features, draws, weights, ids, bias, margin and numbers are read; outputs are not
+ * written. `anchors` may be NULL: they are then made from x_q and x_k again. Otherwise they are those of fnce_prep, and
+ * x_q and x_k are not read: a process that holds some of the batch columns computes their gradient from the anchors,
+ * weights and log-sum-exps of all rows.
+ *
+ * A row whose log-sum-exp, weight, upstream gradient or anchor is not finite makes the gradient of every column that
+ * counts for it NaN; a row of weight 0 or of upstream gradient 0 adds nothing. A column that is not finite has NaN as
+ * its gradient where it counts for any row.
+ *
+ * Errors: those of fnce_loss; FNCE_INVALID_ARGUMENT if problem.batch_columns is 0. */
+FNCE_API fnce_status fnce_columns_backward(const fnce_plan* plan, const fnce_args* args, const fnce_anchors* anchors,
+                                           const float* log_sum_exp, const float* upstream, int64_t upstream_count,
+                                           void* dx_c, void* workspace, size_t workspace_bytes, fnce_stream stream);
+
+/* ---- 10. Stateless calls ----------------------------------------------------------------------------------------- */
 
 /* These are fnce_plan_workspace and fnce_loss for callers that cannot hold a plan, such as a compiler's foreign
  * function interface. The library keeps the 256 plans that were used last and finds them by the bytes of the problem.
@@ -561,7 +610,7 @@ FNCE_API fnce_status fnce_run_workspace(const fnce_problem* problem, size_t* byt
 FNCE_API fnce_status fnce_run(const fnce_problem* problem, const fnce_args* args, void* workspace,
                               size_t workspace_bytes, fnce_stream stream);
 
-/* ---- 10. Inspection ---------------------------------------------------------------------------------------------- */
+/* ---- 11. Inspection ---------------------------------------------------------------------------------------------- */
 
 /* Write the lambda that a call with these arguments uses where lambda is SAMPLED, in row order, [1] | [R] | [D] |
  * [R,D]. `out` is host memory of `count` floats, and `count` must be the size of that shape. Numbers behind a pointer

@@ -119,6 +119,11 @@ class CudaPlan : public BackendPlan {
     launch_finish(bind(call, workspace), split_partials_of(problem_, partial), call.stream);
   }
 
+  // core/problem.cpp refuses batch columns on this device, so that no plan comes here.
+  void columns_backward(const Call&, const ColumnsCall&) const override {
+    unsupported("problem.batch_columns", to_text(problem_.batch_columns()), "0 on FNCE_CUDA");
+  }
+
   void scores(const Call& call, const fnce_score_buffers& out) const override {
     const DeviceGuard guard(device());
     check(call, {.workspace = call.workspace, .out = &out});

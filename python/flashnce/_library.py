@@ -21,6 +21,8 @@ SAMPLED, GIVEN = 0, 1
 COLUMNS = {"queue": 0, "mixed": 1, "union": 2}
 ANCHOR = {"mixed": 0, "query": 1}
 REDUCTION = {"none": 0, "mean": 1, "sum": 2}
+FORM = {"info_nce": 0, "decoupled": 1}
+NO_COLUMN = -(2**63)
 PRESET = {"moco": 0, "ft": 1, "ft-elementwise": 2}
 SCORES_NONE, SCORES_MIXED, SCORES_UNMIXED = 0, 1, 2
 CHECK_PERMUTATION, CHECK_POINTERS = 1, 2
@@ -70,11 +72,12 @@ class Problem(ctypes.Structure):
         ("reduction", c_int32),
         ("scores", c_int32),
         ("threads", c_int32),
-        ("target_columns", c_int32),
+        ("form", c_int32),
         ("id_mask", c_int32),
-        ("column_segments", c_int32),
-        ("valid_columns", c_int32),
+        ("column_bias", c_int32),
+        ("margin_mask", c_int32),
         ("reserved", c_int32),
+        ("batch_columns", c_int64),
     ]
 
 
@@ -134,10 +137,15 @@ class Args(ctypes.Structure):
         ("unmixed", ScoreBuffers),
         ("checks", c_int32),
         ("reserved", c_int32),
-        ("target_columns", c_void_p),
+        ("x_c", c_void_p),
         ("query_ids", c_void_p),
         ("column_ids", c_void_p),
-        ("valid_columns", c_void_p),
+        ("batch_ids", c_void_p),
+        ("column_bias", c_void_p),
+        ("batch_bias", c_void_p),
+        ("margin", c_float),
+        ("reserved2", c_int32),
+        ("log_sum_exp", c_void_p),
     ]
 
 
@@ -264,6 +272,13 @@ _PROTOTYPES = {
     "fnce_merge": (c_int32, [c_void_p, POINTER(c_void_p), c_int32, c_void_p, c_size_t, c_void_p]),
     "fnce_partial_rows": (c_int32, [c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_size_t, c_void_p]),
     "fnce_finish": (c_int32, [c_void_p, POINTER(Args), c_void_p, c_size_t, c_void_p, c_size_t, c_void_p]),
+    "fnce_columns_backward": (
+        c_int32,
+        [
+            c_void_p, POINTER(Args), POINTER(Anchors), c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_size_t,
+            c_void_p,
+        ],
+    ),  # fmt: skip
     "fnce_sample_lambda_pos": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),
     "fnce_sample_lambda_neg": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),
     "fnce_permutation": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),

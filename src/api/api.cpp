@@ -15,6 +15,7 @@
 #include "core/push.h"
 #include "core/status.h"
 #include "core/threads.h"
+#include "core/types.h"
 #include "core/versioned.h"
 #include "registry.h"
 
@@ -210,6 +211,27 @@ fnce_status fnce_finish(const fnce_plan* plan, const fnce_args* args, const void
     require_partial(checked, partial, partial_bytes, "partial");
     const Args call = check_call(checked, args, CallKind::kFinish, workspace, workspace_bytes);
     checked.steps->finish({call, workspace, stream}, partial);
+  });
+}
+
+fnce_status fnce_columns_backward(const fnce_plan* plan, const fnce_args* args, const fnce_anchors* anchors,
+                                  const float* log_sum_exp, const float* upstream, int64_t upstream_count, void* dx_c,
+                                  void* workspace, size_t workspace_bytes, fnce_stream stream) {
+  return guard([&] {
+    const fnce_plan& checked = require_plan(plan);
+    const fnce_problem& p = checked.problem.raw();
+    if (p.batch_columns == 0)
+      fnce::invalid("problem.batch_columns", "0", "1 or more, where their gradient is asked for");
+    if (anchors) fnce::check_anchors(anchors, checked.problem);
+    fnce::require_pointer(log_sum_exp, 4, "log_sum_exp", "device memory of [n] numbers that fnce_loss wrote");
+    if (upstream_count != 1 && upstream_count != p.n)
+      fnce::invalid("upstream_count", fnce::to_text(upstream_count), "1, " + fnce::to_text(p.n));
+    fnce::require_pointer(upstream, 4, "upstream", "device memory of [upstream_count] numbers");
+    fnce::require_pointer(dx_c, fnce::alignment_of(p.gradient_type), "dx_c", "device memory of [batch_columns,d]");
+    const Args call = check_call(checked, args, anchors ? CallKind::kColumnsOfAnchors : CallKind::kColumns, workspace,
+                                 workspace_bytes);
+    checked.steps->columns_backward({call, workspace, stream},
+                                    {anchors, log_sum_exp, upstream, upstream_count > 1, dx_c});
   });
 }
 

@@ -74,12 +74,15 @@ struct Uses {
   bool features = false, negatives = false;
   bool lambda_pos = false, lambda_neg = false;
   bool outputs = false;
+  bool queue = true;  // the queue is one of the negatives
 };
 
 Uses uses_of(CallKind kind) {
   switch (kind) {
     case CallKind::kLoss:
       return {.features = true, .negatives = true, .lambda_pos = true, .lambda_neg = true, .outputs = true};
+    case CallKind::kColumns: return {.features = true, .negatives = true, .lambda_pos = true, .queue = false};
+    case CallKind::kColumnsOfAnchors: return {.negatives = true, .queue = false};
     case CallKind::kPrep: return {.features = true, .lambda_pos = true};
     case CallKind::kPartial: return {.negatives = true, .lambda_neg = true};
     case CallKind::kFinish: return {.features = true, .lambda_pos = true, .outputs = true};
@@ -120,14 +123,39 @@ void check_given(const void* pointer, bool mixes, int32_t lambda_source, const c
   if (pointer != nullptr) invalid(field, "not NULL", "NULL, since the problem does not declare it FNCE_GIVEN");
 }
 
+// Checks an array of a column's or query's attribute that must be there exactly if the problem declares it.
+void check_declared(const void* pointer, bool declared, int64_t count, size_t alignment, const char* field,
+                    const char* allowed) {
+  if (declared && count > 0) return require_pointer(pointer, alignment, field, allowed);
+  if (declared || pointer == nullptr) return;
+  invalid(field, "not NULL", "NULL, since the problem does not declare it");
+}
+
+// What says of batch columns and of all columns whether they count, equations (13) to (15).
+void check_columns(const fnce_args& a, const Problem& problem, bool with_queue) {
+  const fnce_problem& p = problem.raw();
+  const int64_t k = with_queue ? p.k : 0;
+  check_declared(a.x_c, p.batch_columns > 0, p.batch_columns, alignment_of(p.feature_type), "args.x_c",
+                 "device memory of [batch_columns,d] features");
+  const char* declared = "device memory of int64 ids, as problem.id_mask is 1";
+  check_declared(a.query_ids, problem.has_ids(), p.n, 8, "args.query_ids", declared);
+  check_declared(a.column_ids, problem.has_ids(), k, 8, "args.column_ids", declared);
+  check_declared(a.batch_ids, problem.has_ids(), p.batch_columns, 8, "args.batch_ids", declared);
+  const char* bias = "device memory of float32 biases, as problem.column_bias is 1";
+  check_declared(a.column_bias, problem.has_bias(), k, 4, "args.column_bias", bias);
+  check_declared(a.batch_bias, problem.has_bias(), p.batch_columns, 4, "args.batch_bias", bias);
+  if (problem.has_margin() && a.margin != a.margin) invalid("args.margin", "nan", "numbers");
+}
+
 void check_inputs(const fnce_args& a, const Problem& problem, const Uses& uses) {
   const fnce_problem& p = problem.raw();
   if (uses.features) {
     require_pointer(a.x_q, alignment_of(p.feature_type), "args.x_q", "device memory of [n,d] features");
     require_pointer(a.x_k, alignment_of(p.feature_type), "args.x_k", "device memory of [n,d] features");
-    check_alignment(a.weight, 4, "args.weight");
   }
-  if (uses.negatives && p.k > 0)
+  if (uses.features || !uses.queue) check_alignment(a.weight, 4, "args.weight");
+  if (uses.negatives) check_columns(a, problem, uses.queue);
+  if (uses.negatives && uses.queue && p.k > 0)
     require_pointer(a.queue, alignment_of(p.queue_type), "args.queue", "device memory of [k,d] negatives");
   if (uses.lambda_pos)
     check_given(a.lambda_pos, problem.mixes_positives(), p.lambda_pos_source, "args.lambda_pos",
@@ -147,7 +175,12 @@ void check_outputs(const fnce_args& a, const Problem& problem) {
   check_alignment(a.dk, alignment_of(problem.raw().gradient_type), "args.dk");
   check_alignment(a.dtemperature_rows, 4, "args.dtemperature_rows");
   check_alignment(a.dtemperature, 4, "args.dtemperature");
+  check_alignment(a.log_sum_exp, 4, "args.log_sum_exp");
+  if (a.log_sum_exp && problem.raw().device != FNCE_CPU)
+    unsupported("args.log_sum_exp", "not NULL", "NULL on FNCE_CUDA");
   check_score_buffers(a.mixed, true, "args.mixed");
+  if (problem.has_bias() && a.mixed.entropy)
+    invalid("args.mixed.entropy", "not NULL", "NULL, since problem.column_bias is 1");
   check_score_buffers(a.unmixed, false, "args.unmixed");
   if (const char* field = first_buffer(a.mixed); field && !problem.gathers_mixed())
     invalid(std::string("args.mixed.") + field, "not NULL", "NULL, since problem.scores lacks FNCE_SCORES_MIXED");
@@ -159,15 +192,7 @@ void check_reserved(const fnce_args& a) {
   if (a.checks & ~(FNCE_CHECK_PERMUTATION | FNCE_CHECK_POINTERS))
     invalid("args.checks", to_text(int64_t{a.checks}), "bits FNCE_CHECK_PERMUTATION (1), FNCE_CHECK_POINTERS (2)");
   if (a.reserved != 0) unsupported("args.reserved", to_text(int64_t{a.reserved}), "0");
-  const struct {
-    const char* field;
-    const void* pointer;
-  } reserved[] = {{"args.target_columns", a.target_columns},
-                  {"args.query_ids", a.query_ids},
-                  {"args.column_ids", a.column_ids},
-                  {"args.valid_columns", a.valid_columns}};
-  for (const auto& r : reserved)
-    if (r.pointer != nullptr) unsupported(r.field, "not NULL", "NULL");
+  if (a.reserved2 != 0) unsupported("args.reserved2", to_text(int64_t{a.reserved2}), "0");
 }
 
 }  // namespace
@@ -224,6 +249,8 @@ void check_anchors(const fnce_anchors* anchors, const Problem& problem) {
   check_alignment(anchors->unmixed_pos, 4, "anchors.unmixed_pos");
   for (const void* pointer : anchors->reserved)
     if (pointer) unsupported("anchors.reserved", "not NULL", "NULL");
+  if (problem.has_margin() && !anchors->pos)
+    invalid("anchors.pos", "NULL", "device memory of [n] scores, as problem.margin_mask is 1");
   if (problem.gathers_mixed() && !anchors->pos)
     invalid("anchors.pos", "NULL", "device memory of [n] scores, as problem.scores has FNCE_SCORES_MIXED");
   if (problem.gathers_unmixed() && !anchors->unmixed_pos)

@@ -15,14 +15,16 @@ fnce_args default_args();
 
 // The kind of a call says which of its arguments it reads and writes.
 enum class CallKind {
-  kLoss,             // everything
-  kPrep,             // features, positive mixing
-  kPartial,          // negatives, negative mixing
-  kFinish,           // features, positive mixing, all outputs
-  kScores,           // features and queue, no mixing, no outputs of fnce_args
-  kDrawsPos,         // the numbers of the positives: the host inspects the draws of a seed
-  kDrawsNeg,         // the numbers of the negatives
-  kDrawsPermutation  // seed and offset alone
+  kLoss,              // everything
+  kPrep,              // features, positive mixing
+  kPartial,           // negatives, negative mixing
+  kColumns,           // features, positive mixing, batch columns: their gradient
+  kColumnsOfAnchors,  // batch columns: their gradient, from given anchors
+  kFinish,            // features, positive mixing, all outputs
+  kScores,            // features and queue, no mixing, no outputs of fnce_args
+  kDrawsPos,          // the numbers of the positives: the host inspects the draws of a seed
+  kDrawsNeg,          // the numbers of the negatives
+  kDrawsPermutation   // seed and offset alone
 };
 
 // A copy of the caller's fnce_args. Its constructor checks everything that may change per call and throws StatusError.

@@ -22,6 +22,15 @@ struct ScaleCall {
   void* out;
 };
 
+// The checked arguments of fnce_columns_backward beside fnce_args.
+struct ColumnsCall {
+  const fnce_anchors* anchors;  // null: they are made from x_q and x_k
+  const float* log_sum_exp;     // [N]
+  const float* upstream;
+  bool per_row;  // upstream is [N], else [1]
+  void* dx_c;    // [C,D] gradient_type
+};
+
 // One call's arguments and its workspace.
 struct Call {
   const Args& args;
@@ -45,6 +54,8 @@ class BackendPlan {
   virtual void take_rows(const void* partial, const Problem& from, int64_t first_row, void* out,
                          fnce_stream stream) const = 0;
   virtual void finish(const Call& call, const void* partial) const = 0;
+  // The gradient of the batch columns, equation (16).
+  virtual void columns_backward(const Call& call, const ColumnsCall& columns) const = 0;
   virtual void scores(const Call& call, const fnce_score_buffers& out) const = 0;
 };
 

@@ -25,6 +25,7 @@ void check_sizes(fnce_problem& p) {
   check_range("problem.row_offset", p.row_offset, 0, kMaxRowOffset);
   check_range("problem.column_offset", p.column_offset, 0, p.k_global - p.k);
   check_range("problem.perm_block", p.perm_block, 0, kMaxRows);
+  check_range("problem.batch_columns", p.batch_columns, 0, kMaxRows);
   if (p.perm_block % 16 != 0) invalid("problem.perm_block", to_text(p.perm_block), "0 or a multiple of 16");
 }
 
@@ -56,6 +57,11 @@ void check_choices(const fnce_problem& p) {
                "FNCE_REDUCTION_NONE (0), _MEAN (1), _SUM (2)");
   check_choice("problem.scores", p.scores, 0, FNCE_SCORES_MIXED | FNCE_SCORES_UNMIXED,
                "bits FNCE_SCORES_MIXED (1), FNCE_SCORES_UNMIXED (2)");
+  check_choice("problem.form", p.form, FNCE_FORM_INFO_NCE, FNCE_FORM_DECOUPLED,
+               "FNCE_FORM_INFO_NCE (0), FNCE_FORM_DECOUPLED (1)");
+  check_choice("problem.id_mask", p.id_mask, 0, 1, flag);
+  check_choice("problem.column_bias", p.column_bias, 0, 1, flag);
+  check_choice("problem.margin_mask", p.margin_mask, 0, 1, flag);
   check_range("problem.threads", p.threads, 0, kMaxThreads);
 }
 
@@ -99,16 +105,18 @@ void check_shard(const fnce_problem& p) {
 }
 
 void check_supported(const fnce_problem& p) {
+  if (p.reserved != 0) unsupported("problem.reserved", to_text(int64_t{p.reserved}), "0");
+  if (p.device == FNCE_CPU) return;
   const struct {
     const char* field;
-    int32_t value;
-  } reserved[] = {{"problem.target_columns", p.target_columns},
+    int64_t value;
+  } cpu_only[] = {{"problem.form", p.form},
                   {"problem.id_mask", p.id_mask},
-                  {"problem.column_segments", p.column_segments},
-                  {"problem.valid_columns", p.valid_columns},
-                  {"problem.reserved", p.reserved}};
-  for (const auto& r : reserved)
-    if (r.value != 0) unsupported(r.field, to_text(int64_t{r.value}), "0");
+                  {"problem.column_bias", p.column_bias},
+                  {"problem.margin_mask", p.margin_mask},
+                  {"problem.batch_columns", p.batch_columns}};
+  for (const auto& field : cpu_only)
+    if (field.value != 0) unsupported(field.field, to_text(field.value), "0 on FNCE_CUDA");
 }
 
 }  // namespace

@@ -21,6 +21,8 @@ class Problem {
   int64_t n() const { return raw_.n; }
   int64_t k() const { return raw_.k; }
   int64_t d() const { return raw_.d; }
+  // C, the batch columns.
+  int64_t batch_columns() const { return raw_.batch_columns; }
   // Negatives over all shards.
   int64_t k_global() const { return raw_.k_global; }
 
@@ -31,6 +33,12 @@ class Problem {
   bool samples_permutation() const { return mixes_negatives() && raw_.permutation_source == FNCE_SAMPLED; }
   bool gathers_mixed() const { return (raw_.scores & FNCE_SCORES_MIXED) != 0; }
   bool gathers_unmixed() const { return (raw_.scores & FNCE_SCORES_UNMIXED) != 0; }
+  bool has_ids() const { return raw_.id_mask != 0; }
+  bool has_bias() const { return raw_.column_bias != 0; }
+  bool has_margin() const { return raw_.margin_mask != 0; }
+  // Some column may not count for some row.
+  bool has_mask() const { return has_ids() || has_bias() || has_margin(); }
+  bool is_decoupled() const { return raw_.form == FNCE_FORM_DECOUPLED; }
   bool is_union() const { return raw_.columns == FNCE_COLUMNS_UNION; }
   // True if negatives can be mixed as scores: partners then lie in the registers of one thread, and nothing but lambda
   // changes a row.

@@ -1,11 +1,14 @@
 // The order of a call's steps on the CPU.
 #include "cpu/backend.h"
 
+#include <algorithm>
+
 #include "core/layout.h"
 #include "core/plan_info.h"
 #include "core/status.h"
 #include "core/threads.h"
 #include "core/types.h"
+#include "cpu/column_gradient.h"
 #include "cpu/features.h"
 #include "cpu/kernels.h"
 #include "cpu/merge.h"
@@ -20,14 +23,6 @@ namespace fnce {
 namespace cpu {
 namespace {
 
-// What a column costs before its first product, in rows that it is multiplied with: packed as it is, or made from two
-// rows first. The numbers follow from times of 96 and 192 rows on AVX2, AVX-512 and AMX; bfloat16 products are that
-// much faster. A wrong guess costs time alone.
-int64_t packing_cost(const Problem& problem, const TileKernels& tiles) {
-  const bool packs_mixtures = problem.mixes_negatives() && !problem.can_mix_scores();
-  return (packs_mixtures ? 100 : 10) * (tiles.product_type == FNCE_FLOAT32 ? 1 : 4);
-}
-
 class CpuPlan : public BackendPlan {
  public:
   explicit CpuPlan(const Problem& problem)
@@ -35,9 +30,10 @@ class CpuPlan : public BackendPlan {
         kernels_(kernels()),
         tiles_(kernels_.tiles_for(problem.raw().queue_type)),
         threads_(problem.raw().threads ? problem.raw().threads : default_threads()),
-        tiling_(problem.n(), problem.k(), problem.d(), tiles_.shape),
+        tiling_(problem.n(), problem.k(), problem.batch_columns(), problem.d(), tiles_.shape),
         schedule_(tiling_, threads_, packing_cost(problem, tiles_)),
-        workspace_bytes_(Workspace(nullptr, problem_, tiling_, tiles_, threads_).bytes()) {}
+        gradient_(problem, kernels_, threads_),
+        workspace_bytes_(bytes_of(Workspace(nullptr, problem_, tiling_, tiles_, threads_))) {}
 
   uint64_t workspace_bytes() const override { return workspace_bytes_; }
   fnce_plan_info info() const override;
@@ -47,13 +43,20 @@ class CpuPlan : public BackendPlan {
     const CpuCall context = this->context(call, workspace);
     check_permutation(context);
     const bool mixed = any_buffer(call.args.raw().mixed), unmixed = any_buffer(call.args.raw().unmixed);
-    const fnce_anchors anchors = {
-        workspace.anchors, mixed ? workspace.pos : nullptr, unmixed ? workspace.unmixed_pos : nullptr, {}};
+    const fnce_anchors anchors = {workspace.anchors,
+                                  mixed || problem_.has_margin() ? workspace.pos : nullptr,
+                                  unmixed ? workspace.unmixed_pos : nullptr,
+                                  {}};
     const fnce_problem& p = problem_.raw();
     const PartialView partial(workspace.partial, partial_layout(p.n, p.d, p.scores));
     prep_rows(context, RowMixing::kAsProblem, anchors);
-    run_pass(context, {.mixing = true, .sums = call.args.needs_gradient(), .mixed = mixed, .unmixed = unmixed}, anchors,
-             partial);
+    prep_batch(context);
+    PassRequest request = columns_of(context);
+    request.mixing = true;
+    request.sums = call.args.needs_gradient();
+    request.mixed = mixed;
+    request.unmixed = unmixed;
+    run_pass(context, request, anchors, partial);
     finish_rows(context, partial);
   }
 
@@ -66,9 +69,12 @@ class CpuPlan : public BackendPlan {
     const Workspace workspace = carve(call);
     const CpuCall context = this->context(call, workspace);
     check_permutation(context);
-    run_pass(context,
-             {.mixing = true, .sums = true, .mixed = problem_.gathers_mixed(), .unmixed = problem_.gathers_unmixed()},
-             anchors, view(partial));
+    prep_batch(context);
+    PassRequest request = columns_of(context);
+    request.mixing = request.sums = true;
+    request.mixed = problem_.gathers_mixed();
+    request.unmixed = problem_.gathers_unmixed();
+    run_pass(context, request, anchors, view(partial));
   }
 
   void merge(const void* const* partials, int32_t count, void* out, fnce_stream) const override {
@@ -84,6 +90,16 @@ class CpuPlan : public BackendPlan {
     finish_rows(context(call, workspace), view(const_cast<void*>(partial)));
   }
 
+  void columns_backward(const Call& call, const ColumnsCall& columns) const override {
+    const Workspace workspace = carve(call);
+    const CpuCall context = this->context(call, workspace);
+    const fnce_anchors own = {workspace.anchors, problem_.has_margin() ? workspace.pos : nullptr, nullptr, {}};
+    if (!columns.anchors) prep_rows(context, RowMixing::kAsProblem, own);
+    prep_batch(context);
+    gradient_.run(context, columns.anchors ? *columns.anchors : own, columns,
+                  static_cast<unsigned char*>(call.workspace) + workspace.rows_bytes());
+  }
+
   void scores(const Call& call, const fnce_score_buffers& out) const override {
     const Workspace workspace = carve(call);
     const CpuCall context = this->context(call, workspace);
@@ -91,11 +107,29 @@ class CpuPlan : public BackendPlan {
     const PartialView partial(workspace.partial, partial_layout(problem_.n(), problem_.d(), FNCE_SCORES_MIXED));
     float* pos = workspace.loss_rows;  // this call has no losses
     prep_rows(context, RowMixing::kNone, anchors, pos);
-    run_pass(context, {.mixing = false, .sums = false, .mixed = true, .unmixed = false}, anchors, partial);
+    prep_batch(context);
+    PassRequest request = columns_of(context);
+    request.mixed = true;
+    run_pass(context, request, anchors, partial);
     finish_scores(context, partial, pos, out);
   }
 
  private:
+  // The columns of a call.
+  PassRequest columns_of(const CpuCall& call) const {
+    const fnce_args& a = call.args.raw();
+    const int32_t type = problem_.raw().queue_type;
+    PassRequest request = {};
+    request.queue = {.rows = a.queue, .type = type, .ids = a.column_ids, .bias = a.column_bias};
+    request.batch = {.rows = call.workspace.batch, .type = type, .ids = a.batch_ids, .bias = a.batch_bias};
+    request.row_ids = a.query_ids;
+    return request;
+  }
+  // A gradient of columns is a call of its own, which needs the rows' part of the workspace and then its own.
+  uint64_t bytes_of(const Workspace& workspace) const {
+    if (problem_.batch_columns() == 0) return workspace.bytes();
+    return std::max(workspace.bytes(), workspace.rows_bytes() + gradient_.bytes());
+  }
   Workspace carve(const Call& call) const { return Workspace(call.workspace, problem_, tiling_, tiles_, threads_); }
   CpuCall context(const Call& call, const Workspace& workspace) const {
     return {problem_, call.args, kernels_, tiles_, tiling_, schedule_, workspace, threads_};
@@ -111,6 +145,7 @@ class CpuPlan : public BackendPlan {
   const int threads_;
   const Tiling tiling_;
   const Schedule schedule_;
+  const ColumnGradient gradient_;
   const uint64_t workspace_bytes_;
 };
 
@@ -124,7 +159,7 @@ fnce_plan_info CpuPlan::info() const {
   info.threads = threads_;
   info.row_blocks = tiling_.row_blocks;
   info.block_rows = tiling_.row_block;
-  info.column_tiles = tiling_.column_tiles;
+  info.column_tiles = tiling_.column_tiles();
   info.tile_columns = kColumnTile;
   info.tile_features = tiling_.d_padded;
   info.splits = tiling_.chunks;

@@ -32,6 +32,7 @@ struct PackJob {
   int32_t type;                       // of the queue
   const int32_t* rows;                // [columns] source rows, in packed order
   const int32_t* partners;            // [columns] or null: no mixing while packing
+  const uint8_t* blank;               // [columns] or null: where not 0, zeros are packed instead
   const float* lambda_call;           // [1], or null
   const float* lambda_rows;           // [K] by row, or null
   const float* lambda_dims;           // [D], or null
@@ -59,8 +60,33 @@ enum class TileMode {
   kUnion   // both: a packed column counts as two
 };
 
+// What the columns of one kind, raw or mixed, say about the rows that they count for, equations (14) and (15). Arrays
+// are [kColumnTile], of packed columns.
+struct ColumnMask {
+  const int32_t* numbers;          // a column counts for no row of the same number
+  const int32_t* partner_numbers;  // nor for one of this; null: the column is one row of the queue
+  const float* bias;               // added to the inner product: bias * temperature; -inf: it counts for nobody
+  const float* limits;             // it does not count where the inner product is above; null: nothing is
+};
+
+// The mask of a tile. Rows are those of the task.
+struct TileMask {
+  ColumnMask raw, mixed;
+  int32_t first_number, last_number;  // of all its columns that have one; last < first: none has
+  bool by_number_alone;               // no bias, no limit: only rows of these numbers are concerned
+};
+
+// What is not finite for a row: a column of the loss, or a raw column of which there are statistics.
+constexpr int32_t kLossNotFinite = 1, kUnmixedNotFinite = 2;
+
 struct TileJob {
   TileMode mode;
+  const TileMask* mask;        // null: all columns count for all rows
+  const int32_t* row_numbers;  // [padded rows]; read with a mask, as are the next two
+  const float* row_limits[2];  // [padded rows] of inner products, for the loss and for raw scores; null: none
+  int32_t* counted;            // [padded rows] columns of the loss that count for each row are added here
+  int32_t* not_finite;         // [padded rows] kLossNotFinite is set where one of them has a score that is no number
+  int lanes;                   // of a vector
   int columns;         // without padding; of a mixed tile a multiple of 4, quads {v0,v1,v2,v3} of a cycle side by side
   const void* packed;  // as PackJob.packed
   int64_t d_padded;
@@ -160,6 +186,10 @@ struct Kernels {
   float (*norm)(const void* x, int32_t type, int64_t d);
   // out = x * factor, rounded to its type; x and out may be the same array.
   void (*scale_row)(const void* x, int32_t type, float factor, int64_t d, void* out, int32_t out_type);
+  // Equation (1) of a row by itself: out [D] float32; the norm, 1 if not normalised.
+  float (*normalize_row)(const RowInput& input, const void* x, float* out);
+  // Its backward, equation (8), of g [D] in place; y is what normalize_row wrote. Written as out [D] of a type.
+  void (*feature_gradient)(const RowInput& input, float norm, const float* y, float* g, void* out, int32_t out_type);
   // x . y with y, and x where round_x says so, rounded to a type first.
   float (*rounded_dot)(const float* x, bool round_x, const float* y, int32_t type, int64_t d);
 

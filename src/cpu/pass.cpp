@@ -20,8 +20,9 @@ struct Pass {
   const PassRequest& options;
   const fnce_anchors& anchors;
   const PartialView& partial;
-  Negatives negatives;
+  Negatives queue, batch;
 
+  const Negatives& negatives(int64_t chunk) const { return tiling().is_batch(chunk) ? batch : queue; }
   const Tiling& tiling() const { return call.tiling; }
   // Rows before a row block, padded and not.
   int64_t first_row(int64_t block) const { return block * tiling().row_block; }
@@ -29,11 +30,25 @@ struct Pass {
   // Statistics are merged against these positives.
   const float* positives(int set) const { return set == 0 ? anchors.pos : anchors.unmixed_pos; }
   bool gathers(int set) const { return set == 0 ? options.mixed : options.unmixed; }
+  // Its scores may lie above the margin: those of the loss, and raw ones of which there are statistics.
+  bool limits(int set) const { return call.problem.has_margin() && (set == 0 || options.unmixed); }
 };
 
 // The packed anchors from a padded row on.
 void* packed_anchors(const Pass& pass, int64_t padded) {
   return element_at(pass.call.workspace.packed_anchors, padded * pass.tiling().d_padded, pass.call.tiles.product_type);
+}
+
+// What masks ask of the rows of a panel: the numbers of their ids, and how far a column may lie above their positives.
+void pack_masks(const Pass& pass, int64_t row, int64_t rows, int64_t padded, int64_t width) {
+  const Workspace& w = pass.call.workspace;
+  const fnce_args& a = pass.call.args.raw();
+  const int64_t* ids = pass.options.row_ids;
+  for (int64_t i = 0; w.row_numbers && i < width; ++i)
+    w.row_numbers[padded + i] = ids && i < rows ? number_of(pass.call, ids[row + i], kNoRowNumber) : kNoRowNumber;
+  for (int set = 0; set < 2; ++set)
+    for (int64_t i = 0; w.row_limits[set] && pass.limits(set) && i < width; ++i)
+      w.row_limits[set][padded + i] = i < rows ? pass.positives(set)[row + i] + a.margin : 0.0f;
 }
 
 // The anchors of a panel in packed form, and the thresholds of its ranks.
@@ -57,6 +72,7 @@ void pack_panel(const Pass& pass, int64_t block, int panel) {
       call.workspace.lower[set][padded + i] = pos - tie;
     }
   }
+  pack_masks(pass, row, rows, padded, width);
 }
 
 void pack_all_anchors(const Pass& pass) {
@@ -76,10 +92,10 @@ void start_statistics(StatsLanes& s, int64_t padded) {
   }
 }
 
-// All rows have all columns of a tile: there is no mask.
+// Columns that count for all rows.
 void meet(const TaskState& state, int64_t padded, const RowColumns& tile) {
   for (int64_t i = 0; i < padded; ++i) state.columns[i] += static_cast<int32_t>(tile.count);
-  for (int64_t i = 0; i < padded && !tile.finite; ++i) state.not_finite[i] = 1;
+  for (int64_t i = 0; i < padded && !tile.finite; ++i) state.not_finite[i] = kLossNotFinite | kUnmixedNotFinite;
 }
 
 // The state of a task's panels: from a lane of its row block on.
@@ -92,6 +108,20 @@ TaskState state_of(const Pass& pass, const PassTask& task, int64_t lane) {
   state.not_finite += lane;
   for (StatsLanes& s : state.stats) for_each_array<int32_t>([&](auto array) { s.*array += lane; });
   return state;
+}
+
+// Where a mask may leave columns out, zeros were packed for those that are not finite: statistics must say so here.
+void end_statistics(const Pass& pass, const TaskState& state, int64_t padded) {
+  for (int set = 0; set < 2; ++set) {
+    if (!pass.gathers(set)) continue;
+    const StatsLanes& s = state.stats[set];
+    const int32_t bit = set == 0 ? kLossNotFinite : kUnmixedNotFinite;
+    for (int64_t i = 0; i < padded; ++i) {
+      if (!(state.not_finite[i] & bit)) continue;
+      s.mean[i] = s.m2[i] = s.min[i] = s.max[i] = __builtin_nanf("");
+      if (set == 1) s.m[i] = s.l[i] = __builtin_nanf("");
+    }
+  }
 }
 
 void run_task(const Pass& pass, const PassTask& task, int worker) {
@@ -132,8 +162,15 @@ void run_task(const Pass& pass, const PassTask& task, int worker) {
   job.l = state.l;
   job.weights = scratch.weights;
   job.raw_scores = scratch.raw_scores;
-  job.queue = call.args.raw().queue;
-  job.row_bytes = t.d * element_size(call.problem.raw().queue_type);
+  const Negatives& negatives = pass.negatives(task.chunk);
+  job.queue = negatives.source.rows;
+  job.row_bytes = t.d * element_size(negatives.source.type);
+  job.lanes = t.shape.lanes;
+  job.counted = state.columns;
+  job.not_finite = state.not_finite;
+  if (call.workspace.row_numbers) job.row_numbers = call.workspace.row_numbers + first_padded;
+  for (int set = 0; set < 2; ++set)
+    if (pass.limits(set)) job.row_limits[set] = call.workspace.row_limits[set] + first_padded;
 
   const int64_t end = t.end_column(task.chunk);
   const auto range_at = [&](int64_t first) {
@@ -142,16 +179,16 @@ void run_task(const Pass& pass, const PassTask& task, int worker) {
   };
   call.tiles.enter();
   for (int64_t first = t.first_column(task.chunk); first < end; first += kColumnTile)
-    meet(state, padded,
-         run_columns(call, pass.negatives, range_at(first), range_at(first + kColumnTile), scratch, job));
+    meet(state, padded, run_columns(call, negatives, range_at(first), range_at(first + kColumnTile), scratch, job));
   call.tiles.leave();
   // A column that is not finite leaves no finite result to the rows that have it. The vector code may have lost the NaN
   // on the way.
   for (int64_t i = 0; i < padded; ++i) {
-    const RowColumns met = {state.columns[i], !state.not_finite[i]};
+    const RowColumns met = {state.columns[i], !(state.not_finite[i] & kLossNotFinite)};
     state.m[i] = ended_maximum(state.m[i], met);
     state.l[i] = ended_sum(state.l[i], met);
   }
+  if (call.problem.has_mask()) end_statistics(pass, state, padded);
 }
 
 // Statistics of one row over the chunks, in order, into the partial.
@@ -250,8 +287,9 @@ void check_permutation(const CpuCall& call) {
 
 void run_pass(const CpuCall& call, const PassRequest& options, const fnce_anchors& anchors,
               const PartialView& partial) {
-  Pass pass = {call, options, anchors, partial, draw_negatives(call, options.mixing)};
-  if (call.problem.k() == 0) return write_empty(pass);
+  Pass pass = {call, options, anchors, partial, draw_negatives(call, options.queue, options.mixing), {options.batch}};
+  if (call.tiling.chunks == 0) return write_empty(pass);
+  if (options.row_ids) number_rows(call, options.row_ids);
   pack_all_anchors(pass);
   parallel_for(call.threads, call.schedule.tasks(),
                [&](int64_t task, int worker) { run_task(pass, call.schedule.task(task), worker); });

@@ -1,16 +1,19 @@
 // The pass over the negatives on the CPU: anchors in, a partial out. Equations (3) to (7) and the sums of (8).
 #pragma once
 #include "core/layout.h"
+#include "cpu/masks.h"
 #include "cpu/rows.h"
 
 namespace fnce::cpu {
 
-// What a pass computes beside m and l.
+// The columns of a pass, and what it computes beside m and l.
 struct PassRequest {
-  bool mixing;   // as the problem says; false: the queue as it is (fnce_scores)
-  bool sums;     // O
-  bool mixed;    // statistics of the columns
-  bool unmixed;  // statistics of the raw scores
+  ColumnSource queue, batch;
+  const int64_t* row_ids;  // [N] or null
+  bool mixing;             // as the problem says; false: the queue as it is (fnce_scores)
+  bool sums;               // O
+  bool mixed;              // statistics of the columns
+  bool unmixed;            // statistics of the raw scores
 };
 
 // Checks that a given permutation is a bijection, if asked to. Throws StatusError before anything is written.

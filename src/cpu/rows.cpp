@@ -41,13 +41,9 @@ const float* lambda_of_row(const CpuCall& call, int64_t i, float* scratch) {
 
 RowInput row_input(const CpuCall& call, RowMixing mixing, int64_t i, float* lambda_scratch) {
   const fnce_problem& p = call.problem.raw();
-  RowInput input = {};
+  RowInput input = features_alone(call);
   input.x_q = element_at(call.args.raw().x_q, i * p.d, p.feature_type);
   input.x_k = element_at(call.args.raw().x_k, i * p.d, p.feature_type);
-  input.type = p.feature_type;
-  input.normalize = p.normalize != 0;
-  input.epsilon = call.args.raw().epsilon;
-  input.d = p.d;
   if (mixing == RowMixing::kNone) return input;
   input.lambda = lambda_of_row(call, i, lambda_scratch);
   input.per_element = p.lambda_pos == FNCE_LAMBDA_DIMENSION || p.lambda_pos == FNCE_LAMBDA_ELEMENT;
@@ -85,9 +81,9 @@ void fill_row(const CpuCall& call, void* out, float value, float* scratch) {
   call.kernels.scale_row(scratch, FNCE_FLOAT32, 1.0f, d, out, call.problem.raw().gradient_type);
 }
 
-// Gradients of row i, and its statistics that follow from them.
+// Gradients of row i, and its statistics that follow from them; `softmax` is the row with its positive in the sum.
 void write_gradients(const CpuCall& call, const PartialView& partial, int64_t i, const ThreadScratch& scratch,
-                     const RowInput& input, const RowResult& row, float weight) {
+                     const RowInput& input, const RowResult& softmax, const RowResult& row, float weight) {
   const fnce_args& a = call.args.raw();
   const fnce_problem& p = call.problem.raw();
   void* dq = a.dq ? element_at(a.dq, i * p.d, p.gradient_type) : nullptr;
@@ -107,9 +103,8 @@ void write_gradients(const CpuCall& call, const PartialView& partial, int64_t i,
     g.scratch = scratch.gradient;
     g.wants_norm = a.mixed.dq_norm != nullptr;
     call.kernels.row_gradient(input, scratch.row, g);
-    const RowScalars scalars = row_scalars(row, g.anchor_o, g.up, a.temperature);
-    entropy = scalars.entropy;
-    dtemperature = scalars.dtemperature;
+    entropy = row_scalars(softmax, g.anchor_o, g.up, a.temperature).entropy;
+    dtemperature = row_scalars(row, g.anchor_o, g.up, a.temperature).dtemperature;
     norm = g.dq_norm;
   }
   if (!has_gradient(row, weight)) {
@@ -141,6 +136,16 @@ void write_reductions(const CpuCall& call) {
 
 }  // namespace
 
+RowInput features_alone(const CpuCall& call) {
+  const fnce_problem& p = call.problem.raw();
+  RowInput input = {};
+  input.type = p.feature_type;
+  input.normalize = p.normalize != 0;
+  input.epsilon = call.args.raw().epsilon;
+  input.d = p.d;
+  return input;
+}
+
 float CpuCall::scale() const { return score_scale(args.raw().temperature); }
 
 void prep_rows(const CpuCall& call, RowMixing mixing, const fnce_anchors& anchors, float* pos) {
@@ -170,6 +175,20 @@ void prep_rows(const CpuCall& call, RowMixing mixing, const fnce_anchors& anchor
   });
 }
 
+void prep_batch(const CpuCall& call) {
+  const fnce_problem& p = call.problem.raw();
+  parallel_for(call.threads, divide_up(p.batch_columns, kRowsPerTask), [&](int64_t task, int worker) {
+    const ThreadScratch scratch = call.workspace.thread(worker);
+    const int64_t end = (task + 1) * kRowsPerTask < p.batch_columns ? (task + 1) * kRowsPerTask : p.batch_columns;
+    for (int64_t j = task * kRowsPerTask; j < end; ++j) {
+      call.kernels.normalize_row(features_alone(call), element_at(call.args.raw().x_c, j * p.d, p.feature_type),
+                                 scratch.gradient);
+      call.kernels.scale_row(scratch.gradient, FNCE_FLOAT32, 1.0f, p.d,
+                             element_at(call.workspace.batch, j * p.d, p.queue_type), p.queue_type);
+    }
+  });
+}
+
 void finish_rows(const CpuCall& call, const PartialView& partial) {
   const fnce_args& a = call.args.raw();
   draw_dimensions(call);
@@ -177,10 +196,16 @@ void finish_rows(const CpuCall& call, const PartialView& partial) {
     ThreadScratch scratch = thread;
     const RowInput input = row_input(call, RowMixing::kAsProblem, i, scratch.lambda_row);
     call.kernels.prepare_row(input, scratch.row);
-    const RowResult row = row_result(partial.m[i], partial.l[i], scratch.row.pos, call.scale(), scratch.row.finite);
-    const float weight = a.weight ? a.weight[i] : 1.0f;
+    const float weight = a.weight ? a.weight[i] : 1.0f, l = partial.l[i];
+    const RowResult softmax = row_result(partial.m[i], l, scratch.row.pos, call.scale(), scratch.row.finite);
+    const double lse = log_sum_exp(partial.m[i], l);
+    const bool is_decoupled = call.problem.is_decoupled();
+    const RowResult row = is_decoupled ? decoupled(softmax, lse, l) : softmax;
     call.workspace.loss_rows[i] = weighted_loss(row, weight);
-    if (call.args.needs_gradient()) write_gradients(call, partial, i, scratch, input, row, weight);
+    if (a.log_sum_exp)
+      a.log_sum_exp[i] =
+          static_cast<float>(is_decoupled ? decoupled_log_sum_exp(softmax, lse, l) : row_log_sum_exp(softmax));
+    if (call.args.needs_gradient()) write_gradients(call, partial, i, scratch, input, softmax, row, weight);
     if (any_buffer(a.mixed)) write_statistics(a.mixed, i, scratch.row.pos, partial.stats[0], partial.m, partial.l);
     if (any_buffer(a.unmixed))
       write_statistics(a.unmixed, i, scratch.row.unmixed_pos, partial.stats[1], partial.stats[1].m, partial.stats[1].l);

@@ -32,6 +32,12 @@ enum class RowMixing { kAsProblem, kNone };
 // not: [N], the positives as they are reported, not rounded to the queue's type.
 void prep_rows(const CpuCall& call, RowMixing mixing, const fnce_anchors& anchors, float* pos = nullptr);
 
+// The batch columns as they are multiplied, equation (13), into the workspace.
+void prep_batch(const CpuCall& call);
+
+// What says how features of this call are normalised, without a row or mixing.
+RowInput features_alone(const CpuCall& call);
+
 // Equations (7), (8), (9) from the merged negatives.
 void finish_rows(const CpuCall& call, const PartialView& partial);
 

@@ -12,6 +12,11 @@ constexpr int64_t kEnoughTasks = 8;  // per thread: more leave less than an eigh
 
 }  // namespace
 
+int64_t packing_cost(const Problem& problem, const TileKernels& tiles) {
+  const bool packs_mixtures = problem.mixes_negatives() && !problem.can_mix_scores();
+  return (packs_mixtures ? 100 : 10) * (tiles.product_type == FNCE_FLOAT32 ? 1 : 4);
+}
+
 Schedule::Schedule(const Tiling& tiling, int threads, int64_t packing)
     : tiling_(tiling), chunks_(static_cast<size_t>(tiling.chunks)) {
   std::iota(chunks_.begin(), chunks_.end(), int64_t{0});

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/problem.h"
+#include "cpu/kernels.h"
 #include "cpu/tiling.h"
 
 namespace fnce::cpu {
@@ -14,6 +16,11 @@ struct PassTask {
   int64_t block, chunk;
   int first_panel, end_panel;
 };
+
+// What a column costs before its first product, in rows that it is multiplied with: packed as it is, or made from two
+// rows first. The numbers follow from times of 96 and 192 rows on AVX2, AVX-512 and AMX; bfloat16 products are that
+// much faster. A wrong guess costs time alone.
+int64_t packing_cost(const Problem& problem, const TileKernels& tiles);
 
 class Schedule {
  public:

@@ -1,6 +1,7 @@
 #include "cpu/tiles.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "cpu/pool.h"
 #include "math/lambda.h"
@@ -66,8 +67,8 @@ PackJob pack_job(const CpuCall& call, const Negatives& negatives, const ThreadSc
   const fnce_problem& p = call.problem.raw();
   const fnce_args& a = call.args.raw();
   PackJob job = {};
-  job.queue = a.queue;
-  job.type = p.queue_type;
+  job.queue = negatives.source.rows;
+  job.type = negatives.source.type;
   job.rows = scratch.rows;
   job.first_row = p.column_offset;
   job.renormalize = p.renormalize_neg != 0;
@@ -76,6 +77,7 @@ PackJob pack_job(const CpuCall& call, const Negatives& negatives, const ThreadSc
   job.d_padded = call.tiling.d_padded;
   job.scratch = scratch.pack_row;
   job.packed = scratch.packed;
+  if (negatives.mixing == Mixing::kNone) return job;
   const bool sampled = p.lambda_neg_source == FNCE_SAMPLED;
   switch (p.lambda_neg) {
     case FNCE_LAMBDA_CALL: job.lambda_call = sampled ? &negatives.lambda_call : a.lambda_neg; break;
@@ -106,73 +108,152 @@ int padded_columns(const CpuCall& call, int columns) {
   return static_cast<int>(round_up(columns, call.tiling.shape.column_padding));
 }
 
+// One tile of one task.
+struct Tile {
+  const CpuCall& call;
+  const Negatives& negatives;
+  const ThreadScratch& scratch;
+};
+
+// Packs a tile and says in scratch.blank which of its packed columns are not finite. Where masks may leave such a
+// column out, zeros are packed in its place, so that it reaches no row but those that are marked.
+bool pack(const Tile& tile, PackJob& job) {
+  const ThreadScratch& scratch = tile.scratch;
+  if (tile.call.tiles.pack_columns(job)) return true;
+  if (!tile.call.problem.has_mask()) return false;
+  for (int j = 0; j < job.columns; ++j) {
+    PackJob copies = job;  // a tile of nothing but this column
+    copies.columns = tile.call.tiling.shape.column_padding;
+    copies.rows = scratch.probe;
+    if (job.partners) copies.partners = scratch.probe + kColumnTile;
+    for (int i = 0; i < copies.columns; ++i) {
+      scratch.probe[i] = job.rows[j];
+      if (job.partners) scratch.probe[kColumnTile + i] = job.partners[j];
+    }
+    scratch.blank[j] = !tile.call.tiles.pack_columns(copies);
+  }
+  job.blank = scratch.blank;
+  tile.call.tiles.pack_columns(job);
+  return false;
+}
+
+// Biases that are no numbers and not -infinity become NaN, which the engine finds in the scores of the loss.
+bool check_bias(int columns, float* bias) {
+  bool finite = true;
+  for (int j = 0; j < columns; ++j) {
+    if (bias[j] == -__builtin_huge_valf() || bias[j] - bias[j] == 0.0f) continue;
+    bias[j] = __builtin_nanf("");
+    finite = false;
+  }
+  return finite;
+}
+
+// Marks the rows for which packed columns count that are not finite: unless `packed`, those of scratch.blank, and for
+// statistics of raw columns also those of a bias that is no number.
+void mark_rows(const Tile& tile, const PackedColumns& columns, bool packed, const TileMask* mask, const TileJob& job) {
+  const uint8_t* blank = tile.scratch.blank;
+  const int32_t unmixed = job.unmixed ? kUnmixedNotFinite : 0;
+  const int32_t raw = (job.mode != TileMode::kMixed && job.in_loss ? kLossNotFinite : 0) | unmixed;
+  for (int j = 0; j < columns.count; ++j) {
+    const int next = (j & ~3) | ((j + 1) & 3);
+    if (!packed && blank[j]) mark_not_finite(job, mask ? &mask->raw : nullptr, j, raw);
+    if (!packed && columns.mixes_scores && (blank[j] || blank[next]))
+      mark_not_finite(job, mask ? &mask->mixed : nullptr, j, kLossNotFinite);
+    if (mask && unmixed && mask->raw.bias[j] != mask->raw.bias[j]) mark_not_finite(job, &mask->raw, j, unmixed);
+  }
+}
+
+// Runs a packed tile whose columns are in `columns`. `finite` says that all of them are; else scratch.blank says which.
+// `kinds` is the number of columns of the loss that each packed one is.
+RowColumns run(const Tile& tile, const PackedColumns& columns, bool finite, int kinds, TileJob& job) {
+  const ThreadScratch& scratch = tile.scratch;
+  TileMask mask;
+  const bool masked = make_mask(tile.call, tile.negatives.source, columns, scratch, mask);
+  bool biases = true;
+  if (masked) biases = check_bias(columns.padded, scratch.bias);
+  if (masked && columns.mixes_scores) biases = check_bias(columns.padded, scratch.mixed_bias) && biases;
+  job.mask = masked ? &mask : nullptr;
+  job.columns = columns.count;
+  tile.call.tiles.run_tile(job);
+  if (tile.call.problem.has_mask() && !(finite && biases)) mark_rows(tile, columns, finite, job.mask, job);
+  job.mask = nullptr;
+  if (!tile.call.problem.has_mask()) return {kinds * columns.count, finite};
+  return {masked ? 0 : kinds * columns.count, true};
+}
+
 // Raw rows, in the order of the pass.
-RowColumns run_raw(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
-                   const ThreadScratch& scratch, TileJob& job) {
-  PackJob pack = pack_job(call, negatives, scratch);
-  pack.columns = padded_columns(call, range.count);
-  for (int j = 0; j < pack.columns; ++j)
-    scratch.rows[j] = row_at(call, negatives, range.first + (j < range.count ? j : range.count - 1));
-  const bool finite = call.tiles.pack_columns(pack);
+RowColumns run_raw(const Tile& tile, const ColumnRange& range, TileJob& job) {
+  const ThreadScratch& scratch = tile.scratch;
+  PackJob packing = pack_job(tile.call, tile.negatives, scratch);
+  packing.columns = padded_columns(tile.call, range.count);
+  for (int j = 0; j < packing.columns; ++j)
+    scratch.rows[j] = row_at(tile.call, tile.negatives, range.first + (j < range.count ? j : range.count - 1));
+  const bool finite = pack(tile, packing);
   job.mode = TileMode::kPlain;
-  job.columns = range.count;
-  call.tiles.run_tile(job);
-  return {job.in_loss ? range.count : 0, finite};
+  return run(tile, {range.count, packing.columns, scratch.rows, nullptr, false}, finite, job.in_loss ? 1 : 0, job);
 }
 
 // Raw rows whose scores are mixed: whole cycles of C, a multiple of 16 columns.
-RowColumns run_mixed_scores(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
-                            const ThreadScratch& scratch, TileJob& job) {
-  PackJob pack = pack_job(call, negatives, scratch);
-  pack.columns = padded_columns(call, range.count);
+RowColumns run_mixed_scores(const Tile& tile, const ColumnRange& range, TileJob& job) {
+  const ThreadScratch& scratch = tile.scratch;
+  PackJob packing = pack_job(tile.call, tile.negatives, scratch);
+  packing.columns = padded_columns(tile.call, range.count);
   float check = 0;
-  for (int j = 0; j < pack.columns; ++j) {
+  for (int j = 0; j < packing.columns; ++j) {
     // Padding repeats the last quad: scores that cannot raise the maximum.
     const int source = j < range.count ? j : range.count - 4 + (j & 3);
-    const int32_t row = row_at(call, negatives, range.first + position_of_packed(source));
+    const int32_t row = row_at(tile.call, tile.negatives, range.first + position_of_packed(source));
     scratch.rows[j] = row;
-    scratch.lambda[j] = lambda_of_column(call, negatives, row);
+    scratch.lambda[j] = lambda_of_column(tile.call, tile.negatives, row);
     check += scratch.lambda[j] * 0.0f;
   }
-  const bool finite = call.tiles.pack_columns(pack) && check == 0;
-  job.mode = negatives.is_union ? TileMode::kUnion : TileMode::kMixed;
-  job.columns = range.count;
+  const bool packed = pack(tile, packing);
+  const bool finite = packed && check == 0;
+  if (!finite && tile.call.problem.has_mask()) {
+    if (packed) std::memset(scratch.blank, 0, static_cast<size_t>(packing.columns));
+    for (int j = 0; j < packing.columns; ++j) {
+      if (scratch.lambda[j] * 0.0f == 0.0f) continue;
+      scratch.lambda[j] = 0.0f;
+      scratch.blank[j] = 1;
+    }
+  }
+  job.mode = tile.negatives.is_union ? TileMode::kUnion : TileMode::kMixed;
   job.lambda = scratch.lambda;
-  call.tiles.run_tile(job);
-  return {negatives.is_union ? 2 * range.count : range.count, finite};
+  return run(tile, {range.count, packing.columns, scratch.rows, nullptr, true}, finite, tile.negatives.is_union ? 2 : 1,
+             job);
 }
 
 // Rows mixed while they are packed; the raw rows after them where they are columns too or have statistics of their own.
-RowColumns run_mixed_rows(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
-                          const ThreadScratch& scratch, TileJob& job) {
-  PackJob pack = pack_job(call, negatives, scratch);
-  pack.columns = padded_columns(call, range.count);
-  pack.partners = scratch.partners;
-  for (int j = 0; j < pack.columns; ++j) {
+RowColumns run_mixed_rows(const Tile& tile, const ColumnRange& range, TileJob& job) {
+  const ThreadScratch& scratch = tile.scratch;
+  PackJob packing = pack_job(tile.call, tile.negatives, scratch);
+  packing.columns = padded_columns(tile.call, range.count);
+  packing.partners = scratch.partners;
+  for (int j = 0; j < packing.columns; ++j) {
     const int64_t position = range.first + (j < range.count ? j : range.count - 1);
-    scratch.rows[j] = row_at(call, negatives, position);
-    scratch.partners[j] = partner_at(call, position);
+    scratch.rows[j] = row_at(tile.call, tile.negatives, position);
+    scratch.partners[j] = partner_at(tile.call, position);
   }
-  const RowColumns met = {range.count, call.tiles.pack_columns(pack)};
+  const bool finite = pack(tile, packing);
   TileJob mixed = job;
   mixed.mode = TileMode::kPlain;
-  mixed.columns = range.count;
   mixed.unmixed = nullptr;
-  call.tiles.run_tile(mixed);
-  if (!negatives.is_union && !job.unmixed) return met;
+  const RowColumns met =
+      run(tile, {range.count, packing.columns, scratch.rows, scratch.partners, false}, finite, 1, mixed);
+  if (!tile.negatives.is_union && !job.unmixed) return met;
   TileJob raw = job;
-  raw.in_loss = negatives.is_union;
-  if (!negatives.is_union) raw.mixed = nullptr;
+  raw.in_loss = tile.negatives.is_union;
+  if (!tile.negatives.is_union) raw.mixed = nullptr;
   raw.next_count = 0;
-  return both(met, run_raw(call, negatives, range, scratch, raw));
+  return both(met, run_raw(tile, range, raw));
 }
 
 }  // namespace
 
-Negatives draw_negatives(const CpuCall& call, bool mixing) {
+Negatives draw_negatives(const CpuCall& call, const ColumnSource& queue, bool mixing) {
   const fnce_problem& p = call.problem.raw();
   const fnce_args& a = call.args.raw();
-  Negatives negatives = {Mixing::kNone, false, 0.0f, {}};
+  Negatives negatives = {queue};
   if (!mixing || !call.problem.mixes_negatives()) return negatives;
   negatives.mixing = call.problem.can_mix_scores() ? Mixing::kScores : Mixing::kRows;
   negatives.is_union = call.problem.is_union();
@@ -192,11 +273,12 @@ Negatives draw_negatives(const CpuCall& call, bool mixing) {
 
 RowColumns run_columns(const CpuCall& call, const Negatives& negatives, const ColumnRange& range,
                        const ColumnRange& next, const ThreadScratch& scratch, TileJob job) {
+  const Tile tile = {call, negatives, scratch};
   job.next_rows = scratch.next_rows;
   job.next_count = list_next(call, negatives, next, scratch.next_rows);
   switch (negatives.mixing) {
-    case Mixing::kNone: return run_raw(call, negatives, range, scratch, job);
-    case Mixing::kRows: return run_mixed_rows(call, negatives, range, scratch, job);
+    case Mixing::kNone: return run_raw(tile, range, job);
+    case Mixing::kRows: return run_mixed_rows(tile, range, job);
     case Mixing::kScores: break;
   }
   // The last positions of the last block may be no whole cycle of 16: there the rows are mixed.
@@ -204,10 +286,10 @@ RowColumns run_columns(const CpuCall& call, const Negatives& negatives, const Co
   const ColumnRange rest{range.first + whole.count, range.count - whole.count};
   RowColumns met;
   if (whole.count > 0) {
-    met = run_mixed_scores(call, negatives, whole, scratch, job);
+    met = run_mixed_scores(tile, whole, job);
     job.next_count = 0;
   }
-  if (rest.count > 0) met = both(met, run_mixed_rows(call, negatives, rest, scratch, job));
+  if (rest.count > 0) met = both(met, run_mixed_rows(tile, rest, job));
   return met;
 }
 

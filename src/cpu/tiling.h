@@ -4,7 +4,8 @@
 //   row block     at most 1024 queries; their packed anchors and sums stay in the caches while the columns pass by
 //   panel         1 to 3 vectors of queries of a row block: the queries are the lanes of every vector operation
 //   column tile   96 columns, mixed and packed once per row block, then used by both GEMMs of every panel
-//   chunk         some column tiles, which each row block sums by themselves; chunks are merged in order
+//   chunk         some column tiles, of the queue or of the batch, which each row block sums by themselves; chunks are
+//                 merged in order
 #pragma once
 #include <cstdint>
 
@@ -13,7 +14,7 @@ namespace fnce::cpu {
 constexpr int64_t kColumnTile = 96;     // multiple of 16 (a cycle of C) and of every kernel's columns per micro tile
 constexpr int64_t kMaxRowBlock = 1024;  // 2 * 1024 * 128 floats = 1 MB, a common L2
 
-constexpr int64_t kMaxChunks = 64;  // of columns per row block
+constexpr int64_t kMaxChunks = 128;  // of columns per row block, those of the queue and of the batch together
 
 constexpr int64_t round_up(int64_t x, int64_t m) { return (x + m - 1) / m * m; }
 constexpr int64_t divide_up(int64_t x, int64_t m) { return (x + m - 1) / m; }
@@ -56,16 +57,26 @@ constexpr Panels panels_of(int64_t vectors, int widest) {
   return Panels{static_cast<int>((vectors - 2 * twos) / 3), twos, 0};
 }
 
-struct Tiling {
-  Tiling(int64_t queries, int64_t columns, int64_t features, const TileShape& tile_shape);
+// Columns that lie in one array, cut into tiles and these into chunks.
+struct ColumnCut {
+  int64_t columns = 0, tiles = 0, chunks = 0;
 
-  int64_t n, k, d;
+  // Column tiles of chunk c: first_tile(c) .. first_tile(c + 1) - 1.
+  int64_t first_tile(int64_t c) const { return c * tiles / chunks; }
+  int64_t first_column(int64_t c) const { return first_tile(c) * kColumnTile; }
+  int64_t end_column(int64_t c) const { return first_column(c + 1) < columns ? first_column(c + 1) : columns; }
+};
+
+struct Tiling {
+  Tiling(int64_t queries, int64_t queue_columns, int64_t batch_columns, int64_t features, const TileShape& tile_shape);
+
+  int64_t n, d;
   TileShape shape;
   int64_t d_padded;   // D rounded up to whole dim blocks
   int64_t row_block;  // rows of every row block but the last
   int64_t row_blocks;
-  int64_t column_tiles;
-  int64_t chunks;
+  ColumnCut queue, batch;
+  int64_t chunks;  // those of the queue, then those of the batch
 
   int64_t rows_of(int64_t block) const { return block + 1 < row_blocks ? row_block : n - block * row_block; }
   Panels panels(int64_t block) const { return panels_of(divide_up(rows_of(block), shape.lanes), shape.widest); }
@@ -73,10 +84,12 @@ struct Tiling {
   int64_t padded_rows(int64_t block) const { return int64_t{panels(block).vectors()} * shape.lanes; }
   int64_t max_padded_rows() const { return padded_rows(0); }
   int64_t tasks() const { return row_blocks * chunks; }
-  // Column tiles of chunk c: first_tile(c) .. first_tile(c + 1) - 1.
-  int64_t first_tile(int64_t c) const { return c * column_tiles / chunks; }
-  int64_t first_column(int64_t c) const { return first_tile(c) * kColumnTile; }
-  int64_t end_column(int64_t c) const { return first_column(c + 1) < k ? first_column(c + 1) : k; }
+  int64_t column_tiles() const { return queue.tiles + batch.tiles; }
+  bool is_batch(int64_t c) const { return c >= queue.chunks; }
+  const ColumnCut& cut(int64_t c) const { return is_batch(c) ? batch : queue; }
+  // Columns first_column(c) .. end_column(c) - 1 of their array belong to chunk c.
+  int64_t first_column(int64_t c) const { return cut(c).first_column(c - (is_batch(c) ? queue.chunks : 0)); }
+  int64_t end_column(int64_t c) const { return cut(c).end_column(c - (is_batch(c) ? queue.chunks : 0)); }
   int64_t columns_of(int64_t c) const { return end_column(c) - first_column(c); }
 };
 

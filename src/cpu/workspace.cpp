@@ -3,6 +3,8 @@
 #include <initializer_list>
 #include <type_traits>
 
+#include "core/types.h"
+
 namespace fnce::cpu {
 
 Workspace::Workspace(void* base, const Problem& problem, const Tiling& tiling, const TileKernels& tiles, int threads)
@@ -12,10 +14,24 @@ Workspace::Workspace(void* base, const Problem& problem, const Tiling& tiling, c
   uint64_t padded = 0;
   for (int64_t b = 0; b < tiling.row_blocks; ++b) padded += static_cast<uint64_t>(tiling.padded_rows(b));
 
+  Carver task(nullptr), thread(nullptr);
+  carve_task(task);
+  carve_thread(thread);
+  task_bytes_ = task.used();
+  thread_bytes_ = thread.used();
+
   Carver carver(base);
   anchors = carver.take<float>(n * d);
   pos = carver.take<float>(n);
   unmixed_pos = carver.take<float>(n);
+  lambda_pos_dims =
+      problem.samples_lambda_pos() && p.lambda_pos == FNCE_LAMBDA_DIMENSION ? carver.take<float>(d) : nullptr;
+  batch = p.batch_columns > 0
+              ? carver.take<unsigned char>(static_cast<uint64_t>(p.batch_columns) * d * element_size(p.queue_type))
+              : nullptr;
+  threads_ = carver.take<unsigned char>(thread_bytes_ * static_cast<uint64_t>(threads));
+  rows_bytes_ = carver.used();
+
   partial = carver.take<unsigned char>(partial_layout(p.n, p.d, p.scores | FNCE_SCORES_MIXED).bytes);
   loss_rows = carver.take<float>(n);
   dtemperature_rows = carver.take<float>(n);
@@ -23,22 +39,17 @@ Workspace::Workspace(void* base, const Problem& problem, const Tiling& tiling, c
   for (int set = 0; set < 2; ++set) {
     upper[set] = carver.take<float>(padded);
     lower[set] = carver.take<float>(padded);
+    row_limits[set] = problem.has_margin() ? carver.take<float>(padded) : nullptr;
   }
+  row_numbers = problem.has_mask() ? carver.take<int32_t>(padded) : nullptr;
+  sorted_ids = problem.has_ids() ? carver.take<int64_t>(n) : nullptr;
+  sorted_count = problem.has_ids() ? carver.take<int64_t>(1) : nullptr;
   order = problem.samples_permutation() ? carver.take<int32_t>(k) : nullptr;
   seen = problem.mixes_negatives() && !problem.samples_permutation() ? carver.take<uint32_t>((k + 31) / 32) : nullptr;
-  lambda_pos_dims =
-      problem.samples_lambda_pos() && p.lambda_pos == FNCE_LAMBDA_DIMENSION ? carver.take<float>(d) : nullptr;
   lambda_neg_dims =
       problem.samples_lambda_neg() && p.lambda_neg == FNCE_LAMBDA_DIMENSION ? carver.take<float>(d) : nullptr;
   lambda_neg_rows = problem.samples_lambda_neg() && p.lambda_neg == FNCE_LAMBDA_ROW ? carver.take<float>(k) : nullptr;
-
-  Carver task(nullptr), thread(nullptr);
-  carve_task(task);
-  carve_thread(thread);
-  task_bytes_ = task.used();
-  thread_bytes_ = thread.used();
   tasks_ = carver.take<unsigned char>(task_bytes_ * static_cast<uint64_t>(tiling.tasks()));
-  threads_ = carver.take<unsigned char>(thread_bytes_ * static_cast<uint64_t>(threads));
   bytes_ = carver.used();
 }
 
@@ -80,6 +91,11 @@ ThreadScratch Workspace::carve_thread(Carver& carver) const {
   s.rows = carver.take<int32_t>(kColumnTile);
   s.partners = carver.take<int32_t>(kColumnTile);
   s.next_rows = carver.take<int32_t>(2 * kColumnTile);
+  s.numbers = carver.take<int32_t>(kColumnTile);
+  s.partner_numbers = carver.take<int32_t>(kColumnTile);
+  s.probe = carver.take<int32_t>(2 * kColumnTile);
+  for (float** array : {&s.bias, &s.mixed_bias, &s.limits}) *array = carver.take<float>(kColumnTile);
+  s.blank = carver.take<uint8_t>(kColumnTile);
   for (float** array : {&s.row.raw_q, &s.row.raw_k, &s.row.q, &s.row.k, &s.row.q_mixed, &s.row.k_mixed, &s.lambda_row})
     *array = carver.take<float>(d_padded);
   s.gradient = carver.take<float>(2 * d_padded);

@@ -22,6 +22,10 @@ struct ThreadScratch {
   void* packed;
   float *weights, *raw_scores, *pack_row, *lambda;
   int32_t *rows, *partners, *next_rows;  // [kColumnTile] | [kColumnTile] | [2 * kColumnTile]
+  // These belong to masks. Each is [kColumnTile], and `probe` is [2 * kColumnTile].
+  int32_t *numbers, *partner_numbers, *probe;
+  float *bias, *mixed_bias, *limits;
+  uint8_t* blank;
   PreparedRow row;
   float *lambda_row, *gradient, *factors;
 };
@@ -32,6 +36,8 @@ class Workspace {
   Workspace(void* base, const Problem& problem, const Tiling& tiling, const TileKernels& tiles, int threads);
 
   uint64_t bytes() const { return bytes_; }
+  // The part that prep_rows works with; a gradient of columns lays its own pass behind it.
+  uint64_t rows_bytes() const { return rows_bytes_; }
   TaskState task(int64_t row_block, int64_t chunk) const;
   ThreadScratch thread(int worker) const;
 
@@ -40,6 +46,10 @@ class Workspace {
   float *loss_rows, *dtemperature_rows;      // [N]
   void* packed_anchors;                      // row block after row block
   float *upper[2], *lower[2];                // [padded rows of all row blocks] thresholds of the ranks: mixed, unmixed
+  float* row_limits[2];                      // likewise: margins above the positive; null without
+  int32_t* row_numbers;                      // [padded rows of all row blocks] of their ids; null without a mask
+  int64_t *sorted_ids, *sorted_count;        // [N] ids of rows, each once, and [1] how many; null without ids
+  void* batch;                               // [C,D] batch columns as they are multiplied, queue_type; null for C = 0
   int32_t* order;                            // [K] row at each position of the pass; null: in the order of the queue
   uint32_t* seen;                            // [K] bits: rows that a given permutation has named; null unless GIVEN
   float *lambda_pos_dims, *lambda_neg_dims;  // [D] sampled per dimension; null otherwise
@@ -52,7 +62,7 @@ class Workspace {
   const Tiling& tiling_;
   const uint64_t packed_bytes_;
   unsigned char *tasks_, *threads_;
-  uint64_t task_bytes_, thread_bytes_, bytes_;
+  uint64_t task_bytes_, thread_bytes_, rows_bytes_, bytes_;
 };
 
 }  // namespace fnce::cpu

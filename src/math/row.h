@@ -30,6 +30,24 @@ FNCE_HD RowResult row_result(float m, float l, float pos, float scale, bool inpu
   return {row.loss, row.w, scaled, unit, inputs_finite && is_finite(m) && is_finite(l) && is_finite(row.loss)};
 }
 
+// log of the sum that the softmax of the row divides by, equation (16): over the columns and the positive.
+FNCE_HD double row_log_sum_exp(const RowResult& row) {
+  return row.finite ? row.pos + row.loss : static_cast<double>(__builtin_nanf(""));
+}
+
+// The same row in the decoupled form of (7), in which the positive is not in the sum. `lse` is the log-sum-exp of the
+// columns, `l` is 0 without columns.
+FNCE_HD RowResult decoupled(const RowResult& row, double lse, float l) {
+  RowResult result = row;
+  result.loss = l > 0.0f ? lse - row.pos : 0.0;
+  result.w = l > 0.0f ? 1.0 : 0.0;
+  return result;
+}
+FNCE_HD double decoupled_log_sum_exp(const RowResult& row, double lse, float l) {
+  if (!row.finite) return static_cast<double>(__builtin_nanf(""));
+  return l > 0.0f ? lse : -static_cast<double>(__builtin_huge_valf());
+}
+
 // A row of weight 0 does not exist for the loss, whatever it holds.
 FNCE_HD float weighted_loss(const RowResult& row, float weight) {
   const float loss = row.finite ? weight * static_cast<float>(row.loss) : __builtin_nanf("");

@@ -218,16 +218,66 @@ TEST_CASE("errors: checks and reserved fields of the arguments") {
   check_all(good_case(), FNCE_INVALID_ARGUMENT,
             {{[](fnce_args& a) { a.checks = 4; }, {"args.checks ", "4", "FNCE_CHECK_PERMUTATION"}},
              {[](fnce_args& a) { a.checks = -1; }, {"args.checks ", "-1", "FNCE_CHECK_PERMUTATION"}}});
-  const Buffer<int64_t> ids(std::vector<int64_t>(32, 0));
   check_all(good_case(), FNCE_UNSUPPORTED,
             {{[](fnce_args& a) { a.reserved = 3; }, {"args.reserved ", "3", "0"}},
+             {[](fnce_args& a) { a.reserved2 = -4; }, {"args.reserved2 ", "-4", "0"}},
              {[](fnce_args& a) { a.mixed.reserved[4] = &a; }, {"args.mixed.reserved ", "NULL"}},
-             {[](fnce_args& a) { a.unmixed.reserved[0] = &a; }, {"args.unmixed.reserved ", "NULL"}},
-             {[&](fnce_args& a) { a.target_columns = reinterpret_cast<const int32_t*>(ids.get()); },
-              {"args.target_columns ", "not NULL", "NULL"}},
-             {[&](fnce_args& a) { a.query_ids = ids.get(); }, {"args.query_ids ", "not NULL", "NULL"}},
-             {[&](fnce_args& a) { a.column_ids = ids.get(); }, {"args.column_ids ", "not NULL", "NULL"}},
-             {[&](fnce_args& a) { a.valid_columns = ids.get(); }, {"args.valid_columns ", "not NULL", "NULL"}}});
+             {[](fnce_args& a) { a.unmixed.reserved[0] = &a; }, {"args.unmixed.reserved ", "NULL"}}});
+}
+
+TEST_CASE("errors: columns beyond the queue that the problem does not declare") {
+  const Buffer<int64_t> ids(std::vector<int64_t>(32, 0));
+  const Buffer<float> floats(std::vector<float>(32 * 8, 0.0f));
+  const char* why = "NULL, since the problem does not declare it";
+  check_all(good_case(), FNCE_INVALID_ARGUMENT,
+            {{[&](fnce_args& a) { a.x_c = floats.get(); }, {"args.x_c ", "not NULL", why}},
+             {[&](fnce_args& a) { a.query_ids = ids.get(); }, {"args.query_ids ", "not NULL", why}},
+             {[&](fnce_args& a) { a.column_ids = ids.get(); }, {"args.column_ids ", "not NULL", why}},
+             {[&](fnce_args& a) { a.batch_ids = ids.get(); }, {"args.batch_ids ", "not NULL", why}},
+             {[&](fnce_args& a) { a.column_bias = floats.get(); }, {"args.column_bias ", "not NULL", why}},
+             {[&](fnce_args& a) { a.batch_bias = floats.get(); }, {"args.batch_bias ", "not NULL", why}}});
+  Case margin_ignored = good_case();
+  margin_ignored.numbers.margin = NAN;  // the problem declares none
+  CHECK_NOTHROW(run_loss(margin_ignored));
+}
+
+TEST_CASE("errors: columns beyond the queue that the problem declares") {
+  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, "columns beyond the queue run on the CPU");
+  Case c = good_case();
+  c.problem.batch_columns = 5;
+  c.problem.id_mask = c.problem.column_bias = c.problem.margin_mask = 1;
+  c.numbers.margin = 0.5f;
+  c.want.log_sum_exp = true;
+  Random random(3);
+  fill_columns(c, random);
+  CHECK_NOTHROW(run_loss(c));
+  const Buffer<float> rows(4);
+  const char *ids = "problem.id_mask is 1", *bias = "problem.column_bias is 1", *features = "[batch_columns,d]";
+  check_all(c, FNCE_INVALID_ARGUMENT,
+            {{[](fnce_args& a) { a.x_c = nullptr; }, {"args.x_c ", "NULL", features}},
+             {[](fnce_args& a) { a.query_ids = nullptr; }, {"args.query_ids ", "NULL", ids}},
+             {[](fnce_args& a) { a.column_ids = nullptr; }, {"args.column_ids ", "NULL", ids}},
+             {[](fnce_args& a) { a.batch_ids = nullptr; }, {"args.batch_ids ", "NULL", ids}},
+             {[](fnce_args& a) { a.column_bias = nullptr; }, {"args.column_bias ", "NULL", bias}},
+             {[](fnce_args& a) { a.batch_bias = nullptr; }, {"args.batch_bias ", "NULL", bias}},
+             {[](fnce_args& a) { a.x_c = misaligned(static_cast<const float*>(a.x_c)); }, {"args.x_c ", "0x"}},
+             {[](fnce_args& a) { a.query_ids = misaligned(a.query_ids); }, {"args.query_ids ", "0x"}},
+             {[](fnce_args& a) { a.column_ids = misaligned(a.column_ids); }, {"args.column_ids ", "0x"}},
+             {[](fnce_args& a) { a.batch_ids = misaligned(a.batch_ids); }, {"args.batch_ids ", "0x"}},
+             {[](fnce_args& a) { a.column_bias = misaligned(a.column_bias); }, {"args.column_bias ", "0x"}},
+             {[](fnce_args& a) { a.batch_bias = misaligned(a.batch_bias); }, {"args.batch_bias ", "0x"}},
+             {[](fnce_args& a) { a.log_sum_exp = misaligned(a.log_sum_exp); }, {"args.log_sum_exp ", "0x"}},
+             {[](fnce_args& a) { a.margin = NAN; }, {"args.margin ", "nan", "numbers"}},
+             {[&](fnce_args& a) { a.mixed.entropy = rows.get(); }, {"args.mixed.entropy ", "problem.column_bias"}}});
+  CHECK(rows.untouched());
+}
+
+TEST_CASE("errors: the log-sum-exps are an output of FNCE_CPU") {
+  FNCE_SKIP_UNLESS(device().kind() != FNCE_CPU, "FNCE_CPU writes them");
+  const Buffer<float> rows(4);
+  check_args_refused(good_case(), [&](fnce_args& a) { a.log_sum_exp = rows.get(); }, FNCE_UNSUPPORTED,
+                     {"args.log_sum_exp ", "not NULL", "NULL"});
+  CHECK(rows.untouched());
 }
 
 TEST_CASE("errors: a given permutation that is no bijection, on request, is refused or gives NaN") {
@@ -264,11 +314,12 @@ TEST_CASE("errors: pointers in good order pass their check, which changes no bit
 }
 
 TEST_CASE("errors: struct sizes of the arguments") {
-  const std::string first = std::to_string(sizeof(fnce_args));
+  constexpr size_t kFirstSize = 504;  // of fnce_args in the first version
+  const std::string first = std::to_string(kFirstSize);
   check_all(good_case(), FNCE_INVALID_ARGUMENT,
             {{[](fnce_args& a) { a.struct_size = 0; }, {"args.struct_size ", " 0;", first}},
-             {[](fnce_args& a) { a.struct_size = sizeof a - 8; },
-              {"args.struct_size ", std::to_string(sizeof(fnce_args) - 8), first}}});
+             {[](fnce_args& a) { a.struct_size = kFirstSize - 8; },
+              {"args.struct_size ", std::to_string(kFirstSize - 8), first}}});
   struct Newer {
     fnce_args args;
     unsigned char tail[24];
@@ -289,7 +340,7 @@ TEST_CASE("errors: struct sizes of the arguments") {
   std::memset(&a, 0x5A, sizeof a);
   const fnce_args before = a;
   check_refused(fnce_args_init(nullptr, sizeof a), FNCE_INVALID_ARGUMENT, {"args", "NULL"});
-  check_refused(fnce_args_init(&a, sizeof a - 8), FNCE_INVALID_ARGUMENT, {"size ", std::to_string(sizeof a - 8)});
+  check_refused(fnce_args_init(&a, kFirstSize - 8), FNCE_INVALID_ARGUMENT, {"size ", std::to_string(kFirstSize - 8)});
   CHECK(std::memcmp(&a, &before, sizeof a) == 0);
 }
 

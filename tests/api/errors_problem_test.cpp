@@ -19,6 +19,9 @@ Case good_case(int32_t preset = FNCE_PRESET_FT) {
   return c;
 }
 
+// The size of fnce_problem in the first version.
+constexpr size_t kFirstSize = 160;
+
 using Spoil = void (*)(fnce_problem&);
 
 struct Wrong {
@@ -145,13 +148,34 @@ TEST_CASE("errors: combinations that are allowed") {
   CHECK_NOTHROW(run_loss(last));
 }
 
-TEST_CASE("errors: what is not built yet answers FNCE_UNSUPPORTED") {
+TEST_CASE("errors: columns beyond the queue") {
+  check_all(good_case(), FNCE_INVALID_ARGUMENT,
+            {{[](fnce_problem& p) { p.form = 2; }, {"problem.form ", "2", "FNCE_FORM_DECOUPLED"}},
+             {[](fnce_problem& p) { p.form = -1; }, {"problem.form ", "-1", "FNCE_FORM_INFO_NCE"}},
+             {[](fnce_problem& p) { p.id_mask = 5; }, {"problem.id_mask ", "5", "0, 1"}},
+             {[](fnce_problem& p) { p.column_bias = -2; }, {"problem.column_bias ", "-2", "0, 1"}},
+             {[](fnce_problem& p) { p.margin_mask = 2; }, {"problem.margin_mask ", "2", "0, 1"}},
+             {[](fnce_problem& p) { p.batch_columns = -1; }, {"problem.batch_columns ", "-1", "0 .. 2147483647"}},
+             {[](fnce_problem& p) { p.batch_columns = 2147483648; },
+              {"problem.batch_columns ", "2147483648", "0 .. 2147483647"}}});
   check_all(good_case(), FNCE_UNSUPPORTED,
-            {{[](fnce_problem& p) { p.target_columns = 1; }, {"problem.target_columns ", "1", "0"}},
-             {[](fnce_problem& p) { p.id_mask = 5; }, {"problem.id_mask ", "5", "0"}},
-             {[](fnce_problem& p) { p.column_segments = -2; }, {"problem.column_segments ", "-2", "0"}},
-             {[](fnce_problem& p) { p.valid_columns = 1; }, {"problem.valid_columns ", "1", "0"}},
-             {[](fnce_problem& p) { p.reserved = 9; }, {"problem.reserved ", "9", "0"}}});
+            {{[](fnce_problem& p) { p.reserved = 9; }, {"problem.reserved ", "9", "0"}}});
+  if (device().kind() == FNCE_CPU) return;
+  check_all(good_case(), FNCE_UNSUPPORTED,
+            {{[](fnce_problem& p) { p.form = FNCE_FORM_DECOUPLED; }, {"problem.form ", "1", "0 on FNCE_CUDA"}},
+             {[](fnce_problem& p) { p.id_mask = 1; }, {"problem.id_mask ", "1", "0 on FNCE_CUDA"}},
+             {[](fnce_problem& p) { p.column_bias = 1; }, {"problem.column_bias ", "1", "0 on FNCE_CUDA"}},
+             {[](fnce_problem& p) { p.margin_mask = 1; }, {"problem.margin_mask ", "1", "0 on FNCE_CUDA"}},
+             {[](fnce_problem& p) { p.batch_columns = 64; }, {"problem.batch_columns ", "64", "0 on FNCE_CUDA"}}});
+}
+
+TEST_CASE("errors: a problem of the first version has no columns beyond the queue") {
+  fnce_problem older = good_case().problem;
+  older.struct_size = kFirstSize;
+  older.batch_columns = -77;  // behind the end of that version's struct: not read
+  fnce_plan* plan = nullptr;
+  FNCE_REQUIRE_OK(fnce_plan_create(&older, &plan));
+  fnce_plan_destroy(plan);
 }
 
 TEST_CASE("errors: devices that are not there") {
@@ -170,11 +194,11 @@ TEST_CASE("errors: devices that are not there") {
 
 TEST_CASE("errors: struct sizes of the problem") {
   const Case c = good_case();
-  const std::string first = std::to_string(sizeof(fnce_problem));
+  const std::string first = std::to_string(kFirstSize);
   check_problem_refused(c, [](fnce_problem& p) { p.struct_size = 0; }, FNCE_INVALID_ARGUMENT,
                         {"problem.struct_size ", " 0;", first});
-  check_problem_refused(c, [](fnce_problem& p) { p.struct_size = sizeof p - 4; }, FNCE_INVALID_ARGUMENT,
-                        {"problem.struct_size ", std::to_string(sizeof(fnce_problem) - 4), first});
+  check_problem_refused(c, [](fnce_problem& p) { p.struct_size = kFirstSize - 4; }, FNCE_INVALID_ARGUMENT,
+                        {"problem.struct_size ", std::to_string(kFirstSize - 4), first});
   struct Newer {
     fnce_problem problem;
     unsigned char tail[32];
@@ -199,8 +223,8 @@ TEST_CASE("errors: fnce_problem_init") {
   std::memset(&p, 0x5A, sizeof p);
   const fnce_problem before = p;
   check_refused(fnce_problem_init(nullptr, sizeof p, FNCE_PRESET_FT), FNCE_INVALID_ARGUMENT, {"problem", "NULL"});
-  check_refused(fnce_problem_init(&p, sizeof p - 1, FNCE_PRESET_FT), FNCE_INVALID_ARGUMENT,
-                {"size ", std::to_string(sizeof p - 1)});
+  check_refused(fnce_problem_init(&p, kFirstSize - 1, FNCE_PRESET_FT), FNCE_INVALID_ARGUMENT,
+                {"size ", std::to_string(kFirstSize - 1)});
   check_refused(fnce_problem_init(&p, 0, FNCE_PRESET_FT), FNCE_INVALID_ARGUMENT, {"size ", " 0;"});
   check_refused(fnce_problem_init(&p, sizeof p, 3), FNCE_INVALID_ARGUMENT, {"preset ", "3", "FNCE_PRESET_FT"});
   check_refused(fnce_problem_init(&p, sizeof p, -1), FNCE_INVALID_ARGUMENT, {"preset ", "-1"});
@@ -228,12 +252,16 @@ TEST_CASE("errors: the presets are what the header says") {
     CHECK((p.normalize == 1 && p.renormalize_pos == 0 && p.renormalize_neg == 0));
     CHECK((p.columns == FNCE_COLUMNS_QUEUE) == (preset == FNCE_PRESET_MOCO));
     CHECK((p.anchor == FNCE_ANCHOR_MIXED && p.reduction == FNCE_REDUCTION_MEAN && p.scores == FNCE_SCORES_NONE));
+    CHECK((p.form == FNCE_FORM_INFO_NCE && p.batch_columns == 0));
+    CHECK((p.id_mask == 0 && p.column_bias == 0 && p.margin_mask == 0));
   }
   fnce_args a;
   FNCE_REQUIRE_OK(fnce_args_init(&a, sizeof a));
   CHECK((a.temperature == 0.07f && a.alpha_pos == 2.0f && a.alpha_neg == 1.6f));
   CHECK((a.shift_pos == 1.0f && a.shift_neg == 0.0f && a.epsilon == 1e-12f));
   CHECK((a.seed == 0 && a.offset == 0 && a.offset_increment == 0));
+  CHECK((!a.x_c && !a.query_ids && !a.column_ids && !a.batch_ids && !a.column_bias && !a.batch_bias));
+  CHECK((a.margin == 0 && !a.log_sum_exp));
 }
 
 TEST_CASE("errors: the largest problem is planned or refused, never a crash") {

@@ -30,6 +30,7 @@ class InventedPlan : public BackendPlan {
   void merge(const void* const*, int32_t, void*, fnce_stream) const override {}
   void take_rows(const void*, const Problem&, int64_t, void*, fnce_stream) const override {}
   void finish(const Call&, const void*) const override {}
+  void columns_backward(const Call&, const ColumnsCall&) const override {}
   void scores(const Call&, const fnce_score_buffers&) const override {}
 
  private:

@@ -11,7 +11,7 @@ TEST_CASE("schedule: every panel of every row block meets every chunk once, long
   for (const int64_t n : {1, 17, 256, 1025, 3000})
     for (const int64_t k : {1, 97, 4096, 65536})
       for (const int threads : {1, 2, 3, 7, 32, 1024}) {
-        const Tiling t(n, k, 128, {8, 3, 8, 24});
+        const Tiling t(n, k, 0, 128, {8, 3, 8, 24});
         const Schedule schedule(t, threads, 10);
         const int64_t most = t.panels(0).count();
         std::vector<int> met(static_cast<size_t>(t.row_blocks * t.chunks * most), 0);
@@ -36,7 +36,7 @@ TEST_CASE("schedule: every panel of every row block meets every chunk once, long
 }
 
 TEST_CASE("schedule: row blocks are cut where that ends earlier, and only there") {
-  const Tiling few(256, 4096, 128, {8, 3, 8, 24}), many(256, 65536, 128, {8, 3, 8, 24});
+  const Tiling few(256, 4096, 0, 128, {8, 3, 8, 24}), many(256, 65536, 0, 128, {8, 3, 8, 24});
   CHECK(Schedule(few, 1, 10).parts() == 1);
   CHECK(Schedule(few, 2, 10).parts() == 1);
   CHECK(Schedule(few, 32, 10).tasks() >= 32);

@@ -27,7 +27,7 @@ TEST_CASE("tiling: row blocks, tiles and chunks cover all rows and columns once"
     for (int64_t n : {1, 15, 16, 17, 1024, 1025, 5000, 100000})
       for (int64_t k : {0, 1, 95, 96, 97, 4096, 65536, 1000003})
         for (int64_t d : {1, 128, 300, 100000}) {
-          const Tiling t(n, k, d, {lanes, 3, 8, 24});
+          const Tiling t(n, k, k / 3, d, {lanes, 3, 8, 24});
           int64_t rows = 0;
           for (int64_t b = 0; b < t.row_blocks; ++b) {
             rows += t.rows_of(b);
@@ -37,17 +37,23 @@ TEST_CASE("tiling: row blocks, tiles and chunks cover all rows and columns once"
           }
           CAPTURE(lanes, n, k, d);
           REQUIRE(rows == n);
-          REQUIRE(t.column_tiles * kColumnTile >= k);
           REQUIRE(t.chunks <= kMaxChunks);
-          REQUIRE((t.chunks == 0) == (k == 0));
-          for (int64_t c = 0; c < t.chunks; ++c) REQUIRE(t.first_tile(c) < t.first_tile(c + 1));
-          if (k > 0) REQUIRE(t.first_tile(t.chunks) == t.column_tiles);
+          REQUIRE((t.queue.chunks == 0) == (k == 0));
+          REQUIRE((t.batch.chunks == 0) == (k / 3 == 0));
+          int64_t queue = 0, batch = 0;
+          for (int64_t c = 0; c < t.chunks; ++c) {
+            int64_t& covered = t.is_batch(c) ? batch : queue;
+            if (t.first_column(c) != covered || t.columns_of(c) < 1) FAIL("chunk " << c << " of " << k << " columns");
+            covered = t.end_column(c);
+          }
+          REQUIRE(queue == k);
+          REQUIRE(batch == k / 3);
         }
 }
 
 TEST_CASE("tiling: the sums of all tasks stay within a budget, not a multiple of N x K") {
   for (int64_t n : {32, 256, 1024, 4096}) {
-    const Tiling t(n, 65536, 128, {16, 3, 8, 24});
+    const Tiling t(n, 65536, 0, 128, {16, 3, 8, 24});
     CHECK(t.tasks() * t.max_padded_rows() * (t.d_padded + 16) * 4 <= (64 << 20));
   }
 }

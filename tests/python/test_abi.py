@@ -70,6 +70,7 @@ def test_constants_are_those_of_the_header():
     mine |= {f"FNCE_COLUMNS_{name.upper()}": value for name, value in c.COLUMNS.items()}
     mine |= {f"FNCE_ANCHOR_{name.upper()}": value for name, value in c.ANCHOR.items()}
     mine |= {f"FNCE_REDUCTION_{name.upper()}": value for name, value in c.REDUCTION.items()}
+    mine |= {f"FNCE_FORM_{name.upper()}": value for name, value in c.FORM.items()}
     mine |= {f"FNCE_PRESET_{name.upper().replace('-', '_')}": value for name, value in c.PRESET.items()}
     for kind in ("FAMILY", "CPU_ISA", "PRODUCTS", "MIXING", "REASON"):
         mine |= {f"FNCE_{kind}_{name.upper()}": value for name, value in getattr(c, kind).items()}
@@ -81,6 +82,7 @@ def test_constants_are_those_of_the_header():
         mine[f"FNCE_{name}"] = getattr(c, name)
     unused = {name for name in header if name.startswith("FNCE_PRECISION_")}
     assert mine == {name: value for name, value in header.items() if name not in unused}
+    assert re.search(r"#define FNCE_NO_COLUMN INT64_MIN\b", HEADER) and c.NO_COLUMN == -(2**63)
     assert int(re.search(r"#define FNCE_ALIGNMENT (\d+)", HEADER).group(1)) == c.ALIGNMENT
 
 

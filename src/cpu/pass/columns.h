@@ -13,24 +13,54 @@ constexpr bool has_mixed(TileMode mode) { return mode != TileMode::kPlain; }
 
 // ---- Existence ------------------------------------------------------------------------------------------------------
 
-// The lanes whose rows have the column of packed row j; `lane` is the first of them in the task. This is the one notion
-// of existence. All rows have all columns up to the end of the tile, behind which its padding lies. Padding repeats
-// columns that exist and so cannot raise a maximum: only weights ask. If a row could lack a column before the end, its
-// score would have to be -infinity for the maximum, and the statistics (stats.h) would have to ask as well.
-HWY_INLINE hn::Mask<DF> exists(const TileJob& job, int j, [[maybe_unused]] int64_t lane) {
-  return hn::RebindMask(df, hn::Lt(hn::Set(di, j), hn::Set(di, job.columns)));
+// The score of a column that does not count for a row.
+constexpr float kLeftOut = -__builtin_huge_valf();
+
+// The lanes whose rows the column of packed row j counts for, equation (14); `lane` is the first of them in the task,
+// `score` its inner products, row_limits those of the rows or null. This is the one notion of existence. Behind the
+// last column of a tile lies padding.
+HWY_INLINE hn::Mask<DF> counts(const TileJob& job, const ColumnMask& mask, const float* row_limits, int j, int64_t lane,
+                               V score) {
+  const auto row_numbers = hn::LoadU(di, job.row_numbers + lane);
+  auto same = hn::Eq(row_numbers, hn::Set(di, mask.numbers[j]));
+  if (mask.partner_numbers) same = hn::Or(same, hn::Eq(row_numbers, hn::Set(di, mask.partner_numbers[j])));
+  const float bias = j < job.columns ? mask.bias[j] : kLeftOut;
+  auto out = hn::Or(hn::RebindMask(df, same), hn::Eq(constant(bias), constant(kLeftOut)));
+  if (mask.limits) out = hn::Or(out, hn::Gt(score, constant(mask.limits[j])));
+  if (row_limits) out = hn::Or(out, hn::Gt(score, hn::LoadU(df, row_limits + lane)));
+  return hn::Not(out);
 }
 
-// How many columns of one kind, raw or mixed, each row in the lanes from `lane` on has in the tile.
-HWY_INLINE hn::Vec<DI> count_existing(const TileJob& job, [[maybe_unused]] int64_t lane) {
-  return hn::Set(di, job.columns);
+// True if some row of a panel may not have all columns of the tile as they are.
+HWY_INLINE bool asks(const TileJob& job, int64_t lane, int vectors) {
+  if (!job.mask) return false;
+  if (!job.mask->by_number_alone) return true;
+  bool any = false;
+  for (int64_t i = lane; i < lane + int64_t{vectors} * kLanes; ++i)
+    any |= job.row_numbers[i] >= job.mask->first_number && job.row_numbers[i] <= job.mask->last_number;
+  return any;
+}
+
+// Inner products -> those of columns that count, with their biases, equation (15); kLeftOut otherwise. The columns are
+// those of packed rows j .. j + MR - 1, all of one kind.
+template <int MR, int NV>
+HWY_INLINE void leave_out(const TileJob& job, const ColumnMask& mask, int j, int64_t lane, V (&s)[MR][NV]) {
+  FNCE_UNROLL for (int t = 0; t < MR; ++t) FNCE_UNROLL for (int v = 0; v < NV; ++v) {
+    const auto count = counts(job, mask, job.row_limits[0], j + t, lane + v * kLanes, s[t][v]);
+    s[t][v] = hn::IfThenElse(count, hn::Add(s[t][v], constant(mask.bias[j + t])), constant(kLeftOut));
+  }
+}
+
+// The lanes that have a weight: all but those of kLeftOut, and without a mask all but padding. A NaN keeps its weight.
+HWY_INLINE hn::Mask<DF> weighs(const TileJob& job, bool asks, int j, V score) {
+  if (asks) return hn::Not(hn::Eq(score, constant(kLeftOut)));
+  return hn::RebindMask(df, hn::Lt(hn::Set(di, j), hn::Set(di, job.columns)));
 }
 
 // ---- Scores ---------------------------------------------------------------------------------------------------------
 
-// The score of a column as the softmax takes it: in base 2. A bias of the column would be added here, and nowhere else.
-// The product is rounded: fused with the subtraction of the maximum, a score of 1e8 would miss its own maximum by more
-// than an exponential can hold.
+// The score of a column as the softmax takes it: in base 2. The product is rounded: fused with the subtraction of the
+// maximum, a score of 1e8 would miss its own maximum by more than an exponential can hold.
 HWY_INLINE V in_base_2(const TileJob& job, V score) { return hn::Mul(score, constant(job.scale)); }
 
 template <int MR, int NV>

@@ -15,6 +15,7 @@ struct Panel {
   float *o, *m, *l;
   float* tile_l;  // l of this tile alone: a short sum first, then one addition to the long one
   int64_t lane;   // the first of its lanes in the task
+  bool asks;      // the mask of the tile concerns some of its rows
 };
 
 // Some score exceeds the maximum by more than kLazy: raise it for those lanes, rescale what has been summed with the
@@ -56,15 +57,34 @@ HWY_INLINE void update_maximum(const TileJob& job, const Panel& panel, const V (
   raise_maximum<NV>(job, panel, tops, weights_done);
 }
 
+// Adds the columns that count to what the rows have met, and marks the rows that one of them gives no number.
+template <int MR, int NV>
+HWY_INLINE void count_columns(const TileJob& job, const Panel& panel, const V (&s)[MR][NV]) {
+  const auto one = hn::Set(di, 1);
+  FNCE_UNROLL for (int v = 0; v < NV; ++v) {
+    int32_t* counted = job.counted + panel.lane + v * kLanes;
+    auto count = hn::LoadU(di, counted);
+    FNCE_UNROLL for (int t = 0; t < MR; ++t) count =
+        hn::Add(count, hn::IfThenElseZero(hn::RebindMask(di, hn::Not(hn::Eq(s[t][v], constant(kLeftOut)))), one));
+    hn::StoreU(count, di, counted);
+    int32_t* not_finite = job.not_finite + panel.lane + v * kLanes;
+    auto none = hn::LoadU(di, not_finite);
+    FNCE_UNROLL for (int t = 0; t < MR; ++t) none =
+        hn::Or(none, hn::IfThenElseZero(hn::RebindMask(di, hn::IsNaN(s[t][v])), hn::Set(di, kLossNotFinite)));
+    hn::StoreU(none, di, not_finite);
+  }
+}
+
 // s -> p = 2^(s - m) in place, added to `sum`, of the columns of packed rows j .. j + MR - 1. What does not exist has
 // no weight; only with kAsks can there be such a thing.
 template <int MR, int NV, bool kAsks>
 HWY_INLINE void exponentials(const TileJob& job, const Panel& panel, int j, V (&s)[MR][NV], V (&sum)[NV]) {
+  if (kAsks && panel.asks) count_columns(job, panel, s);
   FNCE_UNROLL for (int v = 0; v < NV; ++v) {
     const V m = hn::Load(df, panel.m + v * kLanes);
     FNCE_UNROLL for (int t = 0; t < MR; ++t) {
       V p = exp2_clamped(hn::Sub(s[t][v], m));
-      if (kAsks) p = hn::IfThenElseZero(exists(job, j + t, panel.lane + v * kLanes), p);
+      if (kAsks) p = hn::IfThenElseZero(weighs(job, panel.asks, j + t, s[t][v]), p);
       s[t][v] = p;
       sum[v] = hn::Add(sum[v], p);
     }

@@ -65,10 +65,12 @@ void find_maximum(const TileJob& job, const Panel& panel, Prefetcher& prefetcher
       V mixed[kGroup][NV];
       copy(raw, mixed);
       mix_scores(job.lambda + j, mixed);
+      if (panel.asks) leave_out(job, job.mask->mixed, j, panel.lane, mixed);
       take_to_base_2(job, mixed);
       raise_top(mixed, top);
     }
     if constexpr (has_raw(kMode)) {
+      if (panel.asks) leave_out(job, job.mask->raw, j, panel.lane, raw);
       take_to_base_2(job, raw);
       raise_top(raw, top);
     }
@@ -84,6 +86,10 @@ HWY_INLINE void weigh(const TileJob& job, const Panel& panel, int j, V (&s)[Prod
     V mixed[kGroup][NV];
     copy(s, mixed);
     mix_scores(job.lambda + j, mixed);
+    if (kAsks && panel.asks) {
+      leave_out(job, job.mask->raw, j, panel.lane, s);
+      leave_out(job, job.mask->mixed, j, panel.lane, mixed);
+    }
     take_to_base_2(job, s);
     take_to_base_2(job, mixed);
     // Which kind is added to l first is part of an engine's bits.
@@ -101,6 +107,8 @@ HWY_INLINE void weigh(const TileJob& job, const Panel& panel, int j, V (&s)[Prod
     add(mixed, s);
   } else {
     if constexpr (kMode == TileMode::kMixed) mix_scores(job.lambda + j, s);
+    if (kAsks && panel.asks)
+      leave_out(job, kMode == TileMode::kMixed ? job.mask->mixed : job.mask->raw, j, panel.lane, s);
     take_to_base_2(job, s);
     if constexpr (!Products::kScoresWait) update_maximum(job, panel, s, j);
     exponentials<kGroup, NV, kAsks>(job, panel, j, s, sum);
@@ -134,12 +142,17 @@ HWY_NOINLINE void run_panel(const TileJob& job, Panel panel, Prefetcher& prefetc
   V sum[NV];
   set_zero(sum);
   int j = 0;
+  for (; panel.asks && j + kGroup <= job.columns; j += kGroup)
+    run_group<Products, kMode, NV, true>(job, panel, j, sum, prefetcher);
   for (; j + kGroup <= job.columns; j += kGroup) run_group<Products, kMode, NV, false>(job, panel, j, sum, prefetcher);
   if (j < job.columns) {
     run_group<Products, kMode, NV, true>(job, panel, j, sum, prefetcher);
     j += kGroup;
   }
   if (!job.in_loss) return;
+  if (job.mask && !panel.asks)
+    for (int64_t i = 0; i < NV * kLanes; ++i)
+      job.counted[panel.lane + i] += kMode == TileMode::kUnion ? 2 * job.columns : job.columns;
   if constexpr (Products::kScoresWait) add_to(sum, tile_l);
   const int depth = static_cast<int>(round_up(job.columns, Products::kSumDepth));
   constexpr int kWord = Products::kColumnsPerWord;
@@ -174,7 +187,8 @@ HWY_INLINE void run_tile_with(const TileJob& job) {
                       job.m + lane,
                       job.l + lane,
                       nullptr,
-                      lane};
+                      lane,
+                      asks(job, lane, job.panels.width(p))};
     switch (job.panels.width(p)) {
       case 3:
         if constexpr (Products::kWidest == 3) run_panel<Products, 3>(job, panel, prefetcher);
@@ -182,7 +196,12 @@ HWY_INLINE void run_tile_with(const TileJob& job) {
       case 2: run_panel<Products, 2>(job, panel, prefetcher); break;
       default: run_panel<Products, 1>(job, panel, prefetcher); break;
     }
-    if (job.mixed || job.unmixed) gather_statistics(job, p);
+    if (job.mixed || job.unmixed) {
+      if (panel.asks)
+        gather_statistics<true>(job, p);
+      else
+        gather_statistics<false>(job, p);
+    }
   }
 }
 

@@ -26,6 +26,8 @@ void prepare_row(const RowInput& input, PreparedRow& state);
 void row_gradient(const RowInput& input, const PreparedRow& state, RowGradient& gradient);
 void merge_panel(const MergeJob& job);
 float norm(const void* x, int32_t type, int64_t d);
+float normalize_row(const RowInput& input, const void* x, float* out);
+void feature_gradient(const RowInput& input, float norm, const float* y, float* g, void* out, int32_t out_type);
 void scale_row(const void* x, int32_t type, float factor, int64_t d, void* out, int32_t out_type);
 float rounded_dot(const float* x, bool round_x, const float* y, int32_t type, int64_t d);
 

@@ -1,4 +1,6 @@
 // Packing for the bfloat16 products: rows as they are or mixed and rounded, then pairs of columns.
+#include <cstring>
+
 #include "cpu/engines/bf16/products.h"
 #include "cpu/engines/bf16/tile16.h"
 #include "cpu/simd/convert.h"
@@ -60,6 +62,10 @@ bool pack_columns(const PackJob& job) {
   bool finite = true;
   for (int j = 0; j < job.columns; ++j) {
     uint16_t* out = tile.rows + j * stride;
+    if (job.blank && job.blank[j]) {
+      std::memset(out, 0, static_cast<size_t>(job.d_padded) * sizeof *out);
+      continue;
+    }
     const bool row_finite = job.partners ? mix_and_round(job, job.rows[j], job.partners[j], out)
                                          : copy_row(static_cast<const uint16_t*>(job.queue) + job.rows[j] * job.d,
                                                     job.d, job.d_padded, out);

@@ -30,6 +30,13 @@ HWY_INLINE void pack_row(const PackJob& job, const void* row, int j, hn::Vec<D8>
   for (; c % kDimBlock != 0; ++c) out[c % kDimBlock] = 0;
 }
 
+// Zeros in the place of row j.
+void blank_row(const PackJob& job, int j) {
+  float* out = static_cast<float*>(job.packed) + j * kDimBlock;
+  for (int64_t c = 0; c < job.d_padded; c += kDimBlock, out += kTileStride)
+    for (int64_t u = 0; u < kDimBlock; ++u) out[u] = 0;
+}
+
 }  // namespace
 
 int64_t packed_bytes(int64_t d_padded) {
@@ -42,7 +49,9 @@ bool pack_columns(const PackJob& job) {
   with_type(job.type, [&](auto tag) {
     constexpr int32_t kType = decltype(tag)::kType;
     for (int j = 0; j < job.columns; ++j) {
-      if (job.partners)
+      if (job.blank && job.blank[j])
+        blank_row(job, j);
+      else if (job.partners)
         pack_row<FNCE_FLOAT32>(job, mix_row<kType>(job, job.rows[j], job.partners[j]), j, check, tail_check);
       else
         pack_row<kType>(job, element_at(job.queue, job.rows[j] * job.d, kType), j, check, tail_check);

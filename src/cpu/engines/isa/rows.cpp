@@ -167,6 +167,14 @@ void prepare_row(const RowInput& input, PreparedRow& s) {
   s.finite = check == 0;
 }
 
+float normalize_row(const RowInput& input, const void* x, float* out) {
+  return normalized(in_float(x, input, out), input, out);
+}
+
+void feature_gradient(const RowInput& input, float norm, const float* y, float* g, void* out, int32_t out_type) {
+  write_gradient(input, norm, y, 1.0f, g, out, out_type);
+}
+
 void row_gradient(const RowInput& input, const PreparedRow& s, RowGradient& g) {
   const int64_t d = input.d;
   float *g_q = g.scratch, *g_k = g.scratch + d;

@@ -22,6 +22,8 @@ const Kernels& FNCE_JOIN(kernels_, FNCE_ISA)() {
       FNCE_ISA::merge_panel,
       FNCE_ISA::norm,
       FNCE_ISA::scale_row,
+      FNCE_ISA::normalize_row,
+      FNCE_ISA::feature_gradient,
       FNCE_ISA::rounded_dot,
       {FNCE_FLOAT32,
        {FNCE_ISA::kLanes, 3, static_cast<int>(FNCE_ISA::kDimBlock), static_cast<int>(FNCE_ISA::kColumnPadding)},

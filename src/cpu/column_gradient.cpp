@@ -1,0 +1,159 @@
+#include "cpu/column_gradient.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "core/types.h"
+#include "cpu/pass.h"
+#include "cpu/pool.h"
+#include "math/lse.h"
+#include "math/row.h"
+
+namespace fnce::cpu {
+namespace {
+
+constexpr int64_t kRowsPerTask = 16;
+constexpr float kInfinity = __builtin_huge_valf(), kNan = __builtin_nanf("");
+
+Problem changed_places(const Problem& problem, int32_t product_type) {
+  const fnce_problem& from = problem.raw();
+  fnce_problem p = preset_problem(FNCE_PRESET_MOCO);
+  p.n = from.batch_columns > 0 ? from.batch_columns : 1;
+  p.k = from.n;
+  p.d = from.d;
+  p.feature_type = from.feature_type;
+  p.queue_type = product_type;  // of the anchors
+  p.gradient_type = from.gradient_type;
+  p.normalize = from.normalize;
+  p.threads = from.threads;
+  p.id_mask = from.id_mask;
+  p.column_bias = 1;
+  return Problem(&p);
+}
+
+// What comes from above to row i and its P: their logarithm, for the sign asked for. A row that sends nothing is left
+// out (-infinity); one that is not finite shows as NaN.
+float bias_of(float upstream, float weight, float reduction, float log_sum_exp, float sign) {
+  if (upstream == 0.0f || weight == 0.0f || log_sum_exp == -kInfinity) return -kInfinity;
+  const double factor = static_cast<double>(upstream) * static_cast<double>(weight) * static_cast<double>(reduction);
+  if (!is_finite(factor) || !is_finite(log_sum_exp)) return kNan;
+  if (factor * static_cast<double>(sign) <= 0.0) return -kInfinity;
+  return static_cast<float>(std::log(std::fabs(factor)) - static_cast<double>(log_sum_exp));
+}
+
+template <class Body>
+void for_columns(int threads, int64_t count, Body&& body) {
+  parallel_for(threads, divide_up(count, kRowsPerTask), [&](int64_t task, int worker) {
+    const int64_t end = (task + 1) * kRowsPerTask < count ? (task + 1) * kRowsPerTask : count;
+    for (int64_t j = task * kRowsPerTask; j < end; ++j) body(j, worker);
+  });
+}
+
+}  // namespace
+
+// The pieces of run()'s memory; with base = nullptr it only counts.
+struct ColumnGradient::Memory {
+  Memory(void* base, const ColumnGradient& plan) {
+    const auto n = static_cast<uint64_t>(plan.problem_.k()), c = static_cast<uint64_t>(plan.problem_.n()),
+               d = static_cast<uint64_t>(plan.problem_.d());
+    Carver carver(base);
+    bias = carver.take<float>(n);
+    limits = carver.take<float>(n);
+    sums = carver.take<float>(c * d);
+    anchors = plan.tiles_.product_type == FNCE_FLOAT32
+                  ? nullptr
+                  : carver.take<unsigned char>(n * d * static_cast<uint64_t>(element_size(plan.tiles_.product_type)));
+    pass = base ? static_cast<unsigned char*>(base) + carver.used() : nullptr;
+    pass_begin = carver.used();
+  }
+  float *bias, *limits;  // [N]
+  float* sums;           // [C,D]
+  void* anchors;         // [N,D] in the type of the products; null where that is float32
+  void* pass;            // the workspace of the pass
+  uint64_t pass_begin;
+};
+
+ColumnGradient::ColumnGradient(const Problem& problem, const Kernels& kernels, int threads)
+    : problem_(changed_places(problem, kernels.tiles_for(problem.raw().queue_type).product_type)),
+      kernels_(kernels),
+      tiles_(kernels.tiles_for(problem_.raw().queue_type)),
+      threads_(threads),
+      tiling_(problem_.n(), problem_.k(), 0, problem_.d(), tiles_.shape),
+      schedule_(tiling_, threads_, packing_cost(problem_, tiles_)),
+      bytes_(Memory(nullptr, *this).pass_begin + Workspace(nullptr, problem_, tiling_, tiles_, threads_).bytes()) {}
+
+void ColumnGradient::run(const CpuCall& forward, const fnce_anchors& anchors, const ColumnsCall& columns,
+                         void* base) const {
+  const Memory memory(base, *this);
+  const Workspace workspace(memory.pass, problem_, tiling_, tiles_, threads_);
+  const CpuCall call = {problem_, forward.args, kernels_, tiles_, tiling_, schedule_, workspace, threads_};
+  const fnce_problem& p = forward.problem.raw();
+  const fnce_args& a = forward.args.raw();
+  const auto* anchor_rows = static_cast<const float*>(anchors.anchor);
+  for_columns(threads_, p.n, [&](int64_t i, int) {
+    if (forward.problem.has_margin()) memory.limits[i] = anchors.pos[i] + a.margin;
+    if (memory.anchors)
+      kernels_.scale_row(anchor_rows + i * p.d, FNCE_FLOAT32, 1.0f, p.d,
+                         element_at(memory.anchors, i * p.d, tiles_.product_type), tiles_.product_type);
+  });
+  for_columns(threads_, p.batch_columns, [&](int64_t j, int) {
+    kernels_.scale_row(element_at(forward.workspace.batch, j * p.d, p.queue_type), p.queue_type, 1.0f, p.d,
+                       workspace.anchors + j * p.d, FNCE_FLOAT32);
+    std::memset(memory.sums + j * p.d, 0, static_cast<size_t>(p.d) * sizeof(float));
+  });
+
+  const PartialView partial(workspace.partial, partial_layout(p.batch_columns, p.d, FNCE_SCORES_NONE));
+  PassRequest request = {};
+  request.queue = {.rows = memory.anchors ? memory.anchors : anchors.anchor,
+                   .type = tiles_.product_type,
+                   .ids = a.query_ids,
+                   .bias = memory.bias,
+                   .limits = forward.problem.has_margin() ? memory.limits : nullptr,
+                   .unnamed_is_out = false};
+  request.row_ids = a.batch_ids;
+  request.sums = true;
+  const float reduction = p.reduction == FNCE_REDUCTION_MEAN ? 1.0f / static_cast<float>(p.n) : 1.0f;
+  for (const float sign : {1.0f, -1.0f}) {
+    bool any = sign > 0;
+    for (int64_t i = 0; i < p.n; ++i) {
+      memory.bias[i] = bias_of(columns.upstream[columns.per_row ? i : 0], a.weight ? a.weight[i] : 1.0f, reduction,
+                               columns.log_sum_exp[i], sign);
+      any = any || memory.bias[i] > -kInfinity;
+    }
+    if (!any) continue;
+    run_pass(call, request, {workspace.anchors, nullptr, nullptr, {}}, partial);
+    for_columns(threads_, p.batch_columns, [&](int64_t j, int) {
+      const double bias = a.batch_bias ? static_cast<double>(a.batch_bias[j]) : 0.0;
+      const bool counts = partial.l[j] != 0.0f && bias != -static_cast<double>(kInfinity) &&
+                          !(a.batch_ids && a.batch_ids[j] == FNCE_NO_COLUMN);
+      if (!counts) return;
+      const double factor =
+          sign * std::exp(static_cast<double>(partial.m[j]) + bias) / static_cast<double>(a.temperature);
+      for (int64_t c = j * p.d; c < (j + 1) * p.d; ++c)
+        memory.sums[c] += static_cast<float>(factor * static_cast<double>(partial.o[c]));
+      // The vector code may have lost a NaN on the way.
+      const float check = nan_unless_finite(partial.m[j]) + nan_unless_finite(partial.l[j]);
+      float row = 0.0f;
+      for (int64_t c = 0; c < p.d; ++c) row += nan_unless_finite(workspace.anchors[j * p.d + c]);
+      if (check + row == 0.0f) return;
+      for (int64_t c = j * p.d; c < (j + 1) * p.d; ++c) memory.sums[c] = kNan;
+    });
+  }
+
+  const RowInput features = features_alone(forward);
+  for_columns(threads_, p.batch_columns, [&](int64_t j, int worker) {
+    const ThreadScratch scratch = workspace.thread(worker);
+    // A column to which no row sends anything has no gradient, whatever it holds.
+    float* sums = memory.sums + j * p.d;
+    void* out = element_at(columns.dx_c, j * p.d, p.gradient_type);
+    if (std::all_of(sums, sums + p.d, [](float x) { return x == 0.0f; })) {
+      std::memset(out, 0, static_cast<size_t>(p.d * element_size(p.gradient_type)));
+      return;
+    }
+    const float norm = kernels_.normalize_row(features, element_at(a.x_c, j * p.d, p.feature_type), scratch.gradient);
+    kernels_.feature_gradient(features, norm, scratch.gradient, sums, out, p.gradient_type);
+  });
+}
+
+}  // namespace fnce::cpu
