@@ -63,13 +63,15 @@ support::Statistics statistics_of(const Outputs& out, size_t set) {
 }
 
 support::Outputs values_of(const fnce_problem& p, const Outputs& out) {
-  return {out.loss,
-          decode(out.dq, p.n * p.d, p.gradient_type),
-          decode(out.dk, p.n * p.d, p.gradient_type),
-          out.dtemperature_rows,
-          out.dtemperature,
-          statistics_of(out, 0),
-          statistics_of(out, 1)};
+  return {.loss = out.loss,
+          .dq = decode(out.dq, p.n * p.d, p.gradient_type),
+          .dk = decode(out.dk, p.n * p.d, p.gradient_type),
+          .dtemperature_rows = out.dtemperature_rows,
+          .dtemperature = out.dtemperature,
+          .log_sum_exp = {},
+          .dx_c = {},
+          .mixed = statistics_of(out, 0),
+          .unmixed = statistics_of(out, 1)};
 }
 
 void check_outputs(const Setup& s, const support::Truth& truth, const Outputs& out) {

@@ -16,28 +16,46 @@ namespace {
 // Errors below float32's smallest normal number are lost: a weight of 2^-103 times epsilon is that number.
 constexpr double kUnderflow = 9.8607613152626476e-32;
 
+// What a row's columns mean for its errors: how many count, and how far a unit of relative error moves their logits.
+struct RowColumns {
+  RowColumns(const Inputs& in, const Result<double>& r, const Magnitudes& m, int64_t i)
+      : score(in.column_count(), 0), logit(score), share(score), count(r.mixed.count[i]) {
+    for (int64_t j = 0; j < in.column_count(); ++j) {
+      if (!r.counting.mixed[i * in.column_count() + j]) continue;
+      score[j] = m.anchor_norm[i] * m.negative_norm[j] / in.temperature;
+      logit[j] = score[j] + std::abs(r.mixed.bias[j]);
+      share[j] = std::exp(r.logit[i * in.column_count() + j] - r.log_sum_exp[i]);
+      average += share[j] * logit[j];
+    }
+    sum = 1 + std::log(1.0 + double(count));
+    if (count > 0) log_sum_exp = sum + std::abs(r.log_sum_exp[i]) + average;
+  }
+  std::vector<double> score, logit;  // [columns] of a.z / tau, and with the bias; 0 where a column does not count
+  std::vector<double> share;         // [columns] of the softmax over the columns alone
+  int64_t count;
+  double average = 0;  // of logit, by share
+  double sum = 0;      // of a sum over the columns
+  double log_sum_exp = 0;
+};
+
 // `shift` is the absolute error of LSE - s+; it moves w = 1 - p+ by the factor 1 - w = p+ of its relative size. The
-// share of a column in the softmax adds the error of its own score and of the average score.
-void row_condition(const Inputs& in, const Result<double>& r, const Magnitudes& m, int64_t i, Condition& out) {
+// share of a column in the softmax adds the error of its own score and of the average score. A decoupled w is exact.
+void row_condition(const Inputs& in, const Result<double>& r, const Magnitudes& m, const RowColumns& columns, int64_t i,
+                   Condition& out) {
   const int64_t d = in.d, count = in.column_count();
   const double tau = in.temperature, scale = std::abs(row_scale(in, i));
   const double positive = m.q_mixed_norm[i] * m.k_mixed_norm[i] / tau;
-  double negative = 0;
-  for (int64_t j = 0; j < count; ++j) {
-    const double share = std::exp(r.mixed.score[i * count + j] / tau - r.log_sum_exp[i]);
-    negative += share * m.anchor_norm[i] * m.negative_norm[j] / tau;
-  }
-  const double lse = count > 0 ? std::abs(r.log_sum_exp[i]) : 0;
-  const double shift = 1 + std::log(1.0 + double(count)) + lse + negative + positive;
+  const double shift = std::max(columns.log_sum_exp, columns.sum) + positive;
   const double pushed = r.pushed[i] + kUnderflow;
-  const double w_error = 1 + std::exp(-r.row_loss[i]) * shift;
-  const double loss = pushed * shift + r.row_loss[i];
+  const double w_error = 1 + (in.form == Form::kDecoupled ? 0 : std::exp(-r.row_loss[i]) * shift);
+  const double loss = pushed * shift + std::abs(r.row_loss[i]);
   RowBounds bounds(d);
   double g_tau = pushed * (w_error + 1) * positive / tau;
   for (int64_t j = 0; j < count; ++j) {
-    const double score = m.anchor_norm[i] * m.negative_norm[j] / tau;
-    const double p = (r.probability[i * count + j] + kUnderflow / double(count)) * (w_error + negative + score);
-    g_tau += p * score / tau;
+    if (!r.counting.mixed[i * count + j]) continue;
+    const double relative = w_error + columns.average + columns.logit[j];
+    const double p = (r.probability[i * count + j] + kUnderflow / double(columns.count)) * relative;
+    g_tau += p * columns.score[j] / tau;
     for (int64_t c = 0; c < d; ++c) bounds.anchor[c] += p * m.negatives[j * d + c] / tau;
   }
   for (int64_t c = 0; c < d; ++c) {
@@ -47,7 +65,25 @@ void row_condition(const Inputs& in, const Result<double>& r, const Magnitudes& 
   propagate(in, r, m, i, std::move(bounds), out.dq, out.dk);
   out.loss[i] = (in.weight.empty() ? 1.0 : std::abs(in.weight[i])) * loss;
   out.dtemperature_rows[i] = scale * g_tau;
-  out.entropy[i] = loss + tau * g_tau;
+  // The entropy is that of the softmax with the positive, whatever the form.
+  out.entropy[i] = pushed * shift + r.cross_entropy[i] + tau * g_tau;
+  out.normalizer[i] = in.form == Form::kDecoupled ? columns.log_sum_exp : loss + positive + std::abs(r.normalizer[i]);
+}
+
+// Adds what row i sends to the batch columns: weights exp(s - L), times u and omega, whose logarithm may stand in the
+// exponent.
+void batch_condition(const Inputs& in, const Result<double>& r, const Magnitudes& m, const RowColumns& columns,
+                     int64_t i, Condition& out) {
+  const int64_t d = in.d, first = in.queue_columns();
+  const double scale = std::abs(row_scale(in, i) * upstream_of(in, i));
+  if (scale == 0 || !std::isfinite(scale)) return;
+  const double common = 1 + std::log(1.0 + double(in.n)) + out.normalizer[i] + std::abs(std::log(scale));
+  for (int64_t j = 0; j < in.c; ++j) {
+    if (!r.counting.mixed[i * in.column_count() + first + j]) continue;
+    const double p = scale * r.probability[i * in.column_count() + first + j] + kUnderflow / double(in.n);
+    const double weight = p * (common + columns.logit[first + j]) / in.temperature;
+    for (int64_t c = 0; c < d; ++c) out.dx_c[j * d + c] += weight * m.anchor[i * d + c];
+  }
 }
 
 struct ScoreSides {
@@ -62,18 +98,19 @@ ScoreCondition score_condition(const Inputs& in, const Scores<double>& scores, c
   for (auto* field : {&out.pos, &out.largest, &out.mean, &out.log_mean_exp}) field->assign(in.n, 0);
   for (int64_t i = 0; i < in.n; ++i) {
     out.pos[i] = 2 * sides.q_norm[i] * sides.k_norm[i];  // both factors are results of (1) and (2)
+    const double count = double(scores.count[i]);
     double weighted = 0;
     for (int64_t j = 0; j < scores.columns; ++j) {
+      if (!scores.counts[i * scores.columns + j]) continue;
       const double size = sides.anchor_norm[i] * sides.column_norm[j];
-      const double count = double(scores.columns);
       out.largest[i] = std::max(out.largest[i], size);
       out.mean[i] += size / count;
-      const double logit = scores.score[i * scores.columns + j] / in.temperature;
-      weighted += std::exp(logit - scores.log_mean_exp[i]) / count * size / in.temperature;
+      const double logit = scores.score[i * scores.columns + j] / in.temperature + scores.bias[j];
+      const double share = std::exp(logit - scores.log_mean_exp[i]) / count;
+      weighted += share * (size / in.temperature + std::abs(scores.bias[j]));
     }
-    if (scores.columns == 0) continue;
-    const double log_count = std::log(1.0 + double(scores.columns));
-    out.log_mean_exp[i] = 1 + 2 * log_count + std::abs(scores.log_mean_exp[i]) + weighted;
+    if (count == 0) continue;
+    out.log_mean_exp[i] = 1 + 2 * std::log(1.0 + count) + std::abs(scores.log_mean_exp[i]) + weighted;
   }
   return out;
 }
@@ -88,21 +125,15 @@ void anchor_condition(const Inputs& in, const Result<double>& r, const Magnitude
 }
 
 // As the loss's part of the negatives: a column's share moves with its own score and with the average one.
-void softmax_condition(const Inputs& in, const Result<double>& r, const Magnitudes& m, int64_t i, StepCondition& out) {
+void softmax_condition(const Inputs& in, const Result<double>& r, const Magnitudes& m, const RowColumns& columns,
+                       int64_t i, StepCondition& out) {
   const int64_t d = in.d, count = in.column_count();
-  if (count == 0) return;
-  std::vector<double> share(count), size(count);
-  double average = 0;
+  out.log_sum_exp[i] = columns.log_sum_exp;
   for (int64_t j = 0; j < count; ++j) {
-    share[j] = std::exp(r.mixed.score[i * count + j] / in.temperature - r.log_sum_exp[i]);
-    size[j] = m.anchor_norm[i] * m.negative_norm[j] / in.temperature;
-    average += share[j] * size[j];
+    if (!r.counting.mixed[i * count + j]) continue;
+    const double size = columns.share[j] * (columns.sum + columns.average + columns.logit[j]);
+    for (int64_t c = 0; c < d; ++c) out.mean[i * d + c] += size * m.negatives[j * d + c];
   }
-  const double sum = 1 + std::log(1.0 + double(count));
-  out.log_sum_exp[i] = sum + std::abs(r.log_sum_exp[i]) + average;
-  for (int64_t j = 0; j < count; ++j)
-    for (int64_t c = 0; c < d; ++c)
-      out.mean[i * d + c] += share[j] * (sum + average + size[j]) * m.negatives[j * d + c];
 }
 
 }  // namespace
@@ -110,17 +141,21 @@ void softmax_condition(const Inputs& in, const Result<double>& r, const Magnitud
 Condition condition_of(const Inputs& in, const Result<double>& r) {
   const Magnitudes m = magnitudes_of(in, r);
   Condition out;
-  for (auto* rows : {&out.loss, &out.dtemperature_rows, &out.entropy}) rows->assign(in.n, 0);
+  for (auto* rows : {&out.loss, &out.dtemperature_rows, &out.entropy, &out.normalizer}) rows->assign(in.n, 0);
   for (auto* matrix : {&out.dq, &out.dk, &out.steps.anchor, &out.steps.mean}) matrix->assign(in.n * in.d, 0);
+  out.dx_c.assign(in.c * in.d, 0);
   out.steps.log_sum_exp.assign(in.n, 0);
   for (int64_t i = 0; i < in.n; ++i) {
-    row_condition(in, r, m, i, out);
+    const RowColumns columns(in, r, m, i);
+    row_condition(in, r, m, columns, i, out);
     anchor_condition(in, r, m, i, out.steps);
-    softmax_condition(in, r, m, i, out.steps);
+    softmax_condition(in, r, m, columns, i, out.steps);
+    batch_condition(in, r, m, columns, i, out);
   }
+  propagate_batch(in, r, out.dx_c);
   out.mixed = score_condition(in, r.mixed, {m.anchor_norm, m.negative_norm, m.q_mixed_norm, m.k_mixed_norm});
-  out.unmixed = score_condition(in, r.unmixed, {m.anchor_norm, m.queue_norm, m.q_norm, m.k_norm});
-  out.plain = score_condition(in, r.plain, {m.q_norm, m.queue_norm, m.q_norm, m.k_norm});
+  out.unmixed = score_condition(in, r.unmixed, {m.anchor_norm, m.raw_norm, m.q_norm, m.k_norm});
+  out.plain = score_condition(in, r.plain, {m.q_norm, m.raw_norm, m.q_norm, m.k_norm});
   add_roundings(in, r, m, out);
   return out;
 }

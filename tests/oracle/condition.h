@@ -1,7 +1,7 @@
-// Conditions: by how much a relative error of one unit in every product and sum of equations (1)-(9) can move each
-// result. They are first-order bounds made of absolute values, per row; tests/support/tolerance.h multiplies them by
-// the epsilon of float32. Roundings to 16 bits inside the computation have bounds of their own, in the unit of the
-// result.
+// Conditions: by how much a relative error of one unit in every product and sum of equations (1)-(9) and (13)-(16) can
+// move each result. They are first-order bounds made of absolute values, per row and over the columns that count for
+// it; tests/support/tolerance.h multiplies them by the epsilon of float32. Roundings to 16 bits inside the computation
+// have bounds of their own, in the unit of the result.
 #pragma once
 
 #include <vector>
@@ -23,6 +23,8 @@ struct ScoreCondition {
 struct EngineRounding {
   std::vector<double> loss, dtemperature_rows, entropy;  // [N]
   std::vector<double> dq, dk;                            // [N,D]
+  std::vector<double> normalizer;                        // [N]
+  std::vector<double> dx_c;                              // [C,D]
 };
 
 // What fnce_prep and fnce_partial hand on: the anchor, and the softmax over the negatives alone.
@@ -37,6 +39,8 @@ struct Condition {
   std::vector<double> dq, dk;             // [N,D]
   std::vector<double> dtemperature_rows;  // [N]
   std::vector<double> entropy;            // [N]
+  std::vector<double> normalizer;         // [N] L of (16)
+  std::vector<double> dx_c;               // [C,D]
   ScoreCondition mixed, unmixed, plain;
   StepCondition steps;
   EngineRounding rounding;

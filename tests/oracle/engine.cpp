@@ -22,6 +22,7 @@ std::vector<T> engine_weights(const Inputs& in, const std::vector<T>& of_columns
     weights[j] += lambda * of_columns[j];
     weights[in.permutation[j]] += (1 - lambda) * of_columns[j];
   }
+  weights.insert(weights.end(), of_columns.begin() + in.queue_columns(), of_columns.end());
   return weights;
 }
 
@@ -30,16 +31,18 @@ void engine_rows(const Inputs& in, Result<T>& out) {
   out.engine_rows = multiplied_queue<T>(in);
   if (in.mixes_negatives())
     out.engine_rows.insert(out.engine_rows.end(), out.negatives.begin(), out.negatives.begin() + in.k * in.d);
+  out.engine_rows.insert(out.engine_rows.end(), out.negatives.begin() + in.queue_columns() * in.d, out.negatives.end());
 }
 
 template <class T>
-void engine_sums(const Inputs& in, const std::vector<T>& logit, Result<T>& out) {
+void engine_sums(const Inputs& in, Result<T>& out) {
   const int64_t d = in.d, count = in.column_count();
   const Rounding rounding = weight_rounding(in);
   out.engine_sum.assign(in.n * d, T(0));
-  for (int64_t i = 0; i < in.n && count > 0; ++i) {
+  for (int64_t i = 0; i < in.n; ++i) {
+    if (out.partial_l[i] == 0) continue;  // a row without columns
     std::vector<T> of_columns(count);
-    for (int64_t j = 0; j < count; ++j) of_columns[j] = std::exp(logit[i * count + j] - out.partial_m[i]);
+    for (int64_t j = 0; j < count; ++j) of_columns[j] = std::exp(out.logit[i * count + j] - out.partial_m[i]);
     std::vector<T> weights = engine_weights(in, of_columns);
     const auto row = static_cast<int64_t>(weights.size());
     if (std::is_same_v<T, float>) weights = rounded_rows(rounding, std::move(weights), row);
@@ -56,15 +59,20 @@ template <class T>
 T engine_entropy(const Inputs& in, T positive, int64_t i, const Result<T>& out) {
   T inner = 0;
   for (int64_t c = 0; c < in.d; ++c) inner += out.anchor[i * in.d + c] * out.engine_sum[i * in.d + c];
-  return out.row_loss[i] + out.pushed[i] * positive - inner / T(in.temperature);
+  T w = out.pushed[i];
+  if (in.form == Form::kDecoupled) {  // the sum is that of P, not of the softmax with the positive
+    w = -std::expm1(-out.cross_entropy[i]);
+    inner *= w;
+  }
+  return out.cross_entropy[i] + w * positive - inner / T(in.temperature);
 }
 
 template std::vector<double> engine_weights(const Inputs&, const std::vector<double>&);
 template std::vector<float> engine_weights(const Inputs&, const std::vector<float>&);
 template void engine_rows(const Inputs&, Result<double>&);
 template void engine_rows(const Inputs&, Result<float>&);
-template void engine_sums(const Inputs&, const std::vector<double>&, Result<double>&);
-template void engine_sums(const Inputs&, const std::vector<float>&, Result<float>&);
+template void engine_sums(const Inputs&, Result<double>&);
+template void engine_sums(const Inputs&, Result<float>&);
 template double engine_entropy(const Inputs&, double, int64_t, const Result<double>&);
 template float engine_entropy(const Inputs&, float, int64_t, const Result<float>&);
 

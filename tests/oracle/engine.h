@@ -8,19 +8,19 @@
 
 namespace oracle {
 
-// Weights of columns, [columns], as weights of the rows that the engine multiplies: the K of the queue, and after them
-// the K mixed ones where there are any. Where scores are mixed, a row of the queue collects what its own column, its
-// partner's and its raw one give it; a negative that is mixed as a row has its own weight.
+// Weights of columns, [columns], as weights of the rows that the engine multiplies: the K of the queue, after them the
+// K mixed ones where there are any, and the batch columns. Where scores are mixed, a row of the queue collects what its
+// own column, its partner's and its raw one give it; a negative that is mixed as a row has its own weight.
 template <class T>
 std::vector<T> engine_weights(const Inputs& inputs, const std::vector<T>& of_columns);
 
-// Fills engine_rows: those rows, [K or 2K,D].
+// Fills engine_rows: those rows, [K or 2K, and C; D].
 template <class T>
 void engine_rows(const Inputs& inputs, Result<T>& result);
 
 // Fills engine_sum, [N,D]: the columns times their probabilities. In float32 the weights exp(s - max) are rounded.
 template <class T>
-void engine_sums(const Inputs& inputs, const std::vector<T>& logit, Result<T>& result);
+void engine_sums(const Inputs& inputs, Result<T>& result);
 
 // H = loss + w (s+ - a.o / tau) of row i, with the unrounded anchor.
 template <class T>

@@ -60,13 +60,35 @@ void embed(const Inputs& in, Result<T>& out) {
   }
   out.anchor = in.anchor == Anchor::kMixed ? out.q_mixed : out.q;
   out.scoring = rounded_rows(anchor_rounding(in), out.anchor, d);
+  out.batch.assign(in.x_c.begin(), in.x_c.end());
+  out.batch_norm.assign(in.c, 1);
+  for (int64_t j = 0; in.normalize && j < in.c; ++j) out.batch_norm[j] = normalize_row(&out.batch[j * d], d, epsilon);
+}
+
+namespace {
+
+// The batch columns as they are multiplied.
+template <class T>
+std::vector<T> batch_columns(const Inputs& in) {
+  std::vector<T> rows(in.x_c.begin(), in.x_c.end());
+  for (int64_t j = 0; in.normalize && j < in.c; ++j) normalize_row(&rows[j * in.d], in.d, T(in.epsilon));
+  return rounded_rows(batch_rounding(in), std::move(rows), in.d);
+}
+
+}  // namespace
+
+template <class T>
+std::vector<T> raw_columns(const Inputs& in, std::vector<T> queue) {
+  const std::vector<T> batch = batch_columns<T>(in);
+  queue.insert(queue.end(), batch.begin(), batch.end());
+  return queue;
 }
 
 template <class T>
 std::vector<T> negative_columns(const Inputs& in) {
   const int64_t k = in.k, d = in.d;
   const std::vector<T> multiplied = multiplied_queue<T>(in), queue(in.queue.begin(), in.queue.end());
-  if (in.columns == Columns::kQueue || !in.mixes_negatives()) return multiplied;
+  if (in.columns == Columns::kQueue || !in.mixes_negatives()) return raw_columns(in, multiplied);
   const Rounding rounding = mixed_row_rounding(in);
   std::vector<T> columns(k * d);
   for (int64_t j = 0; j < k; ++j) {
@@ -81,7 +103,7 @@ std::vector<T> negative_columns(const Inputs& in) {
       columns[c] = T(rounded(rounding.element, double(columns[c]), rounding.exponent));
   }
   if (in.columns == Columns::kUnion) columns.insert(columns.end(), multiplied.begin(), multiplied.end());
-  return columns;
+  return raw_columns(in, std::move(columns));
 }
 
 std::vector<double> unrounded_columns(const Inputs& in) {
@@ -127,6 +149,8 @@ template void embed(const Inputs&, Result<double>&);
 template void embed(const Inputs&, Result<float>&);
 template std::vector<double> negative_columns(const Inputs&);
 template std::vector<float> negative_columns(const Inputs&);
+template std::vector<double> raw_columns(const Inputs&, std::vector<double>);
+template std::vector<float> raw_columns(const Inputs&, std::vector<float>);
 template std::vector<double> rank_positives(const Inputs&, const std::vector<double>&, const std::vector<double>&);
 template std::vector<float> rank_positives(const Inputs&, const std::vector<float>&, const std::vector<float>&);
 template std::vector<double> row_products(const std::vector<double>&, const std::vector<double>&, int64_t, int64_t);

@@ -8,16 +8,21 @@
 
 namespace oracle {
 
-// Fills q, k, their norms, the mixed pair, its norms and the anchor: equations (1), (2), (4), (6).
+// Fills q, k, their norms, the mixed pair, its norms, the anchor and the batch columns: equations (1), (2), (4), (6),
+// (13).
 template <class T>
 void embed(const Inputs& inputs, Result<T>& out);
 
-// Equations (3)-(5): the columns that the positive competes with.
+// Equations (3)-(5) and (13): the columns that the positive competes with.
 template <class T>
 std::vector<T> negative_columns(const Inputs& inputs);
 
 // The same before the mixed rows are rounded.
 std::vector<double> unrounded_columns(const Inputs& inputs);
+
+// Raw rows as the columns of unmixed and plain scores: those of `queue`, and the batch columns as they are multiplied.
+template <class T>
+std::vector<T> raw_columns(const Inputs& inputs, std::vector<T> queue);
 
 // Positives as ranks see them, [N]: the query as the products take it, the key as a row of the queue.
 template <class T>

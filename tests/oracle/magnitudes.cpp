@@ -70,14 +70,18 @@ Magnitudes magnitudes_of(const Inputs& in, const Result<double>& r) {
     }
   }
   m.anchor = in.anchor == Anchor::kMixed ? m.q_mixed : m.q;
+  m.batch = absolute(r.batch);
   m.negatives = negative_magnitudes(in);
+  m.negatives.insert(m.negatives.end(), m.batch.begin(), m.batch.end());
   m.q_norm = row_norms(m.q, d);
   m.k_norm = row_norms(m.k, d);
   m.q_mixed_norm = row_norms(m.q_mixed, d);
   m.k_mixed_norm = row_norms(m.k_mixed, d);
   m.anchor_norm = row_norms(m.anchor, d);
   m.negative_norm = row_norms(m.negatives, d);
-  m.queue_norm = row_norms(absolute(in.queue), d);
+  m.raw_norm = row_norms(in.queue, d);
+  const Rows batch_norm = row_norms(m.batch, d);
+  m.raw_norm.insert(m.raw_norm.end(), batch_norm.begin(), batch_norm.end());
   return m;
 }
 
@@ -104,6 +108,16 @@ void propagate(const Inputs& in, const Result<double>& r, const Magnitudes& m, i
   for (int64_t c = 0; c < d; ++c) {
     dq[i * d + c] += scale * g_q[c];
     dk[i * d + c] += scale * g_k[c];
+  }
+}
+
+void propagate_batch(const Inputs& in, const Result<double>& r, Rows& dx_c) {
+  for (int64_t j = 0; in.normalize && j < in.c; ++j) {
+    // Nothing reaches a column that no row has, whatever it holds.
+    if (std::all_of(&dx_c[j * in.d], &dx_c[j * in.d] + in.d, [](double g) { return g == 0; })) continue;
+    Rows y(r.batch.begin() + j * in.d, r.batch.begin() + (j + 1) * in.d);
+    for (double& x : y) x = std::abs(x);
+    normalize_backward(y.data(), r.batch_norm[j], in.epsilon, in.d, &dx_c[j * in.d]);
   }
 }
 

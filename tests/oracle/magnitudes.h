@@ -12,9 +12,10 @@ using Rows = std::vector<double>;
 // Magnitudes that enter the vectors: |q|, |k|, |lambda||q| + |1-lambda||k| and so on, after renormalisation.
 struct Magnitudes {
   Rows q, k, q_mixed, k_mixed, anchor;                           // [N,D]
+  Rows batch;                                                    // [C,D]
   Rows negatives;                                                // [columns,D]
   Rows q_norm, k_norm, q_mixed_norm, k_mixed_norm, anchor_norm;  // [N]
-  Rows negative_norm, queue_norm;                                // [columns], [K]
+  Rows negative_norm, raw_norm;                                  // [columns], [K + C]
 };
 
 Magnitudes magnitudes_of(const Inputs& inputs, const Result<double>& result);
@@ -28,5 +29,8 @@ struct RowBounds {
 // Carries them back through (4), (2), (1) to the features, as the gradient goes; adds to dq and dk [N,D].
 void propagate(const Inputs& inputs, const Result<double>& result, const Magnitudes& magnitudes, int64_t row,
                RowBounds bounds, Rows& dq, Rows& dk);
+
+// Carries a bound on what reaches each batch column, [C,D], back through (1).
+void propagate_batch(const Inputs& inputs, const Result<double>& result, Rows& dx_c);
 
 }  // namespace oracle

@@ -32,6 +32,12 @@ Rounding mixed_row_rounding(const Inputs& in) {
   return queue_rounding(in);
 }
 
+Rounding batch_rounding(const Inputs& in) { return {in.queue_type}; }
+
+bool rounds_operands(const Inputs& in) {
+  return in.products != Products::kFloat32 || (in.c > 0 && batch_rounding(in).any());
+}
+
 Rounding rank_key_rounding(const Inputs& in) {
   if (in.products == Products::kFloat16Fast) return {Element::kFloat16, kQueueExponent, false, kMostFast};
   return {};

@@ -24,8 +24,12 @@ struct Rounding {
 Rounding anchor_rounding(const Inputs& inputs);     // of what scores the negatives, and of the ranks' query
 Rounding queue_rounding(const Inputs& inputs);      // of rows of the queue, as the loss multiplies them
 Rounding mixed_row_rounding(const Inputs& inputs);  // of a negative that is mixed as a row
+Rounding batch_rounding(const Inputs& inputs);      // of a batch column, whatever the products
 Rounding rank_key_rounding(const Inputs& inputs);   // of the ranks' key, after the queue's type
 Rounding weight_rounding(const Inputs& inputs);     // of the float32 twin's weights exp(s - max)
+
+// True if anything is rounded before it is multiplied.
+bool rounds_operands(const Inputs& inputs);
 
 template <class T>
 std::vector<T> rounded_rows(const Rounding& rounding, std::vector<T> rows, int64_t d);

@@ -1,10 +1,14 @@
-// Equations (7)-(9) of the oracle: softmax, loss, gradients by the chain rule through the softmax probabilities.
+// Equations (7)-(9) and (16) of the oracle: softmax, loss, gradients by the chain rule through the softmax
+// probabilities.
 #include "oracle/oracle.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
+#include <utility>
 
+#include "oracle/columns.h"
 #include "oracle/engine.h"
 #include "oracle/forward.h"
 #include "oracle/operands.h"
@@ -13,15 +17,9 @@
 namespace oracle {
 namespace {
 
-bool finite_range(const std::vector<double>& values, int64_t first, int64_t count) {
-  return std::all_of(values.begin() + first, values.begin() + first + count, [](double x) { return std::isfinite(x); });
-}
-
-bool all_finite(const std::vector<double>& values) { return finite_range(values, 0, int64_t(values.size())); }
-
-// The non-finite rule of the API: what was not finite in any input of a row is never finite in its results. What is
-// not finite in the negatives reaches every row.
-bool row_is_finite(const Inputs& in, int64_t i) {
+// The non-finite rule of the API: what was not finite in any input of a row is never finite in its results, and neither
+// is what was not finite in a column that counts for it.
+bool features_are_finite(const Inputs& in, int64_t i) {
   if (!finite_range(in.x_q, i * in.d, in.d) || !finite_range(in.x_k, i * in.d, in.d)) return false;
   if (!in.weight.empty() && !std::isfinite(in.weight[i])) return false;
   switch (in.granularity_pos) {
@@ -34,11 +32,24 @@ bool row_is_finite(const Inputs& in, int64_t i) {
   return true;
 }
 
-// Softmax of one row over its columns and the positive, the loss, and the running softmax over the columns alone.
-// `logit` has `count` entries. Without columns the positive has probability 1 and the loss is 0.
-template <class T>
-void softmax_row(const Inputs& in, const T* logit, T positive, int64_t i, Result<T>& out) {
+std::vector<char> finite_rows(const Inputs& in, const Counting& counting) {
   const int64_t count = in.column_count();
+  std::vector<char> columns(count), rows(in.n);
+  for (int64_t j = 0; j < count; ++j) columns[j] = column_is_finite(in, j);
+  for (int64_t i = 0; i < in.n; ++i) {
+    rows[i] = features_are_finite(in, i);
+    for (int64_t j = 0; j < count; ++j)
+      if (counting.mixed[i * count + j] && !columns[j]) rows[i] = 0;
+  }
+  return rows;
+}
+
+// Softmax of one row over its columns and the positive, the loss, and the running softmax over the columns alone.
+// Without columns the positive has probability 1 and the loss is 0.
+template <class T>
+void softmax_row(const Inputs& in, T positive, int64_t i, Result<T>& out) {
+  const int64_t count = in.column_count();
+  const T* logit = out.logit.data() + i * count;
   T* probability = out.probability.data() + i * count;
   T negative_max = T(-1e30);
   for (int64_t j = 0; j < count; ++j) negative_max = std::max(negative_max, logit[j]);
@@ -46,7 +57,9 @@ void softmax_row(const Inputs& in, const T* logit, T positive, int64_t i, Result
   for (int64_t j = 0; j < count; ++j) negative_sum += std::exp(logit[j] - negative_max);
   out.partial_m[i] = negative_max;
   out.partial_l[i] = negative_sum;
-  out.log_sum_exp[i] = count > 0 ? negative_max + std::log(negative_sum) : -std::numeric_limits<T>::infinity();
+  const char* counts = out.counting.mixed.data() + i * count;
+  const bool any = std::any_of(counts, counts + count, [](char c) { return c != 0; });
+  out.log_sum_exp[i] = any ? negative_max + std::log(negative_sum) : -std::numeric_limits<T>::infinity();
   const T top = std::max(negative_max, positive);
   T others = 0;
   for (int64_t j = 0; j < count; ++j) {
@@ -57,7 +70,30 @@ void softmax_row(const Inputs& in, const T* logit, T positive, int64_t i, Result
   for (int64_t j = 0; j < count; ++j) probability[j] /= all;
   out.pushed[i] = others / all;
   // log of all over the positive; log1p where the positive is the largest, so that a small loss has digits.
-  out.row_loss[i] = top == positive ? std::log1p(others) : top - positive + std::log(all);
+  out.row_loss[i] = out.cross_entropy[i] = top == positive ? std::log1p(others) : top - positive + std::log(all);
+  out.normalizer[i] = top + std::log(all);
+  if (in.form == Form::kInfoNce) return;
+  for (int64_t j = 0; j < count; ++j) probability[j] = any ? std::exp(logit[j] - negative_max) / negative_sum : T(0);
+  out.pushed[i] = any ? T(1) : T(0);
+  out.row_loss[i] = any ? out.log_sum_exp[i] - positive : T(0);
+  out.normalizer[i] = out.log_sum_exp[i];
+}
+
+// Fills negatives, the scores of the loss, which columns count, and equations (15) and (7); returns the scores.
+template <class T>
+std::vector<T> forward(const Inputs& in, Result<T>& out) {
+  const int64_t n = in.n, count = in.column_count();
+  const T tau = T(in.temperature);
+  out.negatives = negative_columns<T>(in);
+  std::vector<T> score = inner_products(out.scoring, out.negatives, n, in.d);
+  const std::vector<T> pos = row_products(out.q_mixed, out.k_mixed, n, in.d);
+  out.counting = in.counting.mixed.empty() ? counting_of(in) : in.counting;
+  out.logit.assign(score.size(), -std::numeric_limits<T>::infinity());
+  const std::vector<T> bias = bias_of_loss<T>(in);
+  for (int64_t s = 0; s < n * count; ++s)
+    if (out.counting.mixed[s]) out.logit[s] = score[s] / tau + bias[s % count];
+  for (int64_t i = 0; i < n; ++i) softmax_row(in, pos[i] / tau, i, out);
+  return score;
 }
 
 // g_v of y = v / max(|v|, epsilon).
@@ -70,7 +106,7 @@ void normalize_backward(const T* y, T norm, T epsilon, int64_t d, T* g) {
 
 // Chain rule of one row, upstream gradient `scale`: from the logits to x_q, x_k and the temperature.
 template <class T>
-void backward_row(const Inputs& in, const T* logit, T positive, T scale, int64_t i, Result<T>& out) {
+void backward_row(const Inputs& in, const T* score, T positive, T scale, int64_t i, Result<T>& out) {
   const int64_t d = in.d, count = in.column_count();
   const T tau = T(in.temperature), epsilon = T(in.epsilon);
   const T g_positive = -scale * out.pushed[i];
@@ -84,8 +120,9 @@ void backward_row(const Inputs& in, const T* logit, T positive, T scale, int64_t
   } else {
     for (int64_t j = 0; j < count; ++j) {
       const T g_logit = scale * out.probability[i * count + j];
+      if (g_logit == 0) continue;  // a column that does not count may hold anything
       for (int64_t c = 0; c < d; ++c) g_anchor[c] += g_logit * out.negatives[j * d + c] / tau;
-      g_tau -= g_logit * logit[j] / tau;
+      g_tau -= g_logit * (score[j] / tau) / tau;
     }
   }
   for (int64_t c = 0; c < d; ++c) {
@@ -111,29 +148,73 @@ void backward_row(const Inputs& in, const T* logit, T positive, T scale, int64_t
   out.dtemperature_rows[i] = g_tau;
 }
 
-// H of the softmax over all columns, directly; 0 log 0 is 0. The positive's probability is exp(-loss).
+// H of the softmax over all columns and the positive, directly; 0 log 0 is 0. The positive's probability is exp(-loss)
+// with the loss that is not decoupled, and P has the rest.
 template <class T>
-T entropy_row(const T* probability, int64_t count, T loss) {
+T entropy_row(const Inputs& in, int64_t i, const Result<T>& out) {
+  const T loss = out.cross_entropy[i], others = in.form == Form::kDecoupled ? -std::expm1(-loss) : T(1);
   T sum = 0;
-  for (int64_t j = 0; j < count; ++j)
-    if (probability[j] > 0) sum -= probability[j] * std::log(probability[j]);
+  for (int64_t j = i * in.column_count(); j < (i + 1) * in.column_count(); ++j) {
+    const T p = out.probability[j] * others;
+    if (p > 0) sum -= p * std::log(p);
+  }
   return std::isinf(loss) ? sum : sum + loss * std::exp(-loss);
 }
 
 template <class T>
-void partial_output(const Inputs& in, const std::vector<T>& logit, Result<T>& out) {
+void partial_output(const Inputs& in, Result<T>& out) {
   const int64_t d = in.d, count = in.column_count();
   for (int64_t i = 0; i < in.n; ++i)
     for (int64_t j = 0; j < count; ++j) {
-      const T p = std::exp(logit[i * count + j] - out.partial_m[i]);
+      if (!out.counting.mixed[i * count + j]) continue;
+      const T p = std::exp(out.logit[i * count + j] - out.partial_m[i]);
       for (int64_t c = 0; c < d; ++c) out.partial_o[i * d + c] += p * out.negatives[j * d + c];
     }
+}
+
+// u_i omega_i P_ij of batch column j, [N]; 0 where row i has nothing to say to it.
+template <class T>
+std::vector<T> weights_of_batch_column(const Inputs& in, int64_t j, const std::vector<char>& finite_row,
+                                       const Result<T>& out) {
+  const int64_t count = in.column_count(), column = in.queue_columns() + j;
+  std::vector<T> weights(in.n, T(0));
+  for (int64_t i = 0; i < in.n; ++i) {
+    const T scale = T(row_scale(in, i)) * T(upstream_of(in, i));
+    if (scale == 0 || !out.counting.mixed[i * count + column]) continue;  // whatever the row holds
+    const bool finite = finite_row[i] && std::isfinite(scale);
+    weights[i] = finite ? scale * out.probability[i * count + column] : std::numeric_limits<T>::quiet_NaN();
+  }
+  const Rounding rounding = weight_rounding(in);
+  T top = 0;
+  for (const T weight : weights) top = std::max(top, std::abs(weight));
+  if (!std::is_same_v<T, float> || !rounding.any() || !(top > 0)) return weights;
+  for (T& weight : weights) weight /= top;
+  weights = rounded_rows(rounding, std::move(weights), in.n);
+  for (T& weight : weights) weight *= top;
+  return weights;
+}
+
+// Equation (16), and (8) through the normalisation. Engines of 16-bit products multiply the anchors that they score
+// with.
+template <class T>
+void batch_gradient(const Inputs& in, const std::vector<char>& finite_row, Result<T>& out) {
+  const int64_t d = in.d;
+  out.dx_c.assign(in.c * d, T(0));
+  for (int64_t j = 0; j < in.c; ++j) {
+    const std::vector<T> weights = weights_of_batch_column(in, j, finite_row, out);
+    // A column that no row has may hold anything.
+    if (std::all_of(weights.begin(), weights.end(), [](T weight) { return weight == 0; })) continue;
+    for (int64_t i = 0; i < in.n; ++i)
+      for (int64_t c = 0; weights[i] != 0 && c < d; ++c)
+        out.dx_c[j * d + c] += weights[i] * out.scoring[i * d + c] / T(in.temperature);
+    if (in.normalize) normalize_backward(&out.batch[j * d], out.batch_norm[j], T(in.epsilon), d, &out.dx_c[j * d]);
+  }
 }
 
 template <class T>
 void resize_rows(const Inputs& in, Result<T>& out) {
   for (auto* rows : {&out.log_sum_exp, &out.pushed, &out.row_loss, &out.loss_rows, &out.dtemperature_rows, &out.entropy,
-                     &out.dq_norm, &out.partial_m, &out.partial_l})
+                     &out.dq_norm, &out.partial_m, &out.partial_l, &out.normalizer, &out.cross_entropy})
     rows->assign(in.n, T(0));
   for (auto* matrix : {&out.dq, &out.dk, &out.partial_o}) matrix->assign(in.n * in.d, T(0));
   out.probability.assign(in.n * in.column_count(), T(0));
@@ -158,59 +239,59 @@ double row_scale(const Inputs& in, int64_t row) {
   return in.reduction == Reduction::kMean ? weight / double(in.n) : weight;
 }
 
+double upstream_of(const Inputs& in, int64_t row) {
+  return in.upstream.size() == 1 ? in.upstream[0] : in.upstream[row];
+}
+
 template <class T>
 Result<T> evaluate(const Inputs& in) {
   const int64_t n = in.n, d = in.d, count = in.column_count();
-  const T tau = T(in.temperature), nan = std::numeric_limits<T>::quiet_NaN();
-  const bool negatives_finite = all_finite(in.queue) && all_finite(in.lambda_neg);
+  const T nan = std::numeric_limits<T>::quiet_NaN();
   Result<T> out;
   embed(in, out);
-  out.negatives = negative_columns<T>(in);
   resize_rows(in, out);
-  const std::vector<T> score = inner_products(out.scoring, out.negatives, n, d);
+  const std::vector<T> score = forward(in, out);
   const std::vector<T> pos = row_products(out.q_mixed, out.k_mixed, n, d);
-  std::vector<T> logit(score.size());
-  std::transform(score.begin(), score.end(), logit.begin(), [&](T s) { return s / tau; });
-  for (int64_t i = 0; i < n; ++i) softmax_row(in, logit.data() + i * count, pos[i] / tau, i, out);
-  if (in.products != Products::kFloat32) engine_rows(in, out);
-  if (in.rounds_anchor()) engine_sums(in, logit, out);
+  const std::vector<char> finite = finite_rows(in, out.counting);
+  if (rounds_operands(in)) engine_rows(in, out);
+  if (in.rounds_anchor()) engine_sums(in, out);
   for (int64_t i = 0; i < n; ++i) {
-    const T scale = T(row_scale(in, i)), positive = pos[i] / tau;
-    out.entropy[i] = in.rounds_anchor() ? engine_entropy(in, positive, i, out)
-                                        : entropy_row(out.probability.data() + i * count, count, out.row_loss[i]);
+    const T scale = T(row_scale(in, i)), positive = pos[i] / T(in.temperature);
+    out.entropy[i] = in.rounds_anchor() ? engine_entropy(in, positive, i, out) : entropy_row(in, i, out);
+    if (!finite[i]) out.normalizer[i] = nan;
     if (scale == 0) continue;  // exactly 0, whatever the row holds
     out.loss_rows[i] = (in.weight.empty() ? T(1) : T(in.weight[i])) * out.row_loss[i];
-    backward_row(in, logit.data() + i * count, positive, scale, i, out);
-    if (!negatives_finite || !row_is_finite(in, i)) {
+    backward_row(in, score.data() + i * count, positive, scale, i, out);
+    if (!finite[i]) {
       out.loss_rows[i] = out.dtemperature_rows[i] = out.entropy[i] = nan;
       std::fill_n(out.dq.begin() + i * d, d, nan);
       std::fill_n(out.dk.begin() + i * d, d, nan);
     }
     out.dq_norm[i] = norm_of(&out.dq[i * d], d);
   }
-  partial_output(in, logit, out);
+  partial_output(in, out);
+  batch_gradient(in, finite, out);
   reduce(in, out);
-  const std::vector<T> plain = rounded_rows(anchor_rounding(in), out.q, d);
-  out.mixed = score_statistics(in, score, out.q_mixed, out.k_mixed, out.anchor);
-  out.unmixed =
-      score_statistics(in, inner_products(out.scoring, multiplied_queue<T>(in), n, d), out.q, out.k, out.anchor);
-  out.plain = score_statistics(in, inner_products(plain, queue_of_scores<T>(in), n, d), out.q, out.k, out.q);
+  const std::vector<T> plain = rounded_rows(anchor_rounding(in), out.q, d), bias = bias_of_raw<T>(in);
+  const std::vector<T> raw = raw_columns(in, multiplied_queue<T>(in)),
+                       raw_plain = raw_columns(in, queue_of_scores<T>(in));
+  out.mixed =
+      score_statistics(in, {score, out.counting.mixed, bias_of_loss<T>(in)}, out.q_mixed, out.k_mixed, out.anchor);
+  out.unmixed = score_statistics(in, {inner_products(out.scoring, raw, n, d), out.counting.unmixed, bias}, out.q, out.k,
+                                 out.anchor);
+  out.plain =
+      score_statistics(in, {inner_products(plain, raw_plain, n, d), out.counting.plain, bias}, out.q, out.k, out.q);
   return out;
 }
 
 double total_loss(const Inputs& in) {
   Result<double> out;
   embed(in, out);
-  out.negatives = negative_columns<double>(in);
   resize_rows(in, out);
-  std::vector<double> logit = inner_products(out.scoring, out.negatives, in.n, in.d);
-  for (double& s : logit) s /= in.temperature;
-  const std::vector<double> pos = row_products(out.q_mixed, out.k_mixed, in.n, in.d);
+  forward(in, out);
   double sum = 0;
-  for (int64_t i = 0; i < in.n; ++i) {
-    softmax_row(in, logit.data() + i * in.column_count(), pos[i] / in.temperature, i, out);
-    if (row_scale(in, i) != 0) sum += row_scale(in, i) * out.row_loss[i];
-  }
+  for (int64_t i = 0; i < in.n; ++i)
+    if (row_scale(in, i) != 0) sum += upstream_of(in, i) * row_scale(in, i) * out.row_loss[i];
   return sum;
 }
 

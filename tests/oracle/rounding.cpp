@@ -133,8 +133,10 @@ void row_rounding(const Inputs& in, const Result<double>& r, const Magnitudes& m
   const double tau = in.temperature;
   double average = 0;  // the error of LSE
   for (int64_t j = 0; j < count; ++j)
-    average += std::exp(r.mixed.score[i * count + j] / tau - r.log_sum_exp[i]) * score_error[i * count + j] / tau;
-  const double loss = r.pushed[i] * average, w_error = r.pushed[i] * std::exp(-r.row_loss[i]) * average;
+    if (r.counting.mixed[i * count + j])
+      average += std::exp(r.logit[i * count + j] - r.log_sum_exp[i]) * score_error[i * count + j] / tau;
+  const double loss = r.pushed[i] * average;
+  const double w_error = in.form == Form::kDecoupled ? 0 : r.pushed[i] * std::exp(-r.row_loss[i]) * average;
   RowBounds bounds(d);
   double inner = 0;  // the error of a.o
   const Rows probability(r.probability.begin() + i * count, r.probability.begin() + (i + 1) * count);
@@ -156,7 +158,7 @@ void row_rounding(const Inputs& in, const Result<double>& r, const Magnitudes& m
   }
   for (int64_t j = 0; j < count; ++j) {
     const double moved = probability[j] * (average + score_error[i * count + j] / tau);
-    if (moved == 0 && columns_unit.empty()) continue;
+    if (!r.counting.mixed[i * count + j] || (moved == 0 && columns_unit.empty())) continue;
     inner += moved * std::abs(r.mixed.score[i * count + j]);
     for (int64_t c = 0; c < d; ++c) {
       const double unit = columns_unit.empty() ? 0 : columns_unit[j * d + c];
@@ -174,6 +176,34 @@ void row_rounding(const Inputs& in, const Result<double>& r, const Magnitudes& m
   out.loss[i] = (in.weight.empty() ? 1.0 : std::abs(in.weight[i])) * loss;
   out.dtemperature_rows[i] = std::abs(row_scale(in, i)) * g_tau;
   out.entropy[i] = loss + tau * g_tau;
+  out.normalizer[i] = loss;
+}
+
+// The batch columns' gradients: errors of the weights, of the scores in them, of L, and of the anchors they multiply.
+// `score_error`: [N,columns] of the loss's scores.
+void batch_rounding_errors(const Inputs& in, const Result<double>& r, const Rows& score_error, const Rows& anchor_unit,
+                           EngineRounding& out) {
+  const int64_t d = in.d, count = in.column_count(), first = in.queue_columns();
+  const WeightError error = weight_error(in);
+  for (int64_t j = first; j < count; ++j) {
+    Weights weights{Rows(in.n, 0), 0};
+    for (int64_t i = 0; i < in.n; ++i) {
+      if (!r.counting.mixed[i * count + j]) continue;
+      const double weight = std::abs(row_scale(in, i) * upstream_of(in, i)) * r.probability[i * count + j];
+      if (!std::isfinite(weight)) continue;
+      weights.values[i] = weight;
+      weights.largest = std::max(weights.largest, weight);
+    }
+    Rows sums = weight_errors(error, weights, d, [&](int64_t i, int64_t c) { return r.scoring[i * d + c]; });
+    for (int64_t i = 0; i < in.n; ++i) {
+      if (weights.values[i] == 0) continue;
+      const double moved = out.normalizer[i] + score_error[i * count + j] / in.temperature;
+      for (int64_t c = 0; c < d; ++c)
+        sums[c] += weights.values[i] * (moved * std::abs(r.scoring[i * d + c]) + anchor_unit[i * d + c]);
+    }
+    for (int64_t c = 0; c < d; ++c) out.dx_c[(j - first) * d + c] = sums[c] / in.temperature;
+  }
+  propagate_batch(in, r, out.dx_c);
 }
 
 // `errors`: [N,columns], empty for none.
@@ -183,10 +213,12 @@ void score_rounding(const Inputs& in, const Scores<double>& scores, const Rows& 
   if (errors.empty()) return;
   for (int64_t i = 0; i < in.n; ++i)
     for (int64_t j = 0; j < count; ++j) {
-      const double error = errors[i * count + j], logit = scores.score[i * count + j] / in.temperature;
+      if (!scores.counts[i * count + j]) continue;
+      const double error = errors[i * count + j], share = 1 / double(scores.count[i]);
+      const double logit = scores.score[i * count + j] / in.temperature + scores.bias[j];
       out.score_rounding[i] = std::max(out.score_rounding[i], error);
-      out.mean_rounding[i] += error / double(count);
-      out.log_mean_exp_rounding[i] += std::exp(logit - scores.log_mean_exp[i]) / double(count) * error / in.temperature;
+      out.mean_rounding[i] += error * share;
+      out.log_mean_exp_rounding[i] += std::exp(logit - scores.log_mean_exp[i]) * share * error / in.temperature;
     }
 }
 
@@ -204,29 +236,42 @@ void rank_rounding(const Inputs& in, const Rows& q, const Rows& k, const Rows& q
 }  // namespace
 
 void add_roundings(const Inputs& in, const Result<double>& r, const Magnitudes& m, Condition& out) {
-  for (auto* rows : {&out.rounding.loss, &out.rounding.dtemperature_rows, &out.rounding.entropy}) rows->assign(in.n, 0);
+  for (auto* rows :
+       {&out.rounding.loss, &out.rounding.dtemperature_rows, &out.rounding.entropy, &out.rounding.normalizer})
+    rows->assign(in.n, 0);
+  out.rounding.dx_c.assign(in.c * in.d, 0);
   for (auto* matrix : {&out.rounding.dq, &out.rounding.dk}) matrix->assign(in.n * in.d, 0);
   rank_rounding(in, r.q_mixed, r.k_mixed, m.q_mixed, m.k_mixed, out.mixed);
   rank_rounding(in, r.q, r.k, m.q, m.k, out.unmixed);
   rank_rounding(in, r.q, r.k, m.q, m.k, out.plain);
   Rows mixed, unmixed, plain;
-  if (in.products != Products::kFloat32) {
+  if (rounds_operands(in)) {
     const Rounding rounding = anchor_rounding(in);
     const Rows anchor_unit = undecided(rounding, r.anchor, m.anchor, in.d);
     const Rows plain_anchor = rounded_rows(rounding, r.q, in.d);
-    Rows columns_unit;
-    // Which neighbour a mixed row took is seen before it was rounded.
+    // Which neighbour a row took that was made is seen before it was rounded.
+    const Rows batch_unit = undecided(batch_rounding(in), r.batch, m.batch, in.d);
+    Rows columns_unit, raw_unit;
     if (in.mixes_negatives())
       columns_unit = undecided(mixed_row_rounding(in), unrounded_columns(in), m.negatives, in.d);
+    else if (in.c > 0)
+      columns_unit.assign(in.k * in.d, 0);
     for (int64_t j = 0; j < static_cast<int64_t>(columns_unit.size()) / in.d; ++j)
       if (j >= in.k || !in.mixes_as_row(j)) std::fill_n(columns_unit.begin() + j * in.d, in.d, 0.0);
+    if (in.c > 0) {
+      raw_unit.assign(in.k * in.d, 0);
+      columns_unit.resize(in.queue_columns() * in.d);
+      for (Rows* unit : {&columns_unit, &raw_unit}) unit->insert(unit->end(), batch_unit.begin(), batch_unit.end());
+    }
+    const Rows raw = raw_columns(in, in.queue);
     mixed = score_errors(in, {r.scoring, r.negatives, anchor_unit, columns_unit});
-    unmixed = score_errors(in, {r.scoring, in.queue, anchor_unit, {}});
-    plain = score_errors(in, {plain_anchor, in.queue, undecided(rounding, r.q, m.q, in.d), {}});
+    unmixed = score_errors(in, {r.scoring, raw, anchor_unit, raw_unit});
+    plain = score_errors(in, {plain_anchor, raw, undecided(rounding, r.q, m.q, in.d), raw_unit});
     add_split_errors(in, r.scoring, m.negatives, mixed);
-    add_split_errors(in, r.scoring, in.queue, unmixed);
-    add_split_errors(in, plain_anchor, in.queue, plain);
+    add_split_errors(in, r.scoring, raw, unmixed);
+    add_split_errors(in, plain_anchor, raw, plain);
     for (int64_t i = 0; i < in.n; ++i) row_rounding(in, r, m, mixed, columns_unit, i, out.rounding);
+    batch_rounding_errors(in, r, mixed, anchor_unit, out.rounding);
   }
   score_rounding(in, r.mixed, mixed, out.mixed);
   score_rounding(in, r.unmixed, unmixed, out.unmixed);

@@ -36,8 +36,8 @@ Expectation gradient_of(const Truth& t, bool of_query) {
   return {"dk", n, d, &t.exact.dk, &t.naive.dk, &t.condition.dk, &engine.dk, type};
 }
 
-// Loss, gradients and gradients of the temperature that `want` names; `judge` is called with what is expected and a
-// member of Outputs.
+// Loss, gradients, gradients of the temperature and log-sum-exps that `want` names; `judge` is called with what is
+// expected and a member of Outputs.
 template <class Judge>
 void for_each_output(const Truth& t, const Want& want, Judge judge) {
   const int64_t n = t.inputs.n;
@@ -54,6 +54,14 @@ void for_each_output(const Truth& t, const Want& want, Judge judge) {
     judge(Expectation{"dtemperature_rows", n, 1, &t.exact.dtemperature_rows, &t.naive.dtemperature_rows,
                       &t.condition.dtemperature_rows, &engine.dtemperature_rows},
           &Outputs::dtemperature_rows);
+  if (want.log_sum_exp)
+    judge(Expectation{"log_sum_exp", n, 1, &t.exact.normalizer, &t.naive.normalizer, &t.condition.normalizer,
+                      &engine.normalizer},
+          &Outputs::log_sum_exp);
+  if (want.dx_c && t.inputs.c > 0)
+    judge(Expectation{"dx_c", t.inputs.c, t.inputs.d, &t.exact.dx_c, &t.naive.dx_c, &t.condition.dx_c, &engine.dx_c,
+                      t.inputs.gradient_type},
+          &Outputs::dx_c);
   if (!want.dtemperature) return;
   const std::vector<double> truth{t.exact.dtemperature}, condition{sum(t.condition.dtemperature_rows)};
   const std::vector<double> rounding{sum(engine.dtemperature_rows)};
@@ -121,8 +129,8 @@ std::vector<double> variance_rounding(const StatisticsTruth& s) {
 // float32 sums over a tile of keys.
 std::vector<double> variance_condition(const StatisticsTruth& s) {
   std::vector<double> condition(s.exact.variance.size(), 0.0);
-  const double sum = 1 + std::log(1.0 + double(s.exact.columns));
   for (size_t i = 0; i < condition.size(); ++i) {
+    const double sum = 1 + std::log(1.0 + double(s.exact.count[i]));
     const double size = s.condition.largest[i], variance = s.exact.variance[i];
     if (std::isfinite(variance))
       condition[i] = 2 * std::sqrt(variance) * size + sum * variance + 32 * kFloatEpsilon * size * size;
@@ -159,9 +167,10 @@ void for_each_value(const Truth& t, const StatisticsTruth& s, Judge judge) {
 template <class Judge>
 void for_each_value_of_loss(const Truth& t, Judge judge) {
   const int64_t n = t.inputs.n, d = t.inputs.d;
-  judge(Expectation{"mixed.entropy", n, 1, &t.exact.entropy, &t.naive.entropy, &t.condition.entropy,
-                    &t.condition.rounding.entropy},
-        &Statistics::entropy);
+  if (!t.inputs.has_bias())
+    judge(Expectation{"mixed.entropy", n, 1, &t.exact.entropy, &t.naive.entropy, &t.condition.entropy,
+                      &t.condition.rounding.entropy},
+          &Statistics::entropy);
   std::vector<double> condition(static_cast<size_t>(n)), rounding(static_cast<size_t>(n));
   for (int64_t i = 0; i < n; ++i) condition[i] = norm(t.condition.dq, i * d, d);
   for (int64_t i = 0; i < n; ++i) rounding[i] = norm(t.condition.rounding.dq, i * d, d);
@@ -183,8 +192,10 @@ Verdict compare_values(const Truth& t, const StatisticsTruth& s, const Statistic
 
 Verdict compare_counts(const Truth& t, const StatisticsTruth& s, const Statistics& actual) {
   Verdict verdict;
-  for (const int64_t count : actual.neg_count)
-    if (count != s.exact.columns) verdict.merge(failure(std::string(s.name) + "neg_count is " + std::to_string(count)));
+  for (size_t i = 0; i < actual.neg_count.size(); ++i)
+    if (actual.neg_count[i] != s.exact.count[i])
+      verdict.merge(failure(std::string(s.name) + "neg_count, row " + std::to_string(i) + " is " +
+                            std::to_string(actual.neg_count[i]) + ", truth " + std::to_string(s.exact.count[i])));
   verdict.merge(
       compare_count((std::string(s.name) + "n_greater").c_str(), s.exact, s.condition, false, actual.n_greater));
   verdict.merge(compare_count((std::string(s.name) + "n_greater_equal").c_str(), s.exact, s.condition, true,
@@ -224,6 +235,18 @@ oracle::Inputs oracle_inputs(const Case& c) {
   in.reduction = static_cast<oracle::Reduction>(p.reduction);
   in.queue_type = element_of(p.queue_type);
   in.gradient_type = element_of(p.gradient_type);
+  in.c = p.batch_columns;
+  in.x_c = doubles(oracle::rounded(element_of(p.feature_type), c.arrays.x_c));
+  in.query_ids = c.arrays.query_ids;
+  in.column_ids = c.arrays.column_ids;
+  in.batch_ids = c.arrays.batch_ids;
+  in.with_bias = c.problem.column_bias != 0;
+  in.column_bias = doubles(c.arrays.column_bias);
+  in.batch_bias = doubles(c.arrays.batch_bias);
+  in.has_margin = p.margin_mask != 0;
+  in.margin = double(c.numbers.margin);
+  in.form = static_cast<oracle::Form>(p.form);
+  in.upstream = doubles(c.arrays.upstream);
   choose_products(c, in);
   return in;
 }

@@ -22,7 +22,7 @@ struct Truth {
 
 enum class ScoreSet { kMixed, kUnmixed, kPlain };
 
-// Loss, gradients, gradient of the temperature: those that `want` names.
+// Loss, gradients, gradient of the temperature, log-sum-exps: those that `want` names.
 Verdict compare_loss(const Truth& truth, const Outputs& actual, const Want& want);
 // Statistics of equation (9); entropy and dq_norm with kMixed only.
 Verdict compare_statistics(const Truth& truth, ScoreSet set, const Statistics& actual);

@@ -8,7 +8,7 @@
 namespace support {
 namespace {
 
-// Indices into grid_parameters().
+// Indices into grid_parameters(Grid::kBeyond).
 enum Place {
   kN,
   kK,
@@ -33,14 +33,21 @@ enum Place {
   kPointers,
   kSkew,
   kWeight,
-  kWant
+  kWant,
+  kBatch,
+  kIds,
+  kBias,
+  kMargin,
+  kForm,
+  kOutputs
 };
 
 constexpr int64_t kMostProducts = 400'000;
 
 // The value at a place, or `open`.
 int64_t value(const Choice& row, Place place, int64_t open) {
-  return row[place] == kOpen ? open : grid_parameters()[place].values[static_cast<size_t>(row[place])];
+  const bool chosen = place < static_cast<Place>(row.size()) && row[place] != kOpen;
+  return chosen ? grid_parameters(Grid::kBeyond)[place].values[static_cast<size_t>(row[place])] : open;
 }
 
 Case case_of(const Choice& row, uint64_t seed) {
@@ -76,12 +83,22 @@ Case case_of(const Choice& row, uint64_t seed) {
       weight = random.chance(0.1) ? 0.0f : static_cast<float>(random.uniform(0.1, 3));
   }
   c.label = "case " + std::to_string(seed) + ": " + describe(c);
+  if (static_cast<Place>(row.size()) <= kBatch) return c;
+  p.batch_columns = at(kBatch);
+  p.id_mask = at(kIds);
+  p.column_bias = at(kBias);
+  p.margin_mask = at(kMargin);
+  p.form = at(kForm);
+  c.want.log_sum_exp = at(kOutputs) != 0;
+  c.want.dx_c = at(kOutputs) == 2;
+  fill_columns(c, random);
+  c.label += describe_columns(c);
   return c;
 }
 
 }  // namespace
 
-const std::vector<Parameter>& grid_parameters() {
+const std::vector<Parameter>& grid_parameters(Grid grid) {
   static const std::vector<int64_t> flag{0, 1}, types{FNCE_FLOAT32, FNCE_FLOAT16, FNCE_BFLOAT16},
       granularities{0, 1, 2, 3, 4};
   static const std::vector<Parameter> all{{"n", {1, 7, 31, 33, 64, 65, 129}},
@@ -108,7 +125,17 @@ const std::vector<Parameter>& grid_parameters() {
                                           {"skew", {0, 4, 12, 16}},
                                           {"weight", flag},
                                           {"want", {0, 1, 2}}};  // all, the loss alone, dq alone
-  return all;
+  static const std::vector<Parameter> beyond = [] {
+    std::vector<Parameter> more = all;
+    more.insert(more.end(), {{"batch", {0, 1, 16, 97}},
+                             {"ids", flag},
+                             {"bias", flag},
+                             {"margin", flag},
+                             {"form", flag},
+                             {"outputs", {0, 1, 2}}});  // none, the log-sum-exps, these and dx_c
+    return more;
+  }();
+  return grid == Grid::kQueue ? all : beyond;
 }
 
 bool grid_allows(const Choice& row) {
@@ -119,14 +146,21 @@ bool grid_allows(const Choice& row) {
   if (neg == FNCE_LAMBDA_NONE && value(row, kColumns, 0) == FNCE_COLUMNS_UNION) return false;
   if (neg > FNCE_LAMBDA_NONE && value(row, kColumns, 1) == FNCE_COLUMNS_QUEUE) return false;
   if (set(kPermutation) && set(kBlock)) return false;
-  return value(row, kN, 1) * value(row, kK, 0) * value(row, kD, 1) <= kMostProducts;
+  return value(row, kN, 1) * (value(row, kK, 0) + value(row, kBatch, 0)) * value(row, kD, 1) <= kMostProducts;
 }
 
-const CoveringArray& option_grid() {
-  static const CoveringArray array = cover_pairs(grid_parameters(), grid_allows, 1);
+const CoveringArray& option_grid(Grid grid) {
+  const auto cover = [](Grid of) { return cover_pairs(grid_parameters(of), grid_allows, 1); };
+  if (grid == Grid::kQueue) {
+    static const CoveringArray array = cover(Grid::kQueue);
+    return array;
+  }
+  static const CoveringArray array = cover(Grid::kBeyond);
   return array;
 }
 
-Case grid_case(size_t index) { return case_of(option_grid().rows[index], 70000 + index); }
+Case grid_case(size_t index, Grid grid) {
+  return case_of(option_grid(grid).rows[index], (grid == Grid::kQueue ? 70000 : 80000) + index);
+}
 
 }  // namespace support

@@ -6,6 +6,9 @@
 #include <cmath>
 #include <stdexcept>
 
+// Programs that compare libraries run with older ones.
+#pragma weak fnce_columns_backward
+
 namespace support {
 namespace {
 
@@ -55,7 +58,7 @@ size_t Plan::workspace_bytes() const {
   return bytes;
 }
 
-StatisticsBuffers::StatisticsBuffers(int64_t rows, bool of_loss)
+StatisticsBuffers::StatisticsBuffers(int64_t rows, bool of_loss, bool with_bias)
     : of_loss_(of_loss),
       pos_(rows),
       mean_(rows),
@@ -63,7 +66,7 @@ StatisticsBuffers::StatisticsBuffers(int64_t rows, bool of_loss)
       min_(rows),
       max_(rows),
       log_mean_exp_(rows),
-      entropy_(of_loss ? rows : 0),
+      entropy_(of_loss && !with_bias ? rows : 0),
       dq_norm_(of_loss ? rows : 0),
       count_(rows),
       greater_(rows),
@@ -112,19 +115,28 @@ Call::Call(const Case& c)
       x_q_(c.problem.feature_type, c.arrays.x_q, c.skew),
       x_k_(c.problem.feature_type, c.arrays.x_k, c.skew),
       queue_(c.problem.queue_type, c.arrays.queue, c.skew),
+      x_c_(c.problem.feature_type, c.arrays.x_c, c.skew),
       weight_(c.arrays.weight, c.skew),
       lambda_pos_(c.arrays.lambda_pos, c.skew),
       lambda_neg_(c.arrays.lambda_neg, c.skew),
       permutation_(c.arrays.permutation, c.skew),
+      query_ids_(c.arrays.query_ids, 2 * c.skew),
+      column_ids_(c.arrays.column_ids, 2 * c.skew),
+      batch_ids_(c.arrays.batch_ids, 2 * c.skew),
+      column_bias_(c.arrays.column_bias, c.skew),
+      batch_bias_(c.arrays.batch_bias, c.skew),
+      upstream_(c.arrays.upstream, c.skew),
       floats_(std::vector<float>{numbers_.temperature, numbers_.alpha_pos, numbers_.shift_pos, numbers_.alpha_neg,
                                  numbers_.shift_neg}),
       integers_(std::vector<uint64_t>{numbers_.seed, numbers_.offset}),
       dq_(c.problem.gradient_type, c.want.dq ? c.problem.n * c.problem.d : 0, c.skew),
       dk_(c.problem.gradient_type, c.want.dk ? c.problem.n * c.problem.d : 0, c.skew),
+      dx_c_(c.problem.gradient_type, c.want.dx_c ? c.problem.batch_columns * c.problem.d : 0, c.skew),
       loss_(c.want.loss ? loss_count(c.problem) : 0, c.skew),
       dtemperature_rows_(c.want.dtemperature_rows ? c.problem.n : 0, c.skew),
       dtemperature_(c.want.dtemperature ? 1 : 0, c.skew),
-      mixed_(c.problem.scores & FNCE_SCORES_MIXED ? rows_ : 0, true),
+      log_sum_exp_(c.want.log_sum_exp || dx_c_.count() > 0 ? c.problem.n : 0, c.skew),
+      mixed_(c.problem.scores & FNCE_SCORES_MIXED ? rows_ : 0, true, c.problem.column_bias != 0),
       unmixed_(c.problem.scores & FNCE_SCORES_UNMIXED ? rows_ : 0, false) {
   args.x_q = x_q_.get();
   args.x_k = x_k_.get();
@@ -133,11 +145,18 @@ Call::Call(const Case& c)
   args.lambda_pos = pointer_or_null(lambda_pos_);
   args.lambda_neg = pointer_or_null(lambda_neg_);
   args.permutation = pointer_or_null(permutation_);
+  args.x_c = pointer_or_null(x_c_);
+  args.query_ids = pointer_or_null(query_ids_);
+  args.column_ids = pointer_or_null(column_ids_);
+  args.batch_ids = pointer_or_null(batch_ids_);
+  args.column_bias = pointer_or_null(column_bias_);
+  args.batch_bias = pointer_or_null(batch_bias_);
   args.loss = pointer_or_null(loss_);
   args.dq = pointer_or_null(dq_);
   args.dk = pointer_or_null(dk_);
   args.dtemperature_rows = pointer_or_null(dtemperature_rows_);
   args.dtemperature = pointer_or_null(dtemperature_);
+  args.log_sum_exp = pointer_or_null(log_sum_exp_);
   args.mixed = mixed_.pointers();
   args.unmixed = unmixed_.pointers();
   if (!c.numbers_by_pointer) return;
@@ -154,6 +173,14 @@ Call::Call(const Case& c)
   args.offset = 3;
 }
 
+void Call::run_backward(const Plan& plan, const fnce_anchors* anchors, const Buffer<unsigned char>& workspace) {
+  const Outputs before = outputs();
+  require_ok(columns_backward(plan, args, anchors, log_sum_exp_.get(), upstream_, dx_c_.get(), workspace));
+  Outputs after = outputs();
+  after.dx_c = before.dx_c;
+  if (!same_bits(before, after)) throw std::runtime_error("fnce_columns_backward wrote an output of the loss");
+}
+
 Outputs Call::outputs() const {
   Outputs out;
   out.loss = loss_.values();
@@ -161,6 +188,8 @@ Outputs Call::outputs() const {
   out.dk = dk_.values();
   out.dtemperature_rows = dtemperature_rows_.values();
   out.dtemperature = dtemperature_.values();
+  out.log_sum_exp = log_sum_exp_.values();
+  out.dx_c = dx_c_.values();
   out.mixed = mixed_.values();
   out.unmixed = unmixed_.values();
   return out;
@@ -168,21 +197,28 @@ Outputs Call::outputs() const {
 
 bool Call::outputs_untouched() const {
   return loss_.untouched() && dq_.untouched() && dk_.untouched() && dtemperature_rows_.untouched() &&
-         dtemperature_.untouched() && mixed_.untouched() && unmixed_.untouched();
+         dtemperature_.untouched() && log_sum_exp_.untouched() && dx_c_.untouched() && mixed_.untouched() &&
+         unmixed_.untouched();
 }
 
 void Call::check_memory() const {
-  for (const auto* array : {&x_q_, &x_k_, &queue_, &dq_, &dk_})
+  for (const auto* array : {&x_q_, &x_k_, &queue_, &x_c_, &dq_, &dk_, &dx_c_})
     if (!array->guards_intact()) throw std::runtime_error("a guard zone was overwritten");
-  for (const auto* buffer :
-       {&weight_, &lambda_pos_, &lambda_neg_, &floats_, &loss_, &dtemperature_rows_, &dtemperature_})
+  for (const auto* buffer : {&weight_, &lambda_pos_, &lambda_neg_, &floats_, &loss_, &dtemperature_rows_,
+                             &dtemperature_, &log_sum_exp_, &column_bias_, &batch_bias_, &upstream_})
+    if (!buffer->guards_intact()) throw std::runtime_error("a guard zone was overwritten");
+  for (const auto* buffer : {&query_ids_, &column_ids_, &batch_ids_})
     if (!buffer->guards_intact()) throw std::runtime_error("a guard zone was overwritten");
   if (!mixed_.guards_intact() || !unmixed_.guards_intact() || !permutation_.guards_intact() ||
       !integers_.guards_intact())
     throw std::runtime_error("a guard zone of the statistics was overwritten");
   const bool unchanged = x_q_.holds(arrays_.x_q) && x_k_.holds(arrays_.x_k) && queue_.holds(arrays_.queue) &&
                          weight_.holds(arrays_.weight) && lambda_pos_.holds(arrays_.lambda_pos) &&
-                         lambda_neg_.holds(arrays_.lambda_neg) && permutation_.holds(arrays_.permutation);
+                         lambda_neg_.holds(arrays_.lambda_neg) && permutation_.holds(arrays_.permutation) &&
+                         x_c_.holds(arrays_.x_c) && query_ids_.holds(arrays_.query_ids) &&
+                         column_ids_.holds(arrays_.column_ids) && batch_ids_.holds(arrays_.batch_ids) &&
+                         column_bias_.holds(arrays_.column_bias) && batch_bias_.holds(arrays_.batch_bias) &&
+                         upstream_.holds(arrays_.upstream);
   if (!unchanged) throw std::runtime_error("an input was changed");
 }
 
@@ -194,9 +230,18 @@ Outputs run_loss(const Case& c, const Plan& plan, unsigned char garbage) {
   Call call(c);
   const Buffer<unsigned char> workspace = make_workspace(plan, garbage);
   require_ok(fnce_loss(plan.get(), &call.args, workspace.get(), workspace.bytes(), device().stream()));
+  if (c.want.dx_c && c.problem.batch_columns > 0) call.run_backward(plan, nullptr, workspace);
   call.check_memory();
   if (!workspace.guards_intact()) throw std::runtime_error("the workspace was overrun");
   return call.outputs();
+}
+
+fnce_status columns_backward(const Plan& plan, const fnce_args& args, const fnce_anchors* anchors,
+                             const float* log_sum_exp, const Buffer<float>& upstream, void* dx_c,
+                             const Buffer<unsigned char>& workspace) {
+  if (!fnce_columns_backward) throw std::runtime_error("the library has no fnce_columns_backward");
+  return fnce_columns_backward(plan.get(), &args, anchors, log_sum_exp, upstream.get(), upstream.count(), dx_c,
+                               workspace.get(), workspace.bytes(), device().stream());
 }
 
 Outputs run_loss(const Case& c, unsigned char garbage) { return run_loss(c, Plan(c.problem), garbage); }
@@ -249,7 +294,8 @@ bool same_bits(const Statistics& a, const Statistics& b) {
 bool same_bits(const Outputs& a, const Outputs& b) {
   return same_bits(a.loss, b.loss) && same_bits(a.dq, b.dq) && same_bits(a.dk, b.dk) &&
          same_bits(a.dtemperature_rows, b.dtemperature_rows) && same_bits(a.dtemperature, b.dtemperature) &&
-         same_bits(a.mixed, b.mixed) && same_bits(a.unmixed, b.unmixed);
+         same_bits(a.log_sum_exp, b.log_sum_exp) && same_bits(a.dx_c, b.dx_c) && same_bits(a.mixed, b.mixed) &&
+         same_bits(a.unmixed, b.unmixed);
 }
 
 }  // namespace support

@@ -16,15 +16,20 @@ namespace support {
 // What is uploaded, as floats. Features and queue are rounded to their element types on the way; fill_inputs rounds
 // them before, so that an array holds what the library sees.
 struct Arrays {
-  std::vector<float> x_q, x_k, queue;         // [N,D] [N,D] [K,D]
-  std::vector<float> weight;                  // [N] or empty: NULL
-  std::vector<float> lambda_pos, lambda_neg;  // where GIVEN
-  std::vector<int32_t> permutation;           // where GIVEN
+  std::vector<float> x_q, x_k, queue;                     // [N,D] [N,D] [K,D]
+  std::vector<float> weight;                              // [N] or empty: NULL
+  std::vector<float> lambda_pos, lambda_neg;              // where GIVEN
+  std::vector<int32_t> permutation;                       // where GIVEN
+  std::vector<float> x_c;                                 // [C,D]
+  std::vector<int64_t> query_ids, column_ids, batch_ids;  // [N] [K] [C] with id_mask
+  std::vector<float> column_bias, batch_bias;             // [K] [C] with column_bias
+  std::vector<float> upstream{1.0f};                      // [1] or [N], of fnce_columns_backward
 };
 
 // Which outputs are asked for.
 struct Want {
   bool loss = true, dq = true, dk = true, dtemperature_rows = true, dtemperature = true;
+  bool log_sum_exp = false, dx_c = false;  // dx_c by fnce_columns_backward, which needs the log-sum-exps
 };
 
 struct Case {
@@ -43,7 +48,7 @@ struct Statistics {
 };
 
 struct Outputs {
-  std::vector<float> loss, dq, dk, dtemperature_rows, dtemperature;
+  std::vector<float> loss, dq, dk, dtemperature_rows, dtemperature, log_sum_exp, dx_c;
   Statistics mixed, unmixed;
 };
 
@@ -70,10 +75,10 @@ class Plan {
   fnce_plan* plan_ = nullptr;
 };
 
-// The buffers of fnce_score_buffers. `of_loss`: with entropy and dq_norm.
+// The buffers of fnce_score_buffers. `of_loss`: with entropy, unless there is a bias, and dq_norm.
 class StatisticsBuffers {
  public:
-  StatisticsBuffers(int64_t rows, bool of_loss);
+  StatisticsBuffers(int64_t rows, bool of_loss, bool with_bias = false);
   fnce_score_buffers pointers() const;
   Statistics values() const;
   bool guards_intact() const;
@@ -90,6 +95,8 @@ class Call {
  public:
   explicit Call(const Case& c);
   fnce_args args;
+  // fnce_columns_backward of the case; `anchors` may be null. Throws unless it leaves all other outputs alone.
+  void run_backward(const Plan& plan, const fnce_anchors* anchors, const Buffer<unsigned char>& workspace);
   Outputs outputs() const;
   bool outputs_untouched() const;
   // Throws std::runtime_error if a guard zone or an input has changed.
@@ -99,20 +106,28 @@ class Call {
   const Arrays arrays_;
   const fnce_args numbers_;
   int64_t rows_;
-  Elements x_q_, x_k_, queue_;
+  Elements x_q_, x_k_, queue_, x_c_;
   Buffer<float> weight_, lambda_pos_, lambda_neg_;
   Buffer<int32_t> permutation_;
+  Buffer<int64_t> query_ids_, column_ids_, batch_ids_;
+  Buffer<float> column_bias_, batch_bias_, upstream_;
   Buffer<float> floats_;       // temperature, alpha_pos, shift_pos, alpha_neg, shift_neg behind pointers
   Buffer<uint64_t> integers_;  // seed, offset
-  Elements dq_, dk_;
-  Buffer<float> loss_, dtemperature_rows_, dtemperature_;
+  Elements dq_, dk_, dx_c_;
+  Buffer<float> loss_, dtemperature_rows_, dtemperature_, log_sum_exp_;
   StatisticsBuffers mixed_, unmixed_;
 };
 
-// The whole call: plan, workspace filled with `garbage`, fnce_loss, checks of memory.
+// The whole call: plan, workspace filled with `garbage`, fnce_loss, fnce_columns_backward if dx_c is wanted, checks of
+// memory.
 Outputs run_loss(const Case& c, unsigned char garbage = 0xFF);
 // The same with a plan of the caller's.
 Outputs run_loss(const Case& c, const Plan& plan, unsigned char garbage = 0xFF);
+// fnce_columns_backward. A library that lacks it is an error of the call, so that programs which do without run with
+// it.
+fnce_status columns_backward(const Plan& plan, const fnce_args& args, const fnce_anchors* anchors,
+                             const float* log_sum_exp, const Buffer<float>& upstream, void* dx_c,
+                             const Buffer<unsigned char>& workspace);
 // fnce_scores of the case.
 Statistics run_scores(const Case& c);
 

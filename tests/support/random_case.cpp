@@ -52,6 +52,19 @@ void apply_style(Random& random, std::vector<float>& rows, int64_t d, Style styl
   if (style == Style::kZeros) make_zeros(random, rows, d);
 }
 
+// Few different ids, so that some are equal; a share of none.
+std::vector<int64_t> random_ids(Random& random, int64_t count, int64_t different, double none) {
+  std::vector<int64_t> ids(static_cast<size_t>(count));
+  for (int64_t& id : ids) id = random.chance(none) ? FNCE_NO_COLUMN : random.below(different) - different / 2;
+  return ids;
+}
+
+std::vector<float> random_bias(Random& random, int64_t count) {
+  std::vector<float> bias(static_cast<size_t>(count));
+  for (float& b : bias) b = random.chance(0.1) ? -INFINITY : static_cast<float>(random.uniform(-4, 4));
+  return bias;
+}
+
 void choose_shape(Random& random, fnce_problem& p) {
   static const std::vector<int64_t> all_n{1, 2, 7, 16, 33, 48, 49, 130};
   static const std::vector<int64_t> all_k{0, 1, 2, 15, 16, 17, 31, 100, 257, 1000, 4096};
@@ -176,6 +189,55 @@ void fill_inputs(Case& c, Random& random, Style style) {
   a.x_q = oracle::rounded(element_of(p.feature_type), a.x_q);
   a.x_k = oracle::rounded(element_of(p.feature_type), a.x_k);
   a.queue = oracle::rounded(element_of(p.queue_type), a.queue);
+}
+
+void fill_columns(Case& c, Random& random) {
+  const fnce_problem& p = c.problem;
+  Arrays& a = c.arrays;
+  a.x_c = gaussian_rows(random, p.batch_columns, p.d);
+  // The other side of a batch: the first columns belong to a query each.
+  const size_t shared = std::min(a.x_c.size(), a.x_k.size());
+  for (size_t i = 0; i < shared; ++i) a.x_c[i] = static_cast<float>(0.5 * double(a.x_c[i]) + double(a.x_k[i]));
+  if (!p.normalize) normalize_rows(a.x_c, p.d);
+  a.x_c = oracle::rounded(element_of(p.feature_type), a.x_c);
+  if (p.id_mask) {
+    const int64_t different = random.pick<int64_t>({1, 3, 20, 1000});
+    a.query_ids = random_ids(random, p.n, different, 0.1);
+    a.column_ids = random_ids(random, p.k, different, 0.2);
+    a.batch_ids = random_ids(random, p.batch_columns, different, 0.1);
+  }
+  if (p.column_bias) {
+    a.column_bias = random_bias(random, p.k);
+    a.batch_bias = random_bias(random, p.batch_columns);
+  }
+  a.upstream.assign(random.chance(0.5) ? 1 : static_cast<size_t>(p.n), 1.0f);
+  for (float& u : a.upstream) u = random.chance(0.1) ? 0.0f : static_cast<float>(random.uniform(-2, 3));
+}
+
+void add_columns(Case& c, uint64_t seed) {
+  Random random(seed);
+  fnce_problem& p = c.problem;
+  static const std::vector<int64_t> all_c{0, 1, 2, 15, 16, 17, 48, 95, 96, 97, 200};
+  do {
+    p.batch_columns = random.pick(all_c);
+  } while (p.n * p.batch_columns * p.d > device().max_products());
+  p.id_mask = random.chance(0.6);
+  p.column_bias = random.chance(0.4);
+  p.margin_mask = random.chance(0.3);
+  p.form = random.chance(0.3) ? FNCE_FORM_DECOUPLED : FNCE_FORM_INFO_NCE;
+  fill_columns(c, random);
+  c.want.log_sum_exp = random.chance(0.8);
+  c.want.dx_c = random.chance(0.8);
+  c.label += describe_columns(c);
+}
+
+std::string describe_columns(const Case& c) {
+  const fnce_problem& p = c.problem;
+  std::ostringstream text;
+  text << " batch=" << p.batch_columns << " ids=" << p.id_mask << " bias=" << p.column_bias
+       << " margin=" << p.margin_mask << "/" << c.numbers.margin << " form=" << p.form
+       << " upstream=" << c.arrays.upstream.size() << " want=" << c.want.log_sum_exp << c.want.dx_c;
+  return text.str();
 }
 
 std::string describe(const Case& c) {

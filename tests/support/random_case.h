@@ -40,10 +40,19 @@ void normalize_rows(std::vector<float>& rows, int64_t d);
 // normalisation the features are of length about 1.
 void fill_inputs(Case& c, Random& random, Style style = Style::kPlain);
 
+// Fills what equations (13)-(16) read, as the problem declares it: batch columns, ids, biases and the upstream
+// gradient, [1] or [N]. After fill_inputs.
+void fill_columns(Case& c, Random& random);
+
+// Declares and fills columns beyond the queue in a random case, and asks for their outputs. A margin may come out of it
+// that scores are close to: support/margin.h.
+void add_columns(Case& c, uint64_t seed);
+
 // A case over all options and shapes; sets label to a description that names everything that was chosen.
 Case random_case(uint64_t seed);
 
-// A case's options and shape in one line.
+// A case's options and shape in one line, and those of columns beyond the queue.
 std::string describe(const Case& c);
+std::string describe_columns(const Case& c);
 
 }  // namespace support

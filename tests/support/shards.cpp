@@ -62,7 +62,7 @@ struct Anchors {
   explicit Anchors(const fnce_problem& p)
       : d(p.d),
         anchor(p.n * p.d),
-        pos(p.scores & FNCE_SCORES_MIXED ? p.n : 0),
+        pos(p.scores & FNCE_SCORES_MIXED || p.margin_mask ? p.n : 0),
         unmixed_pos(p.scores & FNCE_SCORES_UNMIXED ? p.n : 0) {}
   fnce_anchors at(int64_t row) const {
     return {anchor.get() + row * d,
@@ -102,6 +102,23 @@ Bytes partial_of(const Case& part, const Anchors& anchors) {
   return partial.values();
 }
 
+// dx_c of the part's batch columns, from the anchors of all rows: the features are not there.
+std::vector<float> backward_of(const Case& part, const Anchors& anchors, const std::vector<float>& log_sum_exp) {
+  const Plan plan(part.problem);
+  Call call(part);
+  call.args.x_q = call.args.x_k = nullptr;
+  const Buffer<unsigned char> workspace = make_workspace(plan);
+  const Buffer<float> sums(log_sum_exp), upstream(part.arrays.upstream);
+  const Elements dx_c(part.problem.gradient_type, part.problem.batch_columns * part.problem.d);
+  const fnce_anchors in = anchors.at(0);
+  require_ok(columns_backward(plan, call.args, &in, sums.get(), upstream, dx_c.get(), workspace));
+  call.check_memory();
+  if (!call.outputs_untouched()) throw std::runtime_error("fnce_columns_backward wrote an output of the loss");
+  if (!dx_c.guards_intact() || !workspace.guards_intact() || !sums.holds(log_sum_exp))
+    throw std::runtime_error("fnce_columns_backward overran its memory");
+  return dx_c.values();
+}
+
 template <class T>
 void append(std::vector<T>& to, const std::vector<T>& from) {
   to.insert(to.end(), from.begin(), from.end());
@@ -127,6 +144,7 @@ void append(Outputs& to, const Outputs& from) {
   append(to.dk, from.dk);
   append(to.dtemperature_rows, from.dtemperature_rows);
   append(to.dtemperature, from.dtemperature);
+  append(to.log_sum_exp, from.log_sum_exp);
   append(to.mixed, from.mixed);
   append(to.unmixed, from.unmixed);
 }
@@ -155,7 +173,7 @@ std::vector<Range> ranges_of(const std::vector<int64_t>& counts) {
   return out;
 }
 
-Case part_of(const Case& whole, Range rows, Range columns) {
+Case part_of(const Case& whole, Range rows, Range columns, Range batch) {
   Case part = whole;
   fnce_problem& p = part.problem;
   p.n = rows.count;
@@ -168,6 +186,14 @@ Case part_of(const Case& whole, Range rows, Range columns) {
   part.arrays.x_k = slice(whole.arrays.x_k, rows.first * d, rows.count * d);
   part.arrays.queue = slice(whole.arrays.queue, columns.first * d, columns.count * d);
   part.arrays.weight = slice(whole.arrays.weight, rows.first, rows.count);
+  p.batch_columns = batch.count;
+  part.arrays.x_c = slice(whole.arrays.x_c, batch.first * d, batch.count * d);
+  part.arrays.query_ids = slice(whole.arrays.query_ids, rows.first, rows.count);
+  part.arrays.column_ids = slice(whole.arrays.column_ids, columns.first, columns.count);
+  part.arrays.batch_ids = slice(whole.arrays.batch_ids, batch.first, batch.count);
+  part.arrays.column_bias = slice(whole.arrays.column_bias, columns.first, columns.count);
+  part.arrays.batch_bias = slice(whole.arrays.batch_bias, batch.first, batch.count);
+  if (whole.arrays.upstream.size() > 1) part.arrays.upstream = slice(whole.arrays.upstream, rows.first, rows.count);
   part.arrays.lambda_pos = slice_lambda(whole.arrays.lambda_pos, p.lambda_pos, rows, d);
   part.arrays.lambda_neg = slice_lambda(whole.arrays.lambda_neg, p.lambda_neg, columns, d);
   return part;
@@ -180,6 +206,16 @@ fnce_layout layout_of(const Plan& plan) {
 }
 
 namespace {
+
+// The batch columns of each of `count` processes.
+std::vector<Range> batch_ranges(int64_t batch, size_t count) {
+  std::vector<int64_t> counts;
+  for (size_t s = 0; s < count; ++s) {
+    const auto at = [&](size_t i) { return batch * static_cast<int64_t>(i) / static_cast<int64_t>(count); };
+    counts.push_back(at(s + 1) - at(s));
+  }
+  return ranges_of(counts);
+}
 
 // The rows of `part` out of a partial of `plan`.
 Bytes rows_of_partial(const Bytes& partial, const Plan& plan, const Case& part, Range rows) {
@@ -197,23 +233,31 @@ Bytes rows_of_partial(const Bytes& partial, const Plan& plan, const Case& part, 
 StepResults run_steps(const Case& whole, const std::vector<int64_t>& row_counts,
                       const std::vector<int64_t>& column_counts, Reduce reduce) {
   const std::vector<Range> rows = ranges_of(row_counts), columns = ranges_of(column_counts);
+  const std::vector<Range> batch = batch_ranges(whole.problem.batch_columns, columns.size());
+  const Range all{0, whole.problem.n};
+  const bool with_dx_c = whole.want.dx_c && whole.problem.batch_columns > 0;
   const Anchors anchors(whole.problem);
   prepare(whole, rows, columns[0], anchors);
   StepResults steps;
   steps.anchor = anchors.anchor.values();
   steps.pos = anchors.pos.values();
   steps.unmixed_pos = anchors.unmixed_pos.values();
-  for (const Range& range : columns)
-    steps.partials.push_back(partial_of(part_of(whole, {0, whole.problem.n}, range), anchors));
-  const Plan plan(part_of(whole, {0, whole.problem.n}, columns[0]).problem);
+  for (size_t s = 0; s < columns.size(); ++s)
+    steps.partials.push_back(partial_of(part_of(whole, all, columns[s], batch[s]), anchors));
+  const Plan plan(part_of(whole, all, columns[0]).problem);
   steps.layout = layout_of(plan);
   steps.merged = reduce == Reduce::kMaxAndSum
                      ? max_and_sum(steps.partials, steps.layout, whole.problem.n, whole.problem.d)
                      : merge(plan, steps.partials, reduce == Reduce::kMergeInPlace);
   for (const Range& range : rows) {
-    const Case part = part_of(whole, range, columns[0]);
+    Case part = part_of(whole, range, columns[0]);
+    part.want.log_sum_exp |= with_dx_c;
     append(steps.outputs, finish(part, rows_of_partial(steps.merged, plan, part, range)));
   }
+  for (size_t s = 0; with_dx_c && s < columns.size(); ++s)
+    if (batch[s].count > 0)
+      append(steps.outputs.dx_c,
+             backward_of(part_of(whole, all, columns[s], batch[s]), anchors, steps.outputs.log_sum_exp));
   return steps;
 }
 
