@@ -69,8 +69,36 @@ void Arguments::read_inputs(Input& in) {
     args_.x_q = features(in, p.n * p.d, p.feature_type, 1)->bytes();
     args_.x_k = features(in, p.n * p.d, p.feature_type, 1)->bytes();
   }
+  if (uses_.negatives) read_columns(in);
   if (uses_.negatives && p.k > 0) args_.queue = features(in, p.k * p.d, p.queue_type, 1)->bytes();
   if (in.rarely(60)) args_.weight = features(in, p.n, FNCE_FLOAT32, 1)->as<float>();
+}
+
+// Few different ones, and FNCE_NO_COLUMN.
+int64_t* Arguments::ids(Input& in, int64_t count) {
+  Block* block = add(static_cast<size_t>(count) * 8, Block::kInput, 8);
+  Noise noise(in.byte());
+  const uint32_t different = 1 + in.byte() % 8;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = noise.bits();
+    block->as<int64_t>()[i] = bits % 16 == 0 ? FNCE_NO_COLUMN : (bits >> 8) % different;
+  }
+  return block->as<int64_t>();
+}
+
+void Arguments::read_columns(Input& in) {
+  const fnce_problem& p = problem_;
+  if (p.batch_columns > 0) args_.x_c = features(in, p.batch_columns * p.d, p.feature_type, 1)->bytes();
+  if (p.id_mask) {
+    args_.query_ids = ids(in, p.n);
+    args_.column_ids = ids(in, p.k);
+    args_.batch_ids = ids(in, p.batch_columns);
+  }
+  if (p.column_bias) {
+    args_.column_bias = features(in, p.k, FNCE_FLOAT32, 4)->as<float>();
+    args_.batch_bias = features(in, p.batch_columns, FNCE_FLOAT32, 4)->as<float>();
+  }
+  args_.margin = in.pick({0.0f, 0.5f, -0.5f, 2.0f, std::numeric_limits<float>::infinity()});
 }
 
 void Arguments::read_lambdas(Input& in) {
@@ -136,6 +164,7 @@ void Arguments::read_outputs(Input& in) {
   if (!(left_out & 4)) args_.dk = output(n * d, element)->bytes();
   if (left_out & 8) args_.dtemperature_rows = output(n, 4)->as<float>();
   if (left_out & 16) args_.dtemperature = output(1, 4)->as<float>();
+  if (left_out & 32) args_.log_sum_exp = output(n, 4)->as<float>();
   if (problem_.scores & FNCE_SCORES_MIXED) read_statistics(in, args_.mixed, true);
   if (problem_.scores & FNCE_SCORES_UNMIXED) read_statistics(in, args_.unmixed, false);
 }
@@ -147,6 +176,7 @@ void Arguments::read_statistics(Input& in, fnce_score_buffers& b, bool of_loss) 
   for (float** field :
        {&b.pos, &b.neg_mean, &b.neg_variance, &b.neg_min, &b.neg_max, &b.neg_log_mean_exp, &b.entropy, &b.dq_norm}) {
     if (!of_loss && (field == &b.entropy || field == &b.dq_norm)) continue;
+    if (problem_.column_bias && field == &b.entropy) continue;
     if (!(left_out >> bit++ & 1)) *field = output(n, 4)->as<float>();
   }
   for (int64_t** field : {&b.neg_count, &b.n_greater, &b.n_greater_equal})
@@ -155,9 +185,10 @@ void Arguments::read_statistics(Input& in, fnce_score_buffers& b, bool of_loss) 
 
 void Arguments::spoil(Input& in) {
   tame_ = false;
-  switch (in.byte() % 3) {
+  switch (in.byte() % 4) {
     case 0: return spoil_pointer(in);
     case 1: return spoil_number(in);
+    case 3: return spoil_columns(in);
     default: return spoil_struct(in);
   }
 }
@@ -166,7 +197,7 @@ void Arguments::spoil_pointer(Input& in) {
   const auto move = [](auto& pointer) {
     pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(reinterpret_cast<uintptr_t>(pointer) + 1);
   };
-  const bool used_queue = uses_.negatives && problem_.k > 0;
+  const bool used_queue = uses_.negatives && uses_.queue && problem_.k > 0;
   switch (in.byte() % 12) {
     case 0: args_.x_q = nullptr; return refuse_if(uses_.features);
     case 1: args_.x_k = nullptr; return refuse_if(uses_.features);
@@ -174,7 +205,7 @@ void Arguments::spoil_pointer(Input& in) {
     case 3: move(args_.x_q); return refuse_if(uses_.features);
     case 4: move(args_.x_k); return refuse_if(uses_.features);
     case 5: move(args_.queue); return refuse_if(used_queue);
-    case 6: move(args_.weight); return refuse_if(uses_.features);
+    case 6: move(args_.weight); return refuse_if(uses_.features || !uses_.queue);
     case 7: move(args_.loss); return refuse_if(uses_.outputs);
     case 8: move(args_.dq); return refuse_if(uses_.outputs);
     case 9: move(args_.mixed.neg_count); return refuse_if(uses_.outputs);
@@ -215,19 +246,47 @@ void Arguments::spoil_number(Input& in) {
 void Arguments::spoil_struct(Input& in) {
   verdict_ = Verdict::kRefused;
   static int64_t anything;
-  switch (in.byte() % 8) {
+  switch (in.byte() % 5) {
     case 0:
       args_.struct_size = in.pick<uint64_t>({0, 1, 8, sizeof args_ - 8 * 64, UINT64_MAX, uint64_t{1} << 32});
       return;
     case 1: args_.checks = 4 << in.byte() % 28; return;
     case 2: args_.reserved = static_cast<int32_t>(1 + in.byte()); return;
-    case 3: args_.target_columns = reinterpret_cast<const int32_t*>(&anything); return;
-    case 4: args_.query_ids = &anything; return;
-    case 5: args_.column_ids = &anything; return;
-    case 6: args_.valid_columns = &anything; return;
+    case 3: args_.reserved2 = -1 - in.byte(); return;
     default:
       (in.byte() % 2 ? args_.mixed : args_.unmixed).reserved[in.byte() % 5] = &anything;
       verdict_ = uses_.outputs ? Verdict::kRefused : Verdict::kEither;
+  }
+}
+
+// What a problem declares must be there, what it does not must not; where nothing is read, both are open.
+void Arguments::spoil_columns(Input& in) {
+  static const int64_t anything = 0;
+  const fnce_problem& p = problem_;
+  const auto spoil = [&](auto& pointer, bool declared, int64_t count) {
+    using Pointer = std::remove_reference_t<decltype(pointer)>;
+    const bool there = declared && count > 0;
+    const bool moves = in.rarely(100);
+    pointer = there && !moves ? nullptr : reinterpret_cast<Pointer>(reinterpret_cast<uintptr_t>(&anything) + moves);
+    const bool open = !uses_.negatives || (declared && count == 0);
+    verdict_ = open ? Verdict::kEither : Verdict::kRefused;
+  };
+  const int64_t k = uses_.queue ? p.k : 0;
+  switch (in.byte() % 9) {
+    case 0: return spoil(args_.x_c, p.batch_columns > 0, p.batch_columns);
+    case 1: return spoil(args_.query_ids, p.id_mask, p.n);
+    case 2: return spoil(args_.column_ids, p.id_mask, k);
+    case 3: return spoil(args_.batch_ids, p.id_mask, p.batch_columns);
+    case 4: return spoil(args_.column_bias, p.column_bias, k);
+    case 5: return spoil(args_.batch_bias, p.column_bias, p.batch_columns);
+    case 6: args_.margin = std::numeric_limits<float>::quiet_NaN(); return refuse_if(uses_.negatives && p.margin_mask);
+    case 7:
+      args_.log_sum_exp = reinterpret_cast<float*>(reinterpret_cast<uintptr_t>(&anything) + 1);
+      return refuse_if(uses_.outputs);
+    default:
+      if (p.scores & FNCE_SCORES_MIXED && !p.column_bias) return;
+      args_.mixed.entropy = const_cast<float*>(reinterpret_cast<const float*>(&anything));
+      return refuse_if(uses_.outputs);
   }
 }
 
@@ -298,6 +357,29 @@ void attempt(const Attempt& a) {
   if (a.loss == nullptr) return;
   for (size_t i = 0; i < a.loss->size() / 4; ++i)
     require(std::isfinite(a.loss->as<float>()[i]), "the loss of plausible numbers is not finite");
+}
+
+void attempt_backward(Input& in, const fnce_problem& p, const fnce_plan* plan, const fnce_anchors* anchors, bool fit) {
+  const Arguments arguments(in, p, anchors ? kUsesOfColumnsOfAnchors : kUsesOfColumns);
+  Workspace workspace(in, plan);
+  const int64_t count = in.rarely(128) ? p.n : 1;
+  Block sums(static_cast<size_t>(p.n) * 4, Block::kInput), upstream(static_cast<size_t>(count) * 4, Block::kInput);
+  fill_numbers(in, sums, p.n, FNCE_FLOAT32, 4);
+  fill_numbers(in, upstream, count, FNCE_FLOAT32, 1);
+  sums.freeze();
+  upstream.freeze();
+  Block dx_c(static_cast<size_t>(p.batch_columns * p.d) * element_size(p.gradient_type), Block::kOutput);
+  const int64_t given = in.rarely(20) ? read_odd_number(in) : count;
+  const bool counts = given == 1 || given == p.n;
+  if (counts && given > count) return;  // there is no memory for so many
+  const bool valid = p.batch_columns > 0 && workspace.valid() && counts && fit;
+  attempt({[&] {
+             workspace.stir();
+             return fnce_columns_backward(plan, arguments.pointer(), anchors, sums.as<float>(), upstream.as<float>(),
+                                          given, dx_c.bytes(), workspace.pointer(), workspace.bytes(), nullptr);
+           },
+           {&dx_c},
+           valid ? arguments.verdict() : Verdict::kRefused});
 }
 
 Workspace::Workspace(Input& in, const fnce_plan* plan) {

@@ -19,9 +19,12 @@ namespace fuzz {
 struct Uses {
   bool features = false, negatives = false, lambda_pos = false, lambda_neg = false, outputs = false;
   bool temperature = true;
+  bool queue = true;  // it is one of the negatives
 };
 constexpr Uses kUsesOfLoss{true, true, true, true, true}, kUsesOfScores{true, true}, kUsesOfPrep{true, false, true};
 constexpr Uses kUsesOfPartial{false, true, false, true}, kUsesOfFinish{true, false, true, false, true};
+constexpr Uses kUsesOfColumns{true, true, true, false, false, true, false};
+constexpr Uses kUsesOfColumnsOfAnchors{false, true, false, false, false, true, false};
 
 class Arguments {
  public:
@@ -40,6 +43,8 @@ class Arguments {
   Block* output(size_t count, size_t element);
   Block* features(Input& input, int64_t count, int32_t type, float scale);
   void read_inputs(Input& input);
+  void read_columns(Input& input);
+  int64_t* ids(Input& input, int64_t count);
   void read_lambdas(Input& input);
   void read_numbers(Input& input);
   void put_behind_pointers(Input& input);
@@ -49,6 +54,7 @@ class Arguments {
   void spoil_pointer(Input& input);
   void spoil_number(Input& input);
   void spoil_struct(Input& input);
+  void spoil_columns(Input& input);
   void refuse_if(bool wrong) { verdict_ = wrong ? Verdict::kRefused : verdict_; }
 
   const fnce_problem problem_;
@@ -79,6 +85,10 @@ struct Attempt {
 // Runs it twice. Refused: every output is as it was, and fnce_last_error() names a field. Not refused: both times the
 // same bits, guards intact.
 void attempt(const Attempt& a);
+
+// fnce_columns_backward of the plan; `anchors` may be null, `fit` says whether they can be used.
+void attempt_backward(Input& input, const fnce_problem& problem, const fnce_plan* plan, const fnce_anchors* anchors,
+                      bool fit);
 
 // The sentence of a refused call, by its form.
 void check_refusal(fnce_status status);

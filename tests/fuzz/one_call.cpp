@@ -118,7 +118,7 @@ struct Anchors {
     if (!in.rarely(30)) return;
     switch (in.byte() % 4) {
       case 0: pointers.anchor = nullptr, valid = false; return;
-      case 1: pointers.pos = nullptr, valid = !(p.scores & FNCE_SCORES_MIXED); return;
+      case 1: pointers.pos = nullptr, valid = !(p.scores & FNCE_SCORES_MIXED) && !p.margin_mask; return;
       case 2: pointers.unmixed_pos = nullptr, valid = !(p.scores & FNCE_SCORES_UNMIXED); return;
       default: pointers.reserved[0] = &pointers, valid = false;
     }
@@ -126,7 +126,7 @@ struct Anchors {
   // Those that fnce_prep writes.
   std::vector<Block*> outputs(const fnce_problem& p) {
     std::vector<Block*> out{&anchor};
-    if (p.scores & FNCE_SCORES_MIXED) out.push_back(&pos);
+    if (p.scores & FNCE_SCORES_MIXED || p.margin_mask) out.push_back(&pos);
     if (p.scores & FNCE_SCORES_UNMIXED) out.push_back(&unmixed_pos);
     return out;
   }
@@ -145,6 +145,12 @@ void try_prep(const Scene& s) {
                               nullptr);
            },
            anchors.outputs(s.problem), also(arguments.verdict(), workspace.valid() && anchors.valid)});
+}
+
+void try_backward(const Scene& s) {
+  if (s.in.rarely(128)) return attempt_backward(s.in, s.problem, s.plan, nullptr, true);
+  const Anchors anchors(s.in, s.problem, Block::kInput);
+  attempt_backward(s.in, s.problem, s.plan, &anchors.pointers, anchors.valid);
 }
 
 fnce_layout layout_of(const fnce_plan* plan) {
@@ -308,6 +314,7 @@ void run(Input& in) {
     case 6: return try_finish(scene);
     case 7: return try_merge(scene);
     case 8: return try_partial_rows(scene);
+    case 10: return try_backward(scene);
     default: return try_draws(scene, (kind + in.byte()) % 3);
   }
 }

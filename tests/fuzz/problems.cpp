@@ -33,10 +33,22 @@ void read_shard(Input& in, fnce_problem& p) {
   if (p.k % p.perm_block == 0) p.k_global += in.small(0, 99);
 }
 
+// Columns beyond the queue, and what leaves columns out.
+void read_columns(Input& in, fnce_problem& p) {
+  if (!in.rarely(110)) return;
+  p.batch_columns = in.small(0, 40);
+  p.id_mask = in.rarely(128);
+  p.column_bias = in.rarely(80);
+  p.margin_mask = in.rarely(60);
+  p.form = in.rarely(80) ? FNCE_FORM_DECOUPLED : FNCE_FORM_INFO_NCE;
+}
+
 void spoil_field(Input& in, fnce_problem& p) {
-  int64_t* const sizes[] = {&p.n, &p.k, &p.d, &p.k_global, &p.row_offset, &p.column_offset, &p.perm_block};
+  int64_t* const sizes[] = {
+      &p.n, &p.k, &p.d, &p.k_global, &p.row_offset, &p.column_offset, &p.perm_block, &p.batch_columns};
   constexpr size_t kSizes = sizeof sizes / sizeof *sizes;
-  constexpr size_t kChoices = (sizeof(fnce_problem) - offsetof(fnce_problem, device)) / sizeof(int32_t);
+  constexpr size_t kChoices =
+      (offsetof(fnce_problem, batch_columns) - offsetof(fnce_problem, device)) / sizeof(int32_t);
   const size_t field = in.byte() % (kSizes + kChoices);
   const int64_t value = read_odd_number(in);
   if (field < kSizes)
@@ -55,8 +67,8 @@ bool choices_valid(const fnce_problem& p) {
          flag(p.renormalize_neg) && flag(p.lambda_pos_source) && flag(p.lambda_neg_source) &&
          flag(p.permutation_source) && within(p.lambda_pos, 0, 4) && within(p.lambda_neg, 0, 4) &&
          within(p.columns, 0, 2) && flag(p.anchor) && within(p.reduction, 0, 2) && within(p.scores, 0, 3) &&
-         within(p.threads, 0, 1024) && p.target_columns == 0 && p.id_mask == 0 && p.column_segments == 0 &&
-         p.valid_columns == 0 && p.reserved == 0;
+         within(p.threads, 0, 1024) && flag(p.form) && flag(p.id_mask) && flag(p.column_bias) && flag(p.margin_mask) &&
+         p.reserved == 0;
 }
 
 bool mixing_valid(const fnce_problem& p) {
@@ -114,6 +126,7 @@ fnce_problem read_problem(Input& in) {
   p.precision = in.rarely(40);
   p.threads = in.rarely(20) ? static_cast<int32_t>(in.small(0, 4)) : 1;
   if (in.rarely(60)) p.row_offset = in.pick<int64_t>({1, 7, kMaxRowOffset, kMaxRows});
+  read_columns(in, p);
   if (in.rarely(50))
     for (int64_t spoils = in.small(1, 3); spoils > 0; --spoils) spoil_field(in, p);
   return p;
@@ -124,13 +137,14 @@ Verdict judge(const fnce_problem& p) {
   const bool sizes = within(p.n, 1, kMaxRows) && within(p.k, 0, kMaxRows) && within(p.d, 1, kMaxFeatures) &&
                      within(k_global, p.k, kMaxRows) && within(p.row_offset, 0, kMaxRowOffset) &&
                      within(p.column_offset, 0, k_global - p.k) && within(p.perm_block, 0, kMaxRows) &&
-                     p.perm_block % 16 == 0;
+                     p.perm_block % 16 == 0 && within(p.batch_columns, 0, kMaxRows);
   if (!sizes || !choices_valid(p) || !mixing_valid(p)) return Verdict::kRefused;
   return judge_shard(p);
 }
 
 bool runs_quickly(const fnce_problem& p) {
-  return p.n <= 64 && p.k <= 300 && p.d <= 130 && p.n * p.d * (p.k + 1) <= 20000 && p.threads <= 4;
+  return p.n <= 64 && p.k <= 300 && p.batch_columns <= 300 && p.d <= 130 &&
+         p.n * p.d * (p.k + p.batch_columns + 1) <= 20000 && p.threads <= 4;
 }
 
 size_t element_size(int32_t type) { return type == FNCE_FLOAT32 ? 4 : 2; }

@@ -57,6 +57,7 @@ class Session {
   void loss(bool stateless);
   void prep();
   void partial();
+  void backward();
   void merge();
   void rows();
   void finish();
@@ -153,6 +154,15 @@ void Session::partial() {
            nullptr,
            false});
   forget_unwritten(to);
+}
+
+void Session::backward() {
+  const Slot& s = any_plan();
+  const Held& from = anchors_[in_.byte() % anchors_.size()];
+  if (!s.plan) return;
+  if (!from.block || !(from.shape == shape_of(s))) return attempt_backward(in_, s.problem, s.plan, nullptr, true);
+  const fnce_anchors anchors = {from.block->bytes(), from.pos->as<float>(), from.unmixed_pos->as<float>(), {}};
+  attempt_backward(in_, s.problem, s.plan, &anchors, true);
 }
 
 void Session::merge() {
@@ -351,7 +361,7 @@ void Session::step() {
       return;
     }
     case 13: return odd_calls();
-    case 14: return prep();
+    case 14: return backward();
     default: return partial();
   }
 }
