@@ -6,6 +6,7 @@
     flashnce.info_nce    the loss for NumPy arrays
     flashnce.reference   the loss in plain PyTorch and float64, to read and to test against
     flashnce.sample_lambda, flashnce.permutation    what a seed draws
+    flashnce.NO_COLUMN   the id of a column that is nobody's negative
 
 Importing this needs neither NumPy, torch nor JAX; each part imports what it needs.
 """
@@ -16,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from . import _library
+from ._library import NO_COLUMN
 from ._options import PRESETS, Mix
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from .numpy_api import Result, info_nce, permutation, sample_lambda
 
 __version__ = _library.VERSION
-__all__ = ["PRESETS", "Mix", "Result", "info_nce", "permutation", "sample_lambda"]
+__all__ = ["NO_COLUMN", "PRESETS", "Mix", "Result", "info_nce", "permutation", "sample_lambda"]
 
 
 def __getattr__(name: str):

@@ -47,8 +47,11 @@ def flag(name: str, value: object) -> None:
         raise TypeError(f"{name} is a {type(value).__name__}; it must be True or False")
 
 
-def key_is_detached(detach_key: object, requires_grad: bool) -> bool:
-    """Whether k is to get no gradient. None leaves it open, which is safe only where k wants none."""
+def key_is_detached(detach_key: object, requires_grad: bool, in_batch: bool = False) -> bool:
+    """Whether k is to get no gradient. None leaves it open, which is safe only where k wants none, or where it is a
+    batch of columns: those have gradients."""
+    if detach_key is None and in_batch:
+        return False
     if detach_key is None:
         if requires_grad:
             raise ValueError(

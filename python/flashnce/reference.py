@@ -2,7 +2,7 @@
 
 Equations are those of docs/maths.md. Everything random is an input (flashnce.sample_lambda and flashnce.permutation
 give what a seed draws), gradients come from autograd, and nothing is clever. Memory and time are those of the [N,K]
-logits.
+logits, and of [N,K,D] where columns are left out.
 """
 
 from __future__ import annotations
@@ -13,14 +13,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit
 
+from ._library import NO_COLUMN
 from ._options import choice, key_is_detached, resolve_columns
 
 
 def info_nce(
     q: Tensor,
     k: Tensor,
-    negatives: Tensor,
+    negatives: Tensor | None = None,
     *,
+    batch: Tensor | bool | None = None,
+    ids: Tensor | None = None,
+    negative_ids: Tensor | None = None,
+    batch_ids: Tensor | None = None,
+    bias: Tensor | None = None,
+    batch_bias: Tensor | None = None,
+    margin: float | None = None,
+    form: str = "info_nce",
     temperature: float | Tensor = 0.07,
     normalize: bool = True,
     epsilon: float = 1e-12,
@@ -36,17 +45,23 @@ def info_nce(
     weight: Tensor | None = None,
     return_scores: bool = False,
 ):
-    """InfoNCE of queries against their keys and a queue of negatives, with both feature transformations.
+    """InfoNCE of queries against their keys and columns: a queue of negatives, a batch, or both.
 
     Args:
         q, k: [N,D] raw features, any floating type. Computed in float64.
-        negatives: [K,D], used as it is.
+        negatives: [K,D], used as it is; None: no queue.
+        batch: [C,D] raw batch columns with a gradient, equation (13). True: k itself, and ids that are None become row
+            numbers.
+        ids: int64 [N], of the queries; negative_ids [K] and batch_ids [C] of the columns, equation (14), or None.
+        bias, batch_bias: [K] and [C], equation (15); None: 0.
+        margin: of scores before the division by the temperature, equation (14); None: nothing is left out for it.
+        form: "info_nce" | "decoupled", equation (7).
         temperature: tau, a number or a tensor of one element; has a gradient.
         lambda_pos: broadcastable to [N,D]: [], [N,1], [1,D] or [N,D]; None: no mixing, equation (2).
         lambda_neg: broadcastable to [K,D]; None: no mixing, equation (3). Needs `permutation`, int64 [K].
         columns: "queue" | "mixed" | "union", equation (5); None: "mixed" where lambda_neg is given, else "queue".
         anchor: "mixed" | "query", equation (6).
-        detach_key: whether k gets no gradient; None: it gets none, and an error where it requires one.
+        detach_key: whether k gets no gradient; None: an error where it requires one, or, with batch=True, its gradient.
         reduction: "none" | "mean" | "sum", equation (7), with `weight` [N]; a weight of 0 selects an exact 0.
 
     Raises:
@@ -55,71 +70,140 @@ def info_nce(
     Returns:
         the loss, float64, [] or [N]; with return_scores (loss, mixed, unmixed): two dicts of equation (9).
     """
-    for name, value in (("q", q), ("k", k), ("negatives", negatives)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
-        if value.dim() != 2 or value.shape[1] != q.shape[1] or (name == "k" and k.shape != q.shape):
-            raise ValueError(f"{name} has shape {list(value.shape)}; q and k must be [N,D], negatives [K,D]")
-        if not value.is_floating_point():
-            raise TypeError(f"{name} has type {value.dtype}; it must be a floating type")
-    if weight is not None and tuple(weight.shape) != (len(q),):
-        raise ValueError(f"weight has shape {list(weight.shape)}; it must be [{len(q)}]")
+    _check(q, k, negatives, k if batch is True else batch, weight)
     if (lambda_neg is None) != (permutation is None):
         raise ValueError("lambda_neg and permutation belong together; give both or neither")
+    choice("form", form, ("info_nce", "decoupled"))
     choice("anchor", anchor, ("mixed", "query"))
     choice("reduction", reduction, ("none", "mean", "sum"))
     resolve_columns(columns, lambda_neg is not None)
-    if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled()):
+    if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled(), batch is True):
         k = k.detach()
-    q, k, negatives = q.double(), k.double(), negatives.double()
+    if batch is True:
+        batch, ids = k, torch.arange(len(q), device=q.device) if ids is None else ids
+        batch_ids = ids if batch_ids is None else batch_ids
+    q, k = q.double(), k.double()
+    negatives = q.new_empty(0, q.shape[1]) if negatives is None else negatives.double()
+    batch = q.new_empty(0, q.shape[1]) if batch is None else batch.double()
+    biased, n = bias is not None or batch_bias is not None, len(q)
+    bias = q.new_zeros(len(negatives)) if bias is None else bias.double()
+    batch_bias = q.new_zeros(len(batch)) if batch_bias is None else batch_bias.double()
+    to_unit = lambda x: unit(x, dim=1, eps=epsilon) if normalize else x  # noqa: E731
     lambda_pos = None if lambda_pos is None else torch.as_tensor(lambda_pos).double()
     lambda_neg = None if lambda_neg is None else torch.as_tensor(lambda_neg).double()
     if weight is not None:
         # A row of weight 0 is replaced before anything is computed, so that not even a NaN of it comes through.
         active = (weight != 0)[:, None]
         q, k = torch.where(active, q, 1.0), torch.where(active, k, 1.0)
-    if normalize:
-        q, k = unit(q, dim=1, eps=epsilon), unit(k, dim=1, eps=epsilon)  # (1)
+    q, k = to_unit(q), to_unit(k)  # (1)
     q_mixed, k_mixed, negatives_mixed = q, k, negatives
     if lambda_pos is not None:
-        q_mixed, k_mixed = lambda_pos * q + (1 - lambda_pos) * k, lambda_pos * k + (1 - lambda_pos) * q  # (2)
-        if renormalize_pos:
-            q_mixed, k_mixed = unit(q_mixed, dim=1, eps=epsilon), unit(k_mixed, dim=1, eps=epsilon)  # (4)
+        q_mixed, k_mixed = (_mixed(*pair, lambda_pos, renormalize_pos, epsilon) for pair in ((q, k), (k, q)))  # (2)
     if lambda_neg is not None:
-        negatives_mixed = lambda_neg * negatives + (1 - lambda_neg) * negatives[permutation.long()]  # (3)
-        if renormalize_neg:
-            negatives_mixed = unit(negatives_mixed, dim=1, eps=epsilon)  # (4)
+        negatives_mixed = _mixed(negatives, negatives[permutation.long()], lambda_neg, renormalize_neg, epsilon)  # (3)
     a = {"mixed": q_mixed, "query": q}[anchor]  # (6)
     columns = columns or ("queue" if lambda_neg is None else "mixed")
-    z = {"queue": negatives, "mixed": negatives_mixed, "union": torch.cat([negatives_mixed, negatives])}[columns]  # (5)
+    names = {"queue": ("raw",), "mixed": ("mixed",), "union": ("mixed", "raw")}[columns]  # (5)
+    own = _left_out(ids, negative_ids, n, negatives)
+    of_either = own if permutation is None else own | own[:, permutation.long()]
+    sets = {"raw": (negatives, own), "mixed": (negatives_mixed, of_either)}
+    of_batch = _left_out(ids, batch_ids, n, batch)
+
+    def side(names: tuple[str, ...], positive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores [N,C] of the named columns and the batch, their bias [C], and whether they count [N,C]."""
+        beta = torch.cat([*[bias] * len(names), batch_bias])  # (15)
+        left_out = torch.cat([*(sets[name][1] for name in names), of_batch], 1) | (beta == -math.inf)
+        rows = torch.cat([sets[name][0] for name in names])
+        if margin is not None:
+            scores = (a @ torch.cat([rows, to_unit(batch)]).T).detach()
+            left_out = left_out | (scores > positive.detach()[:, None] + margin)  # (14)
+        # A batch column that counts for no row is replaced, so that not even a NaN of it comes through.
+        x_c = to_unit(torch.where(left_out[:, len(rows) :].all(0)[:, None], 1.0, batch))  # (13)
+        return _products(a, torch.cat([rows, x_c]), ~left_out), beta, ~left_out
 
     positive = (q_mixed * k_mixed).sum(1)
-    negative = a @ z.T
-    x = torch.logsumexp(negative / temperature, dim=1) - positive / temperature  # (7)
-    loss = torch.logaddexp(x, torch.zeros_like(x))
+    scores = side(names, positive)
+    x = _log_sum_exp(*scores, temperature) - positive / temperature  # (7)
+    loss = torch.logaddexp(x, torch.zeros_like(x)) if form == "info_nce" else x
+    loss = torch.where(scores[2].any(1), loss, 0.0)
     if weight is not None:
         loss = torch.where(weight != 0, weight.double() * loss, 0.0)
-    loss = {"none": loss, "mean": loss.sum() / len(loss), "sum": loss.sum()}[reduction]
+    # The mean of no rows is NaN, as PyTorch has it.
+    loss = {"none": loss, "mean": loss.sum() / n if n else loss.mean(), "sum": loss.sum()}[reduction]
     if not return_scores:
         return loss
-    return loss, statistics(positive, negative, temperature), statistics((q * k).sum(1), a @ negatives.T, temperature)
+    raw_positive = (q * k).sum(1)
+    mixed = statistics(positive, *scores, temperature)
+    unmixed = statistics(raw_positive, *side(("raw",), raw_positive), temperature)
+    if biased:
+        del mixed["entropy"], unmixed["entropy"]
+    return loss, mixed, unmixed
+
+
+def _check(q: object, k: object, negatives: object, batch: object, weight: Tensor | None) -> None:
+    for name, value in (("q", q), ("k", k), ("negatives", negatives), ("batch", batch)):
+        if value is None and name in ("negatives", "batch"):
+            continue
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
+        if value.dim() != 2 or value.shape[1] != q.shape[1] or (name == "k" and k.shape != q.shape):
+            raise ValueError(f"{name} has shape {list(value.shape)}; q and k must be [N,D], negatives [K,D], batch [C,D]")
+        if not value.is_floating_point():
+            raise TypeError(f"{name} has type {value.dtype}; it must be a floating type")
+    if weight is not None and tuple(weight.shape) != (len(q),):
+        raise ValueError(f"weight has shape {list(weight.shape)}; it must be [{len(q)}]")
+
+
+def _mixed(x: Tensor, partner: Tensor, factor: Tensor, renormalize: bool, epsilon: float) -> Tensor:
+    """Equations (2) and (3), and (4)."""
+    mixed = factor * x + (1 - factor) * partner
+    return unit(mixed, dim=1, eps=epsilon) if renormalize else mixed
+
+
+def _left_out(ids: Tensor | None, column_ids: Tensor | None, n: int, columns: Tensor) -> Tensor:
+    """[N,C]: the columns that an id leaves out, equation (14)."""
+    if column_ids is None:
+        return torch.zeros(n, len(columns), dtype=torch.bool, device=columns.device)
+    equal = False if ids is None else (ids[:, None] == column_ids) & (ids != NO_COLUMN)[:, None]
+    return (column_ids == NO_COLUMN).expand(n, -1) | equal
+
+
+def _products(a: Tensor, z: Tensor, counts: Tensor) -> Tensor:
+    """[N,C]: a z^T. A column that does not count for a row is replaced there, in the product and in its gradient."""
+    if counts.all():
+        return a @ z.T
+    counts = counts[:, :, None]
+    return (torch.where(counts, a[:, None], 0.0) * torch.where(counts, z, 0.0)).sum(2)
+
+
+def _log_sum_exp(negative: Tensor, beta: Tensor, counts: Tensor, temperature: float | Tensor) -> Tensor:
+    """LSE of equations (7) and (15) over the columns that count; of a row without any, what has no gradient."""
+    scores = torch.where(counts, negative / temperature + torch.where(beta == -math.inf, 0.0, beta), -math.inf)
+    return torch.logsumexp(torch.where(counts.any(1)[:, None], scores, 0.0), dim=1)
 
 
 @torch.no_grad()
-def statistics(positive: Tensor, negative: Tensor, temperature: float | Tensor) -> dict[str, Tensor]:
-    """Equation (9) of positive scores [N] and negative scores [N,K], without the ties of float32."""
-    n, k = negative.shape
-    log_p = torch.log_softmax(torch.cat([positive[:, None], negative], 1) / temperature, dim=1)
-    none = lambda value: torch.full((n,), value, dtype=torch.float64, device=negative.device)  # noqa: E731
+def statistics(
+    positive: Tensor, negative: Tensor, beta: Tensor, counts: Tensor, temperature: float | Tensor
+) -> dict[str, Tensor]:
+    """Equation (9) of positive scores [N], negative scores [N,C], their bias [C] and whether they count [N,C], without
+    the ties of float32. The entropy is that without a bias."""
+    count = counts.sum(1)
+    where = lambda other: torch.where(counts, negative, other)  # noqa: E731
+    mean = where(0.0).sum(1) / count.clamp(min=1)
+    squares = torch.where(counts, (negative - mean[:, None]) ** 2, 0.0).sum(1)
+    pad = torch.full((len(negative), 1), math.inf, dtype=negative.dtype, device=negative.device)
+    log_p = torch.log_softmax(torch.cat([positive[:, None], where(-math.inf)], 1) / temperature, dim=1)
+    log_mean = _log_sum_exp(negative, beta, counts, temperature) - count.log()
     return {
         "pos": positive,
-        "neg_count": torch.full((n,), k, device=negative.device),
-        "neg_mean": negative.mean(1) if k else none(0.0),
-        "neg_variance": negative.var(1) if k > 1 else none(math.nan),
-        "neg_min": negative.amin(1) if k else none(math.inf),
-        "neg_max": negative.amax(1) if k else none(-math.inf),
-        "neg_log_mean_exp": torch.logsumexp(negative / temperature, 1) - math.log(k) if k else none(-math.inf),
-        "n_greater": (negative > positive[:, None]).sum(1),
-        "n_greater_equal": (negative >= positive[:, None]).sum(1),
+        "neg_count": count,
+        "neg_mean": mean,
+        "neg_variance": torch.where(count > 1, squares / (count - 1).clamp(min=1), math.nan),
+        "neg_min": torch.cat([pad, where(math.inf)], 1).amin(1),
+        "neg_max": torch.cat([-pad, where(-math.inf)], 1).amax(1),
+        "neg_log_mean_exp": torch.where(count > 0, log_mean, -math.inf),
+        "n_greater": (counts & (negative > positive[:, None])).sum(1),
+        "n_greater_equal": (counts & (negative >= positive[:, None])).sum(1),
         "entropy": -(log_p.exp() * log_p).nan_to_num(nan=0.0).sum(1),
     }
