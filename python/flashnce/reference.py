@@ -71,12 +71,7 @@ def info_nce(
         the loss, float64, [] or [N]; with return_scores (loss, mixed, unmixed): two dicts of equation (9).
     """
     _check(q, k, negatives, k if batch is True else batch, weight)
-    if (lambda_neg is None) != (permutation is None):
-        raise ValueError("lambda_neg and permutation belong together; give both or neither")
-    choice("form", form, ("info_nce", "decoupled"))
-    choice("anchor", anchor, ("mixed", "query"))
-    choice("reduction", reduction, ("none", "mean", "sum"))
-    resolve_columns(columns, lambda_neg is not None)
+    _check_options(form, anchor, reduction, columns, lambda_neg is not None, permutation is not None)
     if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled(), batch is True):
         k = k.detach()
     if batch is True:
@@ -89,8 +84,7 @@ def info_nce(
     bias = q.new_zeros(len(negatives)) if bias is None else bias.double()
     batch_bias = q.new_zeros(len(batch)) if batch_bias is None else batch_bias.double()
     to_unit = lambda x: unit(x, dim=1, eps=epsilon) if normalize else x  # noqa: E731
-    lambda_pos = None if lambda_pos is None else torch.as_tensor(lambda_pos).double()
-    lambda_neg = None if lambda_neg is None else torch.as_tensor(lambda_neg).double()
+    lambda_pos, lambda_neg = (None if x is None else torch.as_tensor(x).double() for x in (lambda_pos, lambda_neg))
     if weight is not None:
         # A row of weight 0 is replaced before anything is computed, so that not even a NaN of it comes through.
         active = (weight != 0)[:, None]
@@ -140,6 +134,17 @@ def info_nce(
     return loss, mixed, unmixed
 
 
+def _check_options(
+    form: object, anchor: object, reduction: object, columns: str | None, mixes: bool, permutes: bool
+) -> None:
+    choice("form", form, ("info_nce", "decoupled"))
+    choice("anchor", anchor, ("mixed", "query"))
+    choice("reduction", reduction, ("none", "mean", "sum"))
+    if mixes != permutes:
+        raise ValueError("lambda_neg and permutation belong together; give both or neither")
+    resolve_columns(columns, mixes)
+
+
 def _check(q: object, k: object, negatives: object, batch: object, weight: Tensor | None) -> None:
     for name, value in (("q", q), ("k", k), ("negatives", negatives), ("batch", batch)):
         if value is None and name in ("negatives", "batch"):
@@ -147,7 +152,8 @@ def _check(q: object, k: object, negatives: object, batch: object, weight: Tenso
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
         if value.dim() != 2 or value.shape[1] != q.shape[1] or (name == "k" and k.shape != q.shape):
-            raise ValueError(f"{name} has shape {list(value.shape)}; q and k must be [N,D], negatives [K,D], batch [C,D]")
+            allowed = "q and k must be [N,D], negatives [K,D], batch [C,D]"
+            raise ValueError(f"{name} has shape {list(value.shape)}; {allowed}")
         if not value.is_floating_point():
             raise TypeError(f"{name} has type {value.dtype}; it must be a floating type")
     if weight is not None and tuple(weight.shape) != (len(q),):
