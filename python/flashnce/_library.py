@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 from ctypes import POINTER, c_char, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint64, c_void_p
 from pathlib import Path
+
+from ._names import in_python
 
 CPU, CUDA = 1, 2
 DEVICES = {"cpu": CPU, "cuda": CUDA}
@@ -329,53 +330,6 @@ def _load(path: Path) -> ctypes.CDLL:
 PATH = _library_path()
 LIBRARY = _load(PATH)
 VERSION: str = LIBRARY.fnce_version_string().decode()
-
-
-# What the C interface's fields are called in Python. A field that is not here has the same name in both.
-_PYTHON_NAMES = {
-    "problem.n": "q.shape[0]",
-    "problem.k": "negatives.shape[0]",
-    "problem.d": "q.shape[1]",
-    "problem.column_offset": "first_row",
-    "problem.device": "the device of q",
-    "problem.device_index": "the index of q's device",
-    "problem.feature_type": "the type of q",
-    "problem.queue_type": "the type of negatives",
-    "problem.lambda_pos": "positive.per",
-    "problem.lambda_neg": "negative.per",
-    "problem.renormalize_pos": "positive.renormalize",
-    "problem.renormalize_neg": "negative.renormalize",
-    "problem.scores": "return_scores",
-    "args.x_q": "q",
-    "args.x_k": "k",
-    "args.queue": "negatives",
-    "args.alpha_pos": "positive.alpha",
-    "args.shift_pos": "positive.shift",
-    "args.alpha_neg": "negative.alpha",
-    "args.shift_neg": "negative.shift",
-    "args.temperature_pointer": "temperature",
-    "args.seed_pointer": "seed",
-    "args.offset_pointer": "offset",
-    "push.n": "keys.shape[0]",
-    "push.k": "queue.shape[0]",
-    "push.d": "queue.shape[1]",
-    "push.key_type": "the type of keys",
-    "push.queue_type": "the type of the queue",
-    "push.device": "the device of keys",
-    "push.position_in": "position",
-    "push.position_out": "position",
-}
-
-
-def in_python(sentence: str, names: dict[str, str] | None = None) -> str:
-    """A sentence of the library with Python's names in it; `names` win over the usual ones."""
-    names = _PYTHON_NAMES if names is None else _PYTHON_NAMES | names
-
-    def name_of_field(match: re.Match) -> str:
-        return names.get(f"{match[1]}.{match[2]}", match[2])
-
-    # A star is what a pointer points at.
-    return re.sub(r"\b(problem|args|push|anchors)\.\*?(\w+)", name_of_field, sentence)
 
 
 def error(status: int, names: dict[str, str] | None = None) -> Exception:

@@ -9,7 +9,9 @@ import ctypes
 import math
 import numbers
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from . import _library as c
 
@@ -125,6 +127,56 @@ def resolve_columns(columns: str | None, negatives_mixed: bool) -> int:
     return c.COLUMNS[columns]
 
 
+# The id of a column that has none of its own. A query's id is compared with it only where the caller's ids and row
+# numbers, which begin at 0, cannot meet it.
+UNNAMED = -1
+
+
+def resolve_ids(
+    *, ids: Any, negative_ids: Any, batch_ids: Any, sizes: dict[str, int | None], in_batch: bool, full: Callable,
+    arange: Callable, unnamed: Any = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The ids of a call, equation (14): those of all rows and columns, or none at all.
+
+    Columns whose ids nobody gave are left out by nothing, and so are all columns of rows without ids, but for those
+    that are nobody's.
+
+    Args:
+        ids, negative_ids, batch_ids: what was given, checked, or None.
+        sizes: how many there are by these names; None for batch_ids where there is no batch.
+        in_batch: whether the batch columns are the keys of this call.
+        full, arange: make ids: full(size, value), arange(size).
+        unnamed: of negatives without ids, those that say which are nobody's.
+    """
+    named, every = negative_ids is not None, "every column needs one where the rows have them"
+    if batch_ids is not None and sizes["batch_ids"] is None:
+        raise ValueError("batch_ids is given but batch is None")
+    if ids is not None:
+        if in_batch and batch_ids is None:
+            batch_ids = ids
+        if sizes["negative_ids"] and not named:
+            raise ValueError(
+                f"ids is given but the negatives have none, and {every}: give negative_ids= or a Queue(..., ids=True)"
+            )
+        if sizes["batch_ids"] and batch_ids is None:
+            raise ValueError(f"ids is given but batch_ids is None, and {every}")
+    elif in_batch:
+        if named or batch_ids is not None:
+            raise ValueError(
+                f"ids is None but {'the negatives have ids' if named else 'batch_ids is given'}; with batch=True the "
+                "rows need ids, so that each leaves its own key out"
+            )
+        ids = batch_ids = arange(sizes["ids"])
+    negative_ids = negative_ids if named else unnamed
+    given = {"ids": ids, "negative_ids": negative_ids, "batch_ids": batch_ids}
+    if all(value is None for value in given.values()):
+        return {}
+    for name, value in given.items():
+        if value is None and sizes[name] is not None:
+            given[name] = full(sizes[name], c.NO_COLUMN if name == "ids" else UNNAMED)
+    return given
+
+
 def lambda_granularity(name: str, shape: tuple[int, ...], rows: int, d: int, per: str | None) -> str:
     """The granularity of an explicit lambda, which its shape decides: [] or [1], [R,1], [1,D] or [R,D]."""
     if per is not None:
@@ -184,6 +236,7 @@ PLAN_FIELDS = (
     "queue_type", "gradient_type", "normalize",
     "lambda_pos", "lambda_pos_source", "renormalize_pos", "lambda_neg", "lambda_neg_source", "renormalize_neg",
     "permutation_source", "columns", "anchor", "reduction", "scores", "threads",
+    "form", "id_mask", "column_bias", "margin_mask", "batch_columns",
 )  # fmt: skip
 
 _MOST_PLANS = 128

@@ -174,7 +174,7 @@ def info_nce(
          c.LAMBDA[per_neg], int(lambda_neg is not None), int(negative is not None and negative.renormalize),
          int(permutation is not None),
          resolve_columns(columns, per_neg != "none"), c.ANCHOR[anchor], c.REDUCTION[reduction],
-         c.SCORES_MIXED | c.SCORES_UNMIXED if return_scores else c.SCORES_NONE, threads)
+         c.SCORES_MIXED | c.SCORES_UNMIXED if return_scores else c.SCORES_NONE, threads, 0, 0, 0, 0, 0)
     )  # fmt: skip
     args = c.new_args()
     args.temperature = temperature

@@ -49,6 +49,8 @@ CASES = {
     "an empty shard": Case(40, 32, FT, UNEVEN),
     "one block, empty shards": Case(17, 32, ROWS),
     "sum": Case(96, 16, FT | {"reduction": "sum"}, UNEVEN),
+    "a rank without rows": Case(96, 16, FT | {"reduction": "sum"}, (5, 0, 3)),
+    "decoupled": Case(96, 16, ROWS | {"form": "decoupled"}, UNEVEN),
     "weights, row by row": Case(96, 16, FT | {"reduction": "none"}, UNEVEN, weighted=True),
     "explicit lambda": Case(85, 16, {}, UNEVEN, lambda_neg=True),
     "explicit lambda, an empty shard": Case(17, 32, {}, lambda_neg=True),

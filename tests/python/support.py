@@ -110,7 +110,7 @@ def product_unit(queue: torch.dtype, device: torch.device) -> float:
     """What the products of a plan with such a queue round anchors, softmax weights and mixed rows to; 0: they do
     not."""
     one = torch.ones(1, 1, device=device)
-    return PRODUCT_UNITS.get(_call.plan_of(one, one.to(queue), _ops._PLAIN).info().products, 0.0)
+    return PRODUCT_UNITS.get(_call.plan_of(one, one.to(queue), _ops.PLAIN).info().products, 0.0)
 
 
 def typed_bound(queue: torch.dtype, temperature: float, largest_score: float = 1.0, device=None) -> float:
@@ -119,6 +119,12 @@ def typed_bound(queue: torch.dtype, temperature: float, largest_score: float = 1
     if queue == torch.bfloat16:
         unit = max(unit, BFLOAT16_UNIT)
     return max(bound(temperature, largest_score), unit * (1 + largest_score / temperature))
+
+
+def scores_call(q, k, negatives, temperature=None, value: float = 0.2, normalize: bool = True) -> tuple:
+    """The arguments of the operator `scores`."""
+    structure = _ops.PLAIN._replace(normalize=int(normalize))
+    return *_call.Inputs(q, k, negatives, temperature=temperature), list(structure), [value, 1.0, 0.0, 1.0, 0.0, 0.0]
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float, what: str = "") -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 import torch_device
-from support import BACKENDS, assert_close, batch, bound, cpu_only, generator, largest_score
+from support import BACKENDS, assert_close, batch, bound, cpu_only, generator, largest_score, scores_call
 from torch.library import opcheck
 from torch.nn.functional import normalize as unit
 
@@ -187,7 +187,6 @@ N, K, D = 6, 32, 8
         {"q": [[1.0]]},
         {"q": torch.zeros(N, D, dtype=torch.int64)},
         {"q": torch.zeros(N, D, dtype=torch.float64)},
-        {"q": torch.zeros(0, D), "k": torch.zeros(0, D)},
         {"q": torch.zeros(N, 0), "k": torch.zeros(N, 0), "negatives": torch.zeros(K, 0)},
         {"negatives": torch.zeros(K, D + 1)},
         {"negatives": torch.zeros(K)},
@@ -219,27 +218,28 @@ def test_the_operator_refuses_what_would_read_past_the_end():
     q, k, negatives = batch(N, K, D)
     op = torch.ops.flashnce.scores.default
     for name, kind, wrong in (
-        ("k has shape", ValueError, (q, k[:-1], negatives, None, 0.2, True)),
-        ("negatives", ValueError, (q, k, negatives[:, :-1], None, 0.2, True)),
-        ("temperature", ValueError, (q, k, negatives, torch.ones(2), 0.2, True)),
-        ("q has type", TypeError, (q.double(), k, negatives, None, 0.2, True)),
+        ("k has shape", ValueError, (q, k[:-1], negatives)),
+        ("negatives", ValueError, (q, k, negatives[:, :-1])),
+        ("temperature", ValueError, (q, k, negatives, torch.ones(2))),
+        ("q has type", TypeError, (q.double(), k, negatives)),
     ):
         with torch.no_grad(), pytest.raises(kind, match=name):
-            op(*wrong)
+            op(*scores_call(*wrong))
 
 
 @pytest.mark.parametrize("temperature", [None, torch.tensor([0.3])])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_opcheck(normalize, temperature):
     q, k, negatives = batch(4, 10, 6)
-    opcheck(torch.ops.flashnce.scores.default, (q.detach(), k, negatives, temperature, 0.2, normalize))
+    opcheck(torch.ops.flashnce.scores.default, scores_call(q.detach(), k, negatives, temperature, 0.2, normalize))
 
 
 def test_opcheck_without_columns():
     q, k, negatives = batch(4, 10, 6)
     # The checks that compare values take two NaN variances for different.
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
-    opcheck(torch.ops.flashnce.scores.default, (q.detach(), k, negatives[:0], None, 0.2, True), test_utils=tests)
+    call = scores_call(q.detach(), k, negatives[:0], None, 0.2, True)
+    opcheck(torch.ops.flashnce.scores.default, call, test_utils=tests)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

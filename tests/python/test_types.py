@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import BACKENDS, assert_close, batch, bound, generator, gradients, largest_score, reference_of, typed_bound
+from support import (
+    BACKENDS, assert_close, batch, bound, generator, gradients, largest_score, reference_of, scores_call, typed_bound,
+)  # fmt: skip
 from torch.library import opcheck
 from torch.nn.functional import normalize
 
@@ -174,7 +176,7 @@ def test_opcheck(features, queue):
     temperature = torch.tensor(0.3, requires_grad=True)
     inputs = _call.Inputs(q, k, negatives, temperature=temperature, seed=torch.tensor([7]), offset=4)
     opcheck(torch.ops.flashnce.info_nce_forward.default, (*inputs, list(structure), [1.0, 2.0, 1.0, 1.6, 0.0]))
-    opcheck(torch.ops.flashnce.scores.default, (q.detach(), k.detach(), negatives, None, 0.2, True))
+    opcheck(torch.ops.flashnce.scores.default, scores_call(q.detach(), k.detach(), negatives))
     position = torch.tensor([6])
     opcheck(torch.ops.flashnce.queue_push.default, (negatives, position, k.detach()), {"normalize": True})
 

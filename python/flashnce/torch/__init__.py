@@ -7,6 +7,9 @@
     loss.backward()
     queue.push(k)
 
+A batch contrasts with itself by info_nce(q, k, batch=True), whose gradient reaches q and k. ids leave columns out.
+docs/negatives.md shows which training takes which negatives.
+
 scores(q, k, queue) gives the statistics of the scores alone, before any mixing, to log. A ShardedQueue holds the
 negatives of several processes. A FeatureTransform says when features are mixed and how much, step by step.
 
@@ -21,6 +24,7 @@ sees another queue, since a push came in between, is an error of the backward pa
 
 from torch import serialization
 
+from .._library import NO_COLUMN
 from .._options import PRESETS, Mix
 from . import _registration as _registration
 from ._ddp import ignore_queues_in_ddp
@@ -35,6 +39,6 @@ from ._transform import FeatureTransform
 serialization.add_safe_globals([Mix])
 
 __all__ = [
-    "PRESETS", "FeatureTransform", "InfoNCE", "Mix", "Queue", "ScoreStatistics", "Scores", "ShardedQueue",
+    "NO_COLUMN", "PRESETS", "FeatureTransform", "InfoNCE", "Mix", "Queue", "ScoreStatistics", "Scores", "ShardedQueue",
     "ignore_queues_in_ddp", "info_nce", "scores",
 ]  # fmt: skip

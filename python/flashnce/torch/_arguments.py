@@ -6,6 +6,7 @@ Everything here can be traced by torch.compile: no data is read.
 from __future__ import annotations
 
 import numbers
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,10 +23,9 @@ _SEED_MASK = 2**63 - 1
 MOST_ROW_OFFSET = 2**32
 # Detaching is no way out in a batch: the loss would run and train another model.
 _NEGATIVES_GRADIENT = (
-    "negatives requires a gradient, which the loss does not compute. Negatives of a Queue, or of an encoder under "
-    "torch.no_grad(), require none. An in-batch loss needs that gradient, and k's own row must not be among the "
-    "negatives, where it would count twice: use torch.nn.functional.cross_entropy(q @ k.T / temperature, "
-    "torch.arange(len(q)))"
+    "negatives requires a gradient, which only batch columns have: pass them as batch=, raw features that are then "
+    "normalised like q. batch=True takes the keys of this call and leaves each row's own key out; with a batch that "
+    "contains it, ids= and batch_ids= do"
 )
 
 
@@ -44,8 +44,14 @@ def pair(q: object, k: object) -> tuple[Tensor, Tensor]:
     if k.shape != q.shape:
         raise ValueError(f"k has shape {list(k.shape)}; it must be that of q, {list(q.shape)}")
     same_device("k", k, q)
-    # The library takes one type for both. float32 holds the values of either exactly.
-    return (q, k) if q.dtype == k.dtype else (q.float(), k.float())
+    return q, k
+
+
+def of_one_type(q: Tensor, k: Tensor, batch: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The library takes one type for all features. float32 holds the values of any exactly."""
+    if q.dtype == k.dtype and (batch is None or batch.dtype == q.dtype):
+        return q, k, batch
+    return q.float(), k.float(), None if batch is None else batch.float()
 
 
 def beside(name: str, value: Tensor, q: Tensor) -> None:
@@ -62,11 +68,15 @@ def float_tensor(name: str, value: object, q: Tensor) -> Tensor:
     return value
 
 
-def negative_rows(value: object, q: Tensor) -> Tensor:
-    """The negatives, or this rank's part of them."""
+def negative_rows(value: object, q: Tensor, batch: object) -> Tensor:
+    """The negatives, or this rank's part of them; none, where a batch is given in their place."""
+    if value is None:
+        if batch is None:
+            raise ValueError("negatives is None and batch is None; one of them must give columns")
+        return q.new_empty((0, q.shape[1]))
     negatives = value.queue if isinstance(value, (Queue, ShardedQueue)) else value
     if not isinstance(negatives, Tensor):
-        raise TypeError(f"negatives is a {type(value).__name__}; it must be a Queue or a Tensor")
+        raise TypeError(f"negatives is a {type(value).__name__}; it must be a Queue, a Tensor or None")
     negatives = dense("negatives", negatives)
     if negatives.dim() != 2 or negatives.shape[1] != q.shape[1]:
         raise ValueError(
@@ -100,7 +110,42 @@ def temperature_or_number(value: object, q: Tensor) -> tuple[Tensor | None, floa
     return value.float(), 1.0
 
 
-def mixing(name: str, value: object, mix: Mix | None, rows: int, q: Tensor) -> tuple[str, Tensor | None]:
+class Mixing(NamedTuple):
+    """How a call mixes its features, resolved."""
+
+    per_pos: str
+    lambda_pos: Tensor | None
+    per_neg: str
+    lambda_neg: Tensor | None
+    permutation: Tensor | None
+
+    @property
+    def mixes(self) -> bool:
+        return self.per_pos != "none" or self.per_neg != "none"
+
+    @property
+    def draws(self) -> bool:
+        """Whether anything is drawn."""
+        return (self.per_pos != "none" and self.lambda_pos is None) or (
+            self.per_neg != "none" and (self.lambda_neg is None or self.permutation is None)
+        )
+
+
+def mixing_of(
+    positive: Mix | None, negative: Mix | None, lambda_pos: object, lambda_neg: object, permutation: object, size: int,
+    q: Tensor,
+) -> Mixing:  # fmt: skip
+    """The mixing of q and k, and of `size` negatives."""
+    per_neg, lambda_neg = _lambda("lambda_neg", lambda_neg, negative, size, q)
+    return Mixing(
+        *_lambda("lambda_pos", lambda_pos, positive, q.shape[0], q),
+        per_neg,
+        lambda_neg,
+        permutation_or_none(permutation, size, per_neg != "none", q),
+    )
+
+
+def _lambda(name: str, value: object, mix: Mix | None, rows: int, q: Tensor) -> tuple[str, Tensor | None]:
     """The granularity of a mixing and its explicit lambda."""
     if value is None:
         return ("none" if mix is None else mix.per), None
@@ -185,9 +230,10 @@ def weight_or_none(value: object, q: Tensor) -> Tensor | None:
     return value
 
 
-def check_sharded(q: Tensor, permutation: object) -> None:
+def check_sharded(permutation: object, **beyond: object) -> None:
     """What a ShardedQueue cannot do."""
-    if not q.numel():
-        raise ValueError(f"q has shape {list(q.shape)}; with a ShardedQueue every rank needs at least one row")
     if permutation is not None:
         raise ValueError("permutation is given; with a ShardedQueue it must be None: a shard can only draw its own")
+    for name, value in beyond.items():
+        if value is not None:
+            raise ValueError(f"{name} is given; with a ShardedQueue it must be None: its columns are the queue's alone")

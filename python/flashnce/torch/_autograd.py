@@ -1,5 +1,7 @@
 """The loss as autograd sees it: gradients come out of the forward pass, and the backward pass only scales them.
 
+Those of batch columns mix the upstream gradients of all rows. They are made in the backward pass, without the queue.
+
     InfoNCE        an eager call
     Transformed    a call under the transforms of torch.func, which ask for setup_context
     Underivable    what gradients pass through under create_graph=True: it raises where they are differentiated again
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils import checkpoint
 
+from .. import _library as c
 from . import _ops
 from ._call import Inputs, Numbers, Structure
 
@@ -38,12 +41,13 @@ class Gradients(NamedTuple):
     q: object
     k: object
     temperature: object
+    batch: object
 
     @classmethod
     def of(cls, inputs: Sequence) -> Gradients:
         """Out of what is in the order of Inputs."""
         inputs = Inputs(*inputs)
-        return cls(inputs.q, inputs.k, inputs.temperature)
+        return cls(inputs.q, inputs.k, inputs.temperature, inputs.batch)
 
     def inputs(self) -> Inputs:
         """In the order of Inputs, None for the others."""
@@ -51,6 +55,50 @@ class Gradients(NamedTuple):
 
 
 _NO_GRADIENTS = Inputs(*(None,) * len(Inputs._fields))
+
+
+class Call(NamedTuple):
+    """What the backward pass knows of a call beside tensors."""
+
+    structure: Structure
+    numbers: Sequence[float]
+    integers: tuple[int, ...]
+    dtype: torch.dtype
+    """That of q, k and the batch columns."""
+    queue_type: torch.dtype
+    temperature_shape: torch.Size | None
+
+    @classmethod
+    def of(cls, inputs: Inputs, structure: Structure, numbers: Sequence[float]) -> Call:
+        shape = None if inputs.temperature is None else inputs.temperature.shape
+        integers = inputs.integers()
+        return cls(structure, list(map(float, numbers)), integers, inputs.q.dtype, inputs.negatives.dtype, shape)
+
+    def wanted(self) -> Gradients:
+        s = self.structure
+        return Gradients(s.need_dq, s.need_dk, s.need_dtemperature, s.need_dbatch)
+
+
+def saved_of(inputs: Inputs, structure: Structure, outputs: Sequence) -> list[Tensor | None]:
+    """The tensors that gradients_of takes, out of the outputs of a call: gradients, and what those of batch columns are
+    made of. Of the queue and its mixing these need the log-sum-exps alone."""
+    _, *gradients, log_sum_exp, _, _ = outputs
+    if not structure.need_dbatch:
+        return gradients
+    kept = inputs._replace(negatives=None, lambda_neg=None, permutation=None, negative_ids=None, bias=None)
+    return [*gradients, log_sum_exp, *kept.tensors()]
+
+
+def _batch_gradient(upstream: Tensor, call: Call, log_sum_exp: Tensor, tensors: Sequence[Tensor | None]) -> Tensor:
+    """Equation (16), by a problem that has no queue."""
+    inputs = Inputs(*tensors, *call.integers)
+    inputs = inputs._replace(negatives=inputs.q.new_empty((0, inputs.q.shape[1]), dtype=call.queue_type))
+    structure = call.structure._replace(
+        per_neg=0, renormalize_neg=0, columns=c.COLUMNS["queue"], scores=c.SCORES_NONE, need_dq=0, need_dk=0,
+        need_dtemperature=0, need_dbatch=0,
+    )  # fmt: skip
+    lists = list(structure), list(call.numbers)
+    return torch.ops.flashnce.columns_backward.default(*inputs, log_sum_exp, upstream, *lists)
 
 
 class Underivable(Function):
@@ -82,45 +130,48 @@ def _scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def gradients_of(
-    upstream: Tensor | None,
-    need: Gradients,
-    saved: Sequence[Tensor | None],
-    dtype: torch.dtype,
-    shape: torch.Size | None,
-    edges: Sequence[Tensor],
-) -> Gradients:
+    upstream: Tensor | None, need: Gradients, saved: Sequence[Tensor | None], call: Call, edges: Sequence[Tensor],
+    dtype: torch.dtype | None = None,
+) -> Gradients:  # fmt: skip
     """The gradients of a call.
 
     Args:
         upstream: the gradient of the loss.
         need: who wants one.
-        saved: those for an upstream gradient of 1; None or empty where nobody wants it.
-        dtype, shape: the type of q and k, the shape of the temperature.
+        saved: what saved_of gave.
         edges: what the gradients depend on, as far as anybody may differentiate them.
+        dtype: the type of those of q and k, if not that of q and k.
     """
-    found = [None, None, None]
+    found = [None] * len(Gradients._fields)
     if upstream is None:
         return Gradients(*found)
     differentiable = torch.is_grad_enabled()
+    need = [asked and bool(made) for asked, made in zip(need, call.wanted())]
     with torch.no_grad():
         for i in (0, 1):
-            if need[i] and saved[i] is not None and saved[i].numel():
-                found[i] = _scaled(saved[i], upstream, dtype)
-        if need.temperature and saved[2] is not None and saved[2].numel():
-            found[2] = (saved[2] * upstream).sum().reshape(shape)
+            if need[i]:
+                found[i] = _scaled(saved[i], upstream, dtype or call.dtype)
+        if need[2]:
+            found[2] = (saved[2] * upstream).sum().reshape(call.temperature_shape)
+        if need[3]:
+            # One tensor more may follow, which is not ours.
+            log_sum_exp, *tensors = saved[3 : 4 + len(Inputs._fields) - len(call.integers)]
+            found[3] = _batch_gradient(upstream, call, log_sum_exp, tensors)
     if differentiable:
         found = [None if x is None else Underivable.apply(x, upstream, *edges) for x in found]
     return Gradients(*found)
 
 
-def kept(ctx, inputs: Inputs, structure: Structure, loss, gradients, floats, integers) -> tuple[Tensor, ...]:
+def kept(ctx, inputs: Inputs, structure: Structure, numbers: Numbers, outputs: Sequence) -> tuple[Tensor, ...]:
     """What the forward of a Function returns, whose backward is gradients_kept."""
+    loss, *_, floats, integers = outputs
+    saved = saved_of(inputs, structure, outputs)
     ctx.version = None
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         # A checkpoint will give back what a recomputation saves, so that this tells which queue that has seen.
         ctx.version = _version(inputs.negatives)
-        gradients = (*gradients, torch.tensor(ctx.version, device="cpu"))
-    _keep(ctx, inputs, gradients)
+        saved = (*saved, torch.tensor(ctx.version, device="cpu"))
+    _keep(ctx, inputs, structure, numbers, saved)
     if not structure.scores:
         return loss, None, None
     ctx.mark_non_differentiable(floats, integers)
@@ -132,7 +183,7 @@ def gradients_kept(ctx, upstream: Tensor | None, need: Sequence[bool]) -> Gradie
     saved = ctx.saved_tensors
     if ctx.version is not None and saved[-1].item() != ctx.version:
         raise RuntimeError(_MOVED)
-    return gradients_of(upstream, Gradients(*need), saved, ctx.dtype, ctx.shape, ctx.edges)
+    return gradients_of(upstream, Gradients(*need), saved, ctx.call, ctx.edges)
 
 
 def _version(negatives: Tensor) -> int:
@@ -154,11 +205,11 @@ def refuse_reentrant_checkpoint() -> None:
         frame = frame.f_back
 
 
-def _keep(ctx, inputs: Inputs, saved: Sequence[Tensor | None]) -> None:
+def _keep(ctx, inputs: Inputs, structure: Structure, numbers: Sequence[float], saved: Sequence) -> None:
     """The edges are no saved tensors: an input may be changed in place afterwards."""
     ctx.save_for_backward(*saved)
     ctx.set_materialize_grads(False)
-    ctx.dtype, ctx.shape = inputs.q.dtype, None if inputs.temperature is None else inputs.temperature.shape
+    ctx.call = Call.of(inputs, structure, numbers)
     ctx.edges = [x for x in Gradients.of(inputs) if x is not None and x.requires_grad]
 
 
@@ -166,9 +217,8 @@ class InfoNCE(Function):
     """Eager calls: only what may get a gradient is an argument of its own, and only what is returned an output."""
 
     @staticmethod
-    def forward(ctx, inputs: Inputs, structure: Structure, numbers: Numbers, q, k, temperature):
-        loss, *gradients, floats, integers = _ops.run(inputs, structure, numbers)
-        return kept(ctx, inputs, structure, loss, gradients, floats, integers)
+    def forward(ctx, inputs: Inputs, structure: Structure, numbers: Numbers, q, k, temperature, batch):
+        return kept(ctx, inputs, structure, numbers, _ops.run(inputs, structure, numbers))
 
     @staticmethod
     def backward(ctx, upstream, *_):
@@ -184,20 +234,21 @@ class Transformed(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        inputs = Inputs(*inputs[2:])
-        ctx.save_for_backward(*output[1:4], inputs.q, inputs.k, inputs.temperature)
+        structure, numbers, *inputs = inputs
+        inputs, structure = Inputs(*inputs), Structure(*structure)
+        ctx.save_for_backward(*Gradients.of(inputs), *saved_of(inputs, structure, output))
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
-        ctx.dtype, ctx.shape = inputs.q.dtype, None if inputs.temperature is None else inputs.temperature.shape
+        ctx.call = Call.of(inputs, structure, numbers)
 
     @staticmethod
     def backward(ctx, upstream, *_):
-        *gradients, q, k, temperature = ctx.saved_tensors
-        edges = [x for x in (q, k, temperature) if x is not None and x.requires_grad]
+        count = len(Gradients._fields)
+        edges = [x for x in ctx.saved_tensors[:count] if x is not None and x.requires_grad]
         # Not the operator, which torch.vmap does not know: jacrev puts many upstream gradients into one call.
         need = Gradients.of(ctx.needs_input_grad[2:])
-        found = gradients_of(upstream, need, gradients, torch.float32, ctx.shape, edges)
-        dq, dk = (None if x is None else x.to(ctx.dtype) for x in found[:2])
+        found = gradients_of(upstream, need, ctx.saved_tensors[count:], ctx.call, edges, torch.float32)
+        dq, dk = (None if x is None else x.to(ctx.call.dtype) for x in found[:2])
         return None, None, *found._replace(q=dq, k=dk).inputs()
 
     @staticmethod
@@ -217,14 +268,16 @@ class Transformed(Function):
 
 def setup_context(ctx, inputs, output) -> None:
     """torch.library's, for the operator itself."""
+    *inputs, structure, numbers = inputs
+    inputs, structure = Inputs(*inputs), Structure(*structure)
     ctx.mark_non_differentiable(*output[1:])
-    _keep(ctx, Inputs(*inputs[: len(Inputs._fields)]), output[1:4])
+    _keep(ctx, inputs, structure, numbers, saved_of(inputs, structure, output))
 
 
 def _backward(ctx, upstream, *_):
     # Structure and numbers come last.
     need = Gradients.of(ctx.needs_input_grad[:-2])
-    found = gradients_of(upstream, need, ctx.saved_tensors, ctx.dtype, ctx.shape, ctx.edges)
+    found = gradients_of(upstream, need, ctx.saved_tensors, ctx.call, ctx.edges)
     return *found.inputs(), None, None
 
 
@@ -244,8 +297,8 @@ def info_nce_forward(
     refuse_reentrant_checkpoint()
     if torch._C._are_functorch_transforms_active():
         outputs = Transformed.apply(*lists, *inputs)
-    elif structure.need_dq or structure.need_dk or structure.need_dtemperature:
-        return InfoNCE.apply(inputs, structure, numbers, inputs.q, inputs.k, inputs.temperature)
+    elif structure.need_dq or structure.need_dk or structure.need_dtemperature or structure.need_dbatch:
+        return InfoNCE.apply(inputs, structure, numbers, *Gradients.of(inputs))
     else:
         outputs = _ops.run(inputs, structure, numbers)
     return outputs[0], *outputs[-2:]

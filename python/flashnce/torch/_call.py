@@ -5,6 +5,7 @@ Shared by the operators and by the loss in steps.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import namedtuple
 from collections.abc import Callable
@@ -39,6 +40,9 @@ class Structure(NamedTuple):
     need_dq: int
     need_dk: int
     need_dtemperature: int
+    form: int = c.FORM["info_nce"]
+    margin_mask: int = 0
+    need_dbatch: int = 0
 
 
 class Numbers(NamedTuple):
@@ -49,6 +53,7 @@ class Numbers(NamedTuple):
     shift_pos: float
     alpha_neg: float
     shift_neg: float
+    margin: float = 0.0
 
 
 def device_of(name: str, tensor: Tensor) -> tuple[int, int]:
@@ -104,6 +109,7 @@ def outputs_of(q: Tensor, structure: Structure) -> tuple[Tensor | None, ...]:
         new(q.shape) if structure.need_dq else None,
         new(q.shape) if structure.need_dk else None,
         new(shape) if structure.need_dtemperature else None,
+        new((n,)) if structure.need_dbatch else None,
         new((blocks * len(FLOAT_SCORES) + len(LOSS_SCORES), n)) if scores else None,
         new((blocks * len(INT_SCORES), n), torch.int64) if scores else None,
     )
@@ -143,6 +149,15 @@ def _warn_of_copy(negatives: Tensor) -> None:
         )
 
 
+class Sizes(NamedTuple):
+    """Rows, negatives, batch columns and features of a call."""
+
+    n: int
+    k: int
+    batch: int
+    d: int
+
+
 class Optional(NamedTuple):
     """A tensor that a call may read besides q, k and the negatives. A line of OPTIONAL is all that the operator, its
     checks and the library's arguments need to know of it."""
@@ -150,18 +165,25 @@ class Optional(NamedTuple):
     name: str
     pointer: str
     """The field of fnce_args that points at it."""
-    dtype: torch.dtype
-    count: Callable[[Structure, int, int, int], int]
-    """How many elements it has with n rows, k negatives and d features."""
+    dtype: torch.dtype | None
+    """None: that of q."""
+    count: Callable[[Structure, Sizes], int]
+    """How many elements it has."""
 
 
 OPTIONAL = (
-    Optional("temperature", "temperature_pointer", torch.float32, lambda s, n, k, d: 1),
-    Optional("weight", "weight", torch.float32, lambda s, n, k, d: n),
-    Optional("lambda_pos", "lambda_pos", torch.float32, lambda s, n, k, d: lambda_count(s.per_pos, n, d)),
-    Optional("lambda_neg", "lambda_neg", torch.float32, lambda s, n, k, d: lambda_count(s.per_neg, k, d)),
-    Optional("permutation", "permutation", torch.int32, lambda s, n, k, d: k),
-    Optional("seed", "seed_pointer", torch.int64, lambda s, n, k, d: 1),
+    Optional("temperature", "temperature_pointer", torch.float32, lambda s, of: 1),
+    Optional("weight", "weight", torch.float32, lambda s, of: of.n),
+    Optional("lambda_pos", "lambda_pos", torch.float32, lambda s, of: lambda_count(s.per_pos, of.n, of.d)),
+    Optional("lambda_neg", "lambda_neg", torch.float32, lambda s, of: lambda_count(s.per_neg, of.k, of.d)),
+    Optional("permutation", "permutation", torch.int32, lambda s, of: of.k),
+    Optional("seed", "seed_pointer", torch.int64, lambda s, of: 1),
+    Optional("batch", "x_c", None, lambda s, of: of.batch * of.d),
+    Optional("ids", "query_ids", torch.int64, lambda s, of: of.n),
+    Optional("negative_ids", "column_ids", torch.int64, lambda s, of: of.k),
+    Optional("batch_ids", "batch_ids", torch.int64, lambda s, of: of.batch),
+    Optional("bias", "column_bias", torch.float32, lambda s, of: of.k),
+    Optional("batch_bias", "batch_bias", torch.float32, lambda s, of: of.batch),
 )
 _REQUIRED, _INTEGERS = ("q", "k", "negatives"), ("seed_value", "offset", "row_offset")
 _NAMES = (*_REQUIRED, *(optional.name for optional in OPTIONAL), *_INTEGERS)
@@ -170,6 +192,17 @@ INPUT_SCHEMA = ", ".join((
     *(f"Tensor {name}" for name in _REQUIRED), *(f"Tensor? {optional.name}" for optional in OPTIONAL),
     *(f"SymInt {name}" for name in _INTEGERS),
 ))  # fmt: skip
+
+
+class Given(NamedTuple):
+    """What a plan depends on beside sizes, types and Structure: which tensors there are, and the batch columns."""
+
+    lambda_pos: bool = False
+    lambda_neg: bool = False
+    permutation: bool = False
+    ids: bool = False
+    bias: bool = False
+    batch: int = 0
 
 
 class Inputs(namedtuple("Inputs", _NAMES, defaults=(*(None,) * len(OPTIONAL), *(0,) * len(_INTEGERS)))):
@@ -184,8 +217,16 @@ class Inputs(namedtuple("Inputs", _NAMES, defaults=(*(None,) * len(OPTIONAL), *(
             _warn_of_copy(self.negatives)
         return Inputs(*(x.contiguous() if isinstance(x, Tensor) else x for x in self))
 
-    def given(self) -> tuple[bool, bool, bool]:
-        return tuple(x is not None for x in (self.lambda_pos, self.lambda_neg, self.permutation))
+    def given(self) -> Given:
+        """What the plan knows of the tensors that there are."""
+        return Given(
+            *(x is not None for x in (self.lambda_pos, self.lambda_neg, self.permutation, self.ids)),
+            self.bias is not None or self.batch_bias is not None,
+            0 if self.batch is None else self.batch.shape[0],
+        )
+
+    def integers(self) -> tuple[int, ...]:
+        return self[-len(_INTEGERS) :]
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         return self[: -len(_INTEGERS)]
@@ -210,10 +251,15 @@ def check_inputs(inputs: Inputs, structure: Structure) -> None:
         raise TypeError(f"k has type {k.dtype}; it must be {q.dtype}")
     for name, tensor in (("k", k), ("negatives", negatives)):
         same_device(name, tensor, q)
+    given = inputs.given()
+    if given.batch and inputs.batch.shape != (given.batch, d):
+        raise ValueError(f"batch has shape {list(inputs.batch.shape)}; it must be [C, {d}]")
+    sizes = Sizes(n, negatives.shape[0], given.batch, d)
     for optional, tensor in inputs.optional():
-        if tensor.dtype != optional.dtype:
-            raise TypeError(f"{optional.name} has type {tensor.dtype}; it must be {optional.dtype}")
-        count = optional.count(structure, n, negatives.shape[0], d)
+        dtype = q.dtype if optional.dtype is None else optional.dtype
+        if tensor.dtype != dtype:
+            raise TypeError(f"{optional.name} has type {tensor.dtype}; it must be {dtype}")
+        count = optional.count(structure, sizes)
         if tensor.numel() != count:
             raise ValueError(f"{optional.name} has shape {list(tensor.shape)}; it must have {count} elements")
         same_device(optional.name, tensor, q)
@@ -230,20 +276,21 @@ def plan_of(
     q: Tensor,
     negatives: Tensor,
     structure: Structure,
-    given: tuple[bool, bool, bool] = (False,) * 3,
+    given: Given = Given(),
     part: Part = Part(),
     n: int | None = None,
+    gradient_type: int = c.FLOAT32,
 ) -> Plan:
-    """The plan of a call with n rows (those of q); `given` says whether lambda_pos, lambda_neg and the permutation are
-    tensors."""
+    """The plan of a call with n rows (those of q)."""
     device, device_index = device_of("q", q)
     key = (
         q.shape[0] if n is None else n, negatives.shape[0], q.shape[1], *part, device, device_index,
-        element_type("q", q), element_type("negatives", negatives), c.FLOAT32, structure.normalize,
-        structure.per_pos, int(given[0]), structure.renormalize_pos,
-        structure.per_neg, int(given[1]), structure.renormalize_neg, int(given[2]),
+        element_type("q", q), element_type("negatives", negatives), gradient_type, structure.normalize,
+        structure.per_pos, int(given.lambda_pos), structure.renormalize_pos,
+        structure.per_neg, int(given.lambda_neg), structure.renormalize_neg, int(given.permutation),
         structure.columns, structure.anchor, structure.reduction, structure.scores,
         torch.get_num_threads() if device == c.CPU else 0,
+        structure.form, int(given.ids), int(given.bias), structure.margin_mask, given.batch,
     )  # fmt: skip
     return plan_for(key)
 
@@ -264,7 +311,7 @@ def arguments_of(inputs: Inputs, numbers: Numbers) -> c.Args:
     args = c.Args.from_buffer_copy(_ARGS_TEMPLATE)
     args.x_q, args.x_k = inputs.q.data_ptr(), inputs.k.data_ptr()
     args.queue = inputs.negatives.data_ptr() if inputs.negatives.shape[0] else None
-    args.temperature, args.alpha_pos, args.shift_pos, args.alpha_neg, args.shift_neg = numbers
+    args.temperature, args.alpha_pos, args.shift_pos, args.alpha_neg, args.shift_neg, args.margin = numbers
     args.seed, args.offset = inputs.seed_value & 0xFFFFFFFFFFFFFFFF, inputs.offset & 0xFFFFFFFFFFFFFFFF
     for optional, tensor in inputs.optional():
         setattr(args, optional.pointer, tensor.data_ptr())
@@ -274,9 +321,9 @@ def arguments_of(inputs: Inputs, numbers: Numbers) -> c.Args:
     return args
 
 
-def point_outputs(args: c.Args, outputs: tuple[Tensor, ...], structure: Structure) -> None:
-    """Points `args` at the tensors of outputs_of."""
-    loss, dq, dk, dtemperature, float_scores, int_scores = outputs
+def point_outputs(args: c.Args, outputs: tuple[Tensor, ...], structure: Structure, biased: bool) -> None:
+    """Points `args` at the tensors of outputs_of; where columns have a bias, nothing is written into the entropy."""
+    loss, dq, dk, dtemperature, log_sum_exp, float_scores, int_scores = outputs
     args.loss = loss.data_ptr()
     if structure.need_dq:
         args.dq = dq.data_ptr()
@@ -286,8 +333,21 @@ def point_outputs(args: c.Args, outputs: tuple[Tensor, ...], structure: Structur
         args.dtemperature_rows = dtemperature.data_ptr()
     elif structure.need_dtemperature:
         args.dtemperature = dtemperature.data_ptr()
+    if structure.need_dbatch:
+        args.log_sum_exp = log_sum_exp.data_ptr()
     if structure.scores:
         point_scores(args.mixed, FLOAT_SCORES + LOSS_SCORES, float_scores, int_scores)
+        if biased:
+            args.mixed.entropy = None
     if structure.scores & c.SCORES_UNMIXED:
         floats, integers = float_scores[len(FLOAT_SCORES + LOSS_SCORES) :], int_scores[len(INT_SCORES) :]
         point_scores(args.unmixed, FLOAT_SCORES, floats, integers)
+
+
+def write_no_rows(outputs: tuple[Tensor, ...], structure: Structure) -> None:
+    """What a call of no rows writes into the tensors of outputs_of: as PyTorch's losses, 0 for the sum of nothing and
+    NaN for its mean. The gradient of the temperature is 0."""
+    loss, _, _, dtemperature, *_ = outputs
+    loss.fill_(math.nan if structure.reduction == c.REDUCTION["mean"] else 0.0)
+    if dtemperature is not None:
+        dtemperature.zero_()

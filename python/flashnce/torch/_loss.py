@@ -14,10 +14,11 @@ from .. import _library as c
 from .._options import PRESETS, Mix, choice, flag, key_is_detached, mix_or_none, number, resolve_columns
 from . import _autograd, _sharded
 from ._arguments import (
-    check_sharded, mixing, negative_rows, offset_of, pair, permutation_or_none, row_offset_of, seed_of,
+    check_sharded, mixing_of, negative_rows, of_one_type, offset_of, pair, row_offset_of, seed_of,
     temperature_or_number, weight_or_none,
 )  # fmt: skip
 from ._call import Inputs, Numbers, Structure
+from ._columns import batch_or_none, biases_of, ids_of, margin_of
 from ._queue import Queue
 from ._sharded_queue import ShardedQueue
 from ._statistics import Scores, unpack_scores
@@ -31,6 +32,14 @@ _NO_MIX = Mix(1.0)
 class Options(TypedDict, total=False):
     """The keyword arguments of info_nce, for whoever passes them on."""
 
+    batch: Tensor | bool | None
+    ids: Tensor | None
+    negative_ids: Tensor | None
+    batch_ids: Tensor | None
+    bias: Tensor | None
+    batch_bias: Tensor | None
+    margin: float | None
+    form: str
     temperature: float | Tensor
     normalize: bool
     positive: Mix | None
@@ -54,7 +63,7 @@ class Options(TypedDict, total=False):
 def info_nce(
     q: Tensor,
     k: Tensor,
-    negatives: Queue | ShardedQueue | Tensor,
+    negatives: Queue | ShardedQueue | Tensor | None = ...,
     *,
     return_scores: Literal[False] = ...,
     **options: Unpack[Options],
@@ -63,7 +72,7 @@ def info_nce(
 def info_nce(
     q: Tensor,
     k: Tensor,
-    negatives: Queue | ShardedQueue | Tensor,
+    negatives: Queue | ShardedQueue | Tensor | None = ...,
     *,
     return_scores: Literal[True],
     **options: Unpack[Options],
@@ -71,8 +80,16 @@ def info_nce(
 def info_nce(
     q: Tensor,
     k: Tensor,
-    negatives: Queue | ShardedQueue | Tensor,
+    negatives: Queue | ShardedQueue | Tensor | None = None,
     *,
+    batch: Tensor | bool | None = None,
+    ids: Tensor | None = None,
+    negative_ids: Tensor | None = None,
+    batch_ids: Tensor | None = None,
+    bias: Tensor | None = None,
+    batch_bias: Tensor | None = None,
+    margin: float | None = None,
+    form: str = "info_nce",
     temperature: float | Tensor = 0.07,
     normalize: bool = True,
     positive: Mix | None = None,
@@ -92,27 +109,41 @@ def info_nce(
     row_offset: int = 0,
     return_scores: bool = False,
 ) -> Tensor | tuple[Tensor, Scores]:
-    """The contrastive loss of equation (7) in one fused pass, differentiable in q, k and the temperature.
+    """The contrastive loss of equation (7) in one fused pass, differentiable in q, k, the batch columns and the
+    temperature.
 
-    Gradients are computed in the forward pass, so that a push between forward and backward does not touch them. There
-    is no second derivative: create_graph=True is no error, but differentiating what comes of it is. torch.func.grad,
-    vjp, jacrev and functional_call work (not with a ShardedQueue); jvp and vmap are refused.
+    Columns, which the positives compete with, are a queue's, a batch's or both; docs/negatives.md shows which training
+    takes which. Gradients are computed in the forward pass, those of batch columns in the backward pass without the
+    queue, so that a push in between does not touch them. There is no second derivative: create_graph=True is no error,
+    but differentiating what comes of it is. torch.func.grad, vjp, jacrev and functional_call work (not with a
+    ShardedQueue); jvp and vmap are refused.
 
     Args:
         q, k: [N,D] queries and their keys: float32, float16 or bfloat16, which are read as they are, computed in
             float32 (also under autocast) and get gradients of their own type, rounded once. If q and k have two types,
             float32 copies are made.
-        negatives: a Queue, or [K,D], float32, float16 or bfloat16, used as given (never normalised). Has no gradient,
-            so that an in-batch loss such as CLIP's is not to be had, and k's own row must not be among them: it would
-            count twice. MoCo v3's loss, whose keys have no gradient, is log(expm1(info_nce(q, k, normalize(k),
-            reduction="none"))).mean(): that takes the second count out again.
+        negatives: a Queue, or [K,D], float32, float16 or bfloat16, used as given (never normalised), or None. Has no
+            gradient; columns that need one are batch columns.
             With 16-bit ones a GPU multiplies numbers of that type, as do processors that can with bfloat16 ones: q^,
             mixed negatives and the weights of the softmax are rounded to it, and the sums are float32. A ShardedQueue,
             whose rows are spread over processes, makes the call collective: reductions are over this process's rows,
             draws are those of one process with all rows, lambda_neg is of all K, and rng is of no account: a seed that
-            is drawn is rank 0's.
+            is drawn is rank 0's. It takes no columns beyond it: no batch, ids, bias or margin.
             Rows that do not follow each other in memory are copied by every call: MoCo's buffer [D,K] must not come in
             as `queue.T` but be loaded into a Queue, and a warning says so where the copy is large.
+        batch: [C,D] raw features of q's kinds, columns that are normalised like q and never mixed, equation (13), with
+            a gradient if they require one. Normalised, they are rounded to the type of the negatives, or of q where
+            there are none. True: the keys of this call; ids that are None are then row numbers, so that each row leaves
+            its own key out, and k gets both gradients, that of the positives and that of the columns.
+        ids: int64 [N], such as indices in the data set or labels: a column whose id is the row's is none of its
+            negatives, equation (14). All columns then need ids: a Queue(..., ids=True), negative_ids [K], batch_ids
+            [C] (those of the rows, for batch=True). NO_COLUMN as the id of a column makes it nobody's negative, and as
+            the id of a row says that it has none.
+        bias, batch_bias: float32 [K] and [C], added to the scores of the columns after the division by the
+            temperature, equation (15); -inf leaves a column out. Have no gradient.
+        margin: leaves columns out that score above the positive by more than this number, before the division by the
+            temperature, equation (14).
+        form: "info_nce" | "decoupled": whether the positive is in the sum of equation (7).
         temperature: tau > 0, at least 2**-126, a number or a tensor of one element and any floating type, rounded to
             float32, which may require a gradient and gets it in its own type. A wrong number in a GPU's memory gives
             NaN.
@@ -121,7 +152,7 @@ def info_nce(
         columns: "queue" | "mixed" | "union", equation (5). None: "mixed" if the negatives are, else "queue".
         anchor: what scores the negatives, equation (6): "mixed" (the mixed query) | "query".
         detach_key: False: k gets its gradient. True: it gets none, as in MoCo, where k comes from a momentum encoder.
-            None: as True where k requires no gradient, an error where it does.
+            None: as True where k requires no gradient, an error where it does, and as False with batch=True.
         reduction: "none" | "mean" | "sum".
         weight: float32 [N], weights of the rows' losses; 0 gives exactly 0, whatever the row holds. Has no gradient.
         lambda_pos, lambda_neg: explicit lambda, float32, no shift is added. The shape says how many there are: [] or
@@ -150,53 +181,45 @@ def info_nce(
     """
     sharded = isinstance(negatives, ShardedQueue)
     try:
-        flag("normalize", normalize)
-        flag("return_scores", return_scores)
-        choice("anchor", anchor, ("mixed", "query"))
-        choice("reduction", reduction, ("none", "mean", "sum"))
-        choice("rng", rng, ("rank", "shared"))
-        mix_or_none("positive", positive)
-        mix_or_none("negative", negative)
+        _check_options(normalize, return_scores, form, anchor, reduction, rng, positive, negative)
         q, k = pair(q, k)
-        if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled()):
-            k = k.detach()
-        rows = negative_rows(negatives, q)
+        rows = negative_rows(negatives, q, batch)
         if sharded:
-            check_sharded(q, permutation)
+            check_sharded(
+                permutation, batch=batch, ids=ids, negative_ids=negative_ids, batch_ids=batch_ids, bias=bias,
+                batch_bias=batch_bias, margin=margin,
+            )  # fmt: skip
+        grad, in_batch = torch.is_grad_enabled(), batch is True
+        if key_is_detached(detach_key, k.requires_grad and grad, in_batch):
+            k = k.detach()
+        q, k, batch = of_one_type(q, k, batch_or_none(batch, k, q))
         # Those of the whole queue, where it is sharded.
         size = negatives.size if sharded else rows.shape[0]
         temperature, temperature_value = temperature_or_number(temperature, q)
-        per_pos, lambda_pos = mixing("lambda_pos", lambda_pos, positive, q.shape[0], q)
-        per_neg, lambda_neg = mixing("lambda_neg", lambda_neg, negative, size, q)
-        permutation = permutation_or_none(permutation, size, per_neg != "none", q)
-        mixes = per_pos != "none" or per_neg != "none"
-        draws = (per_pos != "none" and lambda_pos is None) or (
-            per_neg != "none" and (lambda_neg is None or permutation is None)
-        )
+        mixing = mixing_of(positive, negative, lambda_pos, lambda_neg, permutation, size, q)
         positive, negative = positive or _NO_MIX, negative or _NO_MIX
         seed_given = seed is not None
-        seed, seed_value = seed_of(seed, generator, "shared" if sharded else rng, q, draws)
+        seed, seed_value = seed_of(seed, generator, "shared" if sharded else rng, q, mixing.draws)
         inputs = Inputs(
-            q, k, rows, temperature=temperature, weight=weight_or_none(weight, q), lambda_pos=lambda_pos,
-            lambda_neg=lambda_neg, permutation=permutation, seed=seed, seed_value=seed_value, offset=offset_of(offset),
-            row_offset=row_offset_of(row_offset),
+            q, k, rows, temperature=temperature, weight=weight_or_none(weight, q), lambda_pos=mixing.lambda_pos,
+            lambda_neg=mixing.lambda_neg, permutation=mixing.permutation, seed=seed, seed_value=seed_value,
+            offset=offset_of(offset), row_offset=row_offset_of(row_offset), batch=batch,
+            **ids_of(negatives, rows, q, batch, in_batch, ids, negative_ids, batch_ids),
+            **biases_of(rows, q, batch, bias, batch_bias),
         )  # fmt: skip
-        grad = torch.is_grad_enabled()
+        margin_mask, margin = margin_of(margin)
         structure = Structure(
-            normalize=int(normalize),
-            per_pos=c.LAMBDA[per_pos],
-            renormalize_pos=int(positive.renormalize),
-            per_neg=c.LAMBDA[per_neg],
-            renormalize_neg=int(negative.renormalize),
-            columns=resolve_columns(columns, per_neg != "none"),
-            anchor=c.ANCHOR[anchor],
+            normalize=int(normalize), per_pos=c.LAMBDA[mixing.per_pos], renormalize_pos=int(positive.renormalize),
+            per_neg=c.LAMBDA[mixing.per_neg], renormalize_neg=int(negative.renormalize),
+            columns=resolve_columns(columns, mixing.per_neg != "none"), anchor=c.ANCHOR[anchor],
             reduction=c.REDUCTION[reduction],
-            scores=return_scores * (c.SCORES_MIXED | (c.SCORES_UNMIXED if mixes else 0)),
-            need_dq=int(grad and q.requires_grad),
-            need_dk=int(grad and k.requires_grad),
+            scores=return_scores * (c.SCORES_MIXED | (c.SCORES_UNMIXED if mixing.mixes else 0)),
+            need_dq=int(grad and q.requires_grad), need_dk=int(grad and k.requires_grad),
             need_dtemperature=int(grad and temperature is not None and temperature.requires_grad),
-        )
-        numbers = Numbers(temperature_value, positive.alpha, positive.shift, negative.alpha, negative.shift)
+            form=c.FORM[form], margin_mask=margin_mask,
+            need_dbatch=int(grad and batch is not None and batch.requires_grad),
+        )  # fmt: skip
+        numbers = Numbers(temperature_value, positive.alpha, positive.shift, negative.alpha, negative.shift, margin)
     except (TypeError, ValueError) as error:
         if torch.compiler.is_compiling():
             # With fullgraph=True PyTorch would hide the sentence; without, the call runs again outside the graph.
@@ -205,14 +228,25 @@ def info_nce(
             _sharded.fail(negatives, error)
         raise
     if sharded:
-        call = _sharded.Call(inputs, structure, numbers, draws, seed_given)
+        call = _sharded.Call(inputs, structure, numbers, mixing.draws, seed_given)
         outputs, inputs = _sharded.info_nce_forward(negatives, call)
     else:
         outputs = _autograd.info_nce_forward(inputs, structure, numbers)
     if not return_scores:
         return outputs[0]
-    used = (inputs.seed if inputs.seed is not None else inputs.seed_value % 2**64) if draws else None
-    return outputs[0], unpack_scores(*outputs[-2:], mixes, used, inputs.offset)
+    used = (inputs.seed if inputs.seed is not None else inputs.seed_value % 2**64) if mixing.draws else None
+    return outputs[0], unpack_scores(*outputs[-2:], mixing.mixes, used, inputs.offset, inputs.given().bias)
+
+
+def _check_options(normalize, return_scores, form, anchor, reduction, rng, positive, negative) -> None:
+    flag("normalize", normalize)
+    flag("return_scores", return_scores)
+    choice("form", form, tuple(c.FORM))
+    choice("anchor", anchor, ("mixed", "query"))
+    choice("reduction", reduction, ("none", "mean", "sum"))
+    choice("rng", rng, ("rank", "shared"))
+    mix_or_none("positive", positive)
+    mix_or_none("negative", negative)
 
 
 class InfoNCE(nn.Module):
@@ -223,6 +257,7 @@ class InfoNCE(nn.Module):
             scalars); or a tensor, kept as a buffer. Either may change its floating type with the model, as by .half().
         preset: "moco" (no mixing) | "ft" (one lambda per call) | "ft-elementwise": PRESETS. `positive` and `negative`,
             where given, win over it.
+        batch: True: the keys of each call are batch columns, beside the negatives or, where a call gives none, alone.
         mix_in_eval: whether features are mixed after .eval() as well. By default they are not, so that a validation
             loss is that of plain columns and draws nothing. What one call is given wins over it.
     """
@@ -241,14 +276,16 @@ class InfoNCE(nn.Module):
         reduction: str = "mean",
         rng: str = "rank",
         mix_in_eval: bool = False,
+        batch: bool | None = None,
+        margin: float | None = None,
+        form: str = "info_nce",
     ) -> None:
         super().__init__()
         choice("preset", preset, tuple(PRESETS))
-        mix_or_none("positive", positive)
-        mix_or_none("negative", negative)
-        choice("anchor", anchor, ("mixed", "query"))
-        choice("reduction", reduction, ("none", "mean", "sum"))
-        choice("rng", rng, ("rank", "shared"))
+        _check_options(normalize, False, form, anchor, reduction, rng, positive, negative)
+        if batch is not None and batch is not True:
+            raise TypeError(f"batch is {batch!r}; it must be None or True: a Tensor is given with each call")
+        margin_of(margin)
         if isinstance(temperature, Tensor) and not isinstance(temperature, nn.Parameter):
             self.register_buffer("temperature", temperature)
         else:
@@ -259,20 +296,22 @@ class InfoNCE(nn.Module):
         self.negative = negative if negative is not None else PRESETS[preset][1]
         resolve_columns(columns, self.negative is not None)
         flag("mix_in_eval", mix_in_eval)
-        flag("normalize", normalize)
         if detach_key is not None:
             flag("detach_key", detach_key)
         self.normalize, self.columns, self.anchor = normalize, columns, anchor
         self.detach_key, self.reduction, self.rng, self.mix_in_eval = detach_key, reduction, rng, mix_in_eval
+        self.batch, self.margin, self.form = batch, margin, form
 
     def extra_repr(self) -> str:
         temperature = self.temperature if not isinstance(self.temperature, Tensor) else "tensor"
-        return f"temperature={temperature}, positive={self.positive}, negative={self.negative}"
+        beyond = {"batch": self.batch, "margin": self.margin, "form": None if self.form == "info_nce" else self.form}
+        others = "".join(f", {name}={value!r}" for name, value in beyond.items() if value is not None)
+        return f"temperature={temperature}, positive={self.positive}, negative={self.negative}{others}"
 
     def forward(
-        self, q: Tensor, k: Tensor, negatives: Queue | ShardedQueue | Tensor, **options
+        self, q: Tensor, k: Tensor, negatives: Queue | ShardedQueue | Tensor | None = None, **options
     ) -> Tensor | tuple[Tensor, Scores]:
-        """The loss; `options` are keyword arguments of info_nce for this call: weight, seed, return_scores, ...
+        """The loss; `options` are keyword arguments of info_nce for this call: ids, weight, seed, ...
 
         After .eval() of plain columns, unless `mix_in_eval` or this call's own Mix or lambda says otherwise.
         """
@@ -286,6 +325,9 @@ class InfoNCE(nn.Module):
             "detach_key": self.detach_key,
             "reduction": self.reduction,
             "rng": self.rng,
+            "batch": self.batch,
+            "margin": self.margin,
+            "form": self.form,
         }
         if not (self.training or self.mix_in_eval):
             if options.get("lambda_pos") is None:

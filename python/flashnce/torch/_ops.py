@@ -2,6 +2,7 @@
 
     info_nce_forward   equations (1) to (9): the loss, its gradients and statistics, all from one pass
     scale              a saved gradient times the upstream gradient, rounded to 16-bit features: the backward pass
+    columns_backward   equation (16): the gradient of batch columns, which mixes the upstream gradients of all rows
     scores             equation (9) before any mixing, with the first matrix product only
     queue_push         equation (10), in place
 
@@ -18,18 +19,22 @@ from torch.utils.flop_counter import register_flop_formula
 from .. import _library as c
 from ._call import (
     FLOAT_SCORES, INPUT_SCHEMA, INT_SCORES, Inputs, Numbers, Part, Structure, arguments_of, check_inputs, device_of,
-    element_type, outputs_of, plan_of, point_outputs, point_scores, stream_of, workspace_of,
+    element_type, outputs_of, plan_of, point_outputs, point_scores, same_device, stream_of, workspace_of,
+    write_no_rows,
 )  # fmt: skip
 
 library = torch.library.Library("flashnce", "DEF")
 library.define(
     f"info_nce_forward({INPUT_SCHEMA}, int[] structure, float[] numbers) "
-    "-> (Tensor loss, Tensor dq, Tensor dk, Tensor dtemperature, Tensor float_scores, Tensor int_scores)"
+    "-> (Tensor loss, Tensor dq, Tensor dk, Tensor dtemperature, Tensor log_sum_exp, Tensor float_scores, "
+    "Tensor int_scores)"
 )
 library.define("scale(Tensor gradient, Tensor upstream, ScalarType dtype) -> Tensor")
 library.define(
-    "scores(Tensor q, Tensor k, Tensor negatives, Tensor? temperature, float temperature_value, bool normalize) "
-    "-> (Tensor float_scores, Tensor int_scores)"
+    f"columns_backward({INPUT_SCHEMA}, Tensor log_sum_exp, Tensor upstream, int[] structure, float[] numbers) -> Tensor"
+)
+library.define(
+    f"scores({INPUT_SCHEMA}, int[] structure, float[] numbers) -> (Tensor float_scores, Tensor int_scores)"
 )
 library.define("queue_push(Tensor(a!) queue, Tensor(b!) position, Tensor keys, *, bool normalize) -> ()")
 
@@ -38,11 +43,15 @@ def _compute(inputs: Inputs, structure: Structure, numbers: Numbers) -> tuple[Te
     """The loss, the gradients of q, k and the temperature, and the packed statistics; None for what nobody wants."""
     inputs = inputs.dense()
     check_inputs(inputs, structure)
-    part = Part(row_offset=inputs.row_offset)
-    plan = plan_of(inputs.q, inputs.negatives, structure, inputs.given(), part)
+    # The library has no problem without rows; that of one row is wrong where this one is.
+    n, given = inputs.q.shape[0], inputs.given()
+    plan = plan_of(inputs.q, inputs.negatives, structure, given, Part(row_offset=inputs.row_offset), max(n, 1))
     outputs = outputs_of(inputs.q, structure)
+    if not n:
+        write_no_rows(outputs, structure)
+        return outputs
     args = arguments_of(inputs, numbers)
-    point_outputs(args, outputs, structure)
+    point_outputs(args, outputs, structure, given.bias)
     buffer, workspace = workspace_of(plan.workspace_bytes, inputs.q.device)
     c.check(c.LIBRARY.fnce_loss(plan.handle, args, workspace, plan.workspace_bytes, stream_of(inputs.q)))
     return outputs
@@ -83,6 +92,35 @@ def run(inputs: Inputs, structure: Structure, numbers: Numbers) -> tuple[Tensor 
         return torch.ops.flashnce.info_nce_forward.default(*inputs, list(structure), list(map(float, numbers)))
 
 
+def _columns_backward(*arguments):
+    *inputs, log_sum_exp, upstream, structure, numbers = arguments
+    inputs, structure, numbers = Inputs(*inputs).dense(), Structure(*structure), Numbers(*numbers)
+    check_inputs(inputs, structure)
+    q, batch, n = inputs.q, inputs.batch, inputs.q.shape[0]
+    for name, tensor, counts in (("log_sum_exp", log_sum_exp, (n,)), ("upstream", upstream, (1, n))):
+        if tensor.dtype != torch.float32 or tensor.numel() not in counts:
+            raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}; it must be float32 of {counts} elements")
+        same_device(name, tensor, q)
+    if not n or not batch.shape[0]:
+        return torch.zeros_like(batch)
+    part, gradient_type = Part(row_offset=inputs.row_offset), element_type("batch", batch)
+    plan = plan_of(q, inputs.negatives, structure, inputs.given(), part, gradient_type=gradient_type)
+    args, gradient = arguments_of(inputs, numbers), torch.empty_like(batch)
+    log_sum_exp, upstream = log_sum_exp.contiguous(), upstream.contiguous()
+    buffer, workspace = workspace_of(plan.workspace_bytes, q.device)
+    c.check(
+        c.LIBRARY.fnce_columns_backward(
+            plan.handle, args, None, log_sum_exp.data_ptr(), upstream.data_ptr(), upstream.numel(),
+            gradient.data_ptr(), workspace, plan.workspace_bytes, stream_of(q),
+        )
+    )  # fmt: skip
+    return gradient
+
+
+def _columns_backward_fake(*arguments):
+    return torch.empty_like(Inputs(*arguments[:-4]).batch, memory_format=torch.contiguous_format)
+
+
 def _follow_torch_threads(device: int) -> None:
     """Calls without a plan take the process's number of threads: PyTorch's."""
     if device == c.CPU:
@@ -102,6 +140,8 @@ def _scale(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:
         raise ValueError(f"upstream is on {upstream.device}; it must be on the device of gradient, {gradient.device}")
     gradient, upstream = gradient.contiguous(), upstream.contiguous()
     out = torch.empty_like(gradient, dtype=dtype)
+    if not rows:
+        return out
     _follow_torch_threads(device)
     c.check(
         c.LIBRARY.fnce_scale(
@@ -117,7 +157,7 @@ def _scale_fake(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tenso
 
 
 # The structure of equation (7) without mixing. Any plan serves fnce_scores, and this one MoCo's loss may have made.
-_PLAIN = Structure(1, 0, 0, 0, 0, c.COLUMNS["queue"], c.ANCHOR["mixed"], c.REDUCTION["mean"], c.SCORES_NONE, 0, 0, 0)
+PLAIN = Structure(1, 0, 0, 0, 0, c.COLUMNS["queue"], c.ANCHOR["mixed"], c.REDUCTION["mean"], c.SCORES_NONE, 0, 0, 0)
 
 
 def _scores_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,21 +166,24 @@ def _scores_outputs(q: Tensor) -> tuple[Tensor, Tensor]:
     return floats, q.new_empty((len(INT_SCORES), n), dtype=torch.int64)
 
 
-def _scores(q, k, negatives, temperature, temperature_value, normalize):
-    inputs = Inputs(q, k, negatives, temperature=temperature).dense()
-    structure = _PLAIN._replace(normalize=int(normalize))
+def _scores(*arguments):
+    *inputs, structure, numbers = arguments
+    inputs, structure, numbers = Inputs(*inputs).dense(), Structure(*structure), Numbers(*numbers)
     check_inputs(inputs, structure)
-    plan = plan_of(q, negatives, structure)
+    q = inputs.q
+    plan = plan_of(q, inputs.negatives, structure, inputs.given(), n=max(q.shape[0], 1))
     floats, integers = _scores_outputs(q)
-    args, out = arguments_of(inputs, Numbers(temperature_value, 1.0, 0.0, 1.0, 0.0)), c.ScoreBuffers()
+    if not q.shape[0]:
+        return floats, integers
+    args, out = arguments_of(inputs, numbers), c.ScoreBuffers()
     point_scores(out, FLOAT_SCORES, floats, integers)
     buffer, workspace = workspace_of(plan.workspace_bytes, q.device)
     c.check(c.LIBRARY.fnce_scores(plan.handle, args, out, workspace, plan.workspace_bytes, stream_of(q)))
     return floats, integers
 
 
-def _scores_fake(q, k, negatives, temperature, temperature_value, normalize):
-    return _scores_outputs(q)
+def _scores_fake(*arguments):
+    return _scores_outputs(arguments[0])
 
 
 _push_template = bytes(c.new_push())
@@ -186,6 +229,7 @@ def _queue_push_fake(queue: Tensor, position: Tensor, keys: Tensor, *, normalize
 for _name, _implementation, _fake in (
     ("info_nce_forward", _info_nce_forward, _info_nce_forward_fake),
     ("scale", _scale, _scale_fake),
+    ("columns_backward", _columns_backward, _columns_backward_fake),
     ("scores", _scores, _scores_fake),
     ("queue_push", _queue_push, _queue_push_fake),
 ):
@@ -193,17 +237,29 @@ for _name, _implementation, _fake in (
     torch.library.register_fake(f"flashnce::{_name}", _fake, lib=library)
 
 
+def _products(inputs: Inputs) -> int:
+    """The flops of all scores, from the shapes of a call's inputs."""
+    columns = inputs.negatives[0] + (0 if inputs.batch is None else inputs.batch[0])
+    return 2 * inputs.q[0] * columns * inputs.q[1]
+
+
 @register_flop_formula(torch.ops.flashnce.info_nce_forward)
-def _info_nce_flops(q, k, negatives, *arguments, **_) -> int:
+def _info_nce_flops(*arguments, **_) -> int:
     """Those of the matrix products: the scores and, for gradients or statistics of the loss, the sums."""
-    structure = Structure(*arguments[-2])
+    *inputs, structure, _ = arguments
+    structure = Structure(*structure)
     sums = structure.need_dq or structure.need_dk or structure.need_dtemperature or structure.scores
-    return 2 * q[0] * negatives[0] * q[1] * (2 if sums else 1)
+    return _products(Inputs(*inputs)) * (2 if sums else 1)
+
+
+@register_flop_formula(torch.ops.flashnce.columns_backward)
+def _columns_flops(*arguments, **_) -> int:
+    return 2 * _products(Inputs(*arguments[:-4]))
 
 
 @register_flop_formula(torch.ops.flashnce.scores)
-def _scores_flops(q, k, negatives, *_, **__) -> int:
-    return 2 * q[0] * negatives[0] * q[1]
+def _scores_flops(*arguments, **_) -> int:
+    return _products(Inputs(*arguments[:-2]))
 
 
 queue_push = torch.ops.flashnce.queue_push.default

@@ -7,16 +7,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as unit
 
 from .._library import NO_COLUMN
-from .._options import flag, integer
+from .._options import UNNAMED, flag, integer
 from . import _ops
 from ._call import ELEMENT_TYPES, dense, element_type
 from ._memory import queue_rows
 from ._ranks import Field, Ranks
-
-
-# The id of a slot that was filled without one. A query's id is compared with it only where the caller's ids and row
-# numbers, which begin at 0, cannot meet it.
-UNNAMED = -1
 
 
 def check_queue_type(dtype: object) -> None:

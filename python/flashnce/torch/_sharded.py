@@ -24,7 +24,7 @@ from .. import _library as c
 from . import _autograd
 from ._call import (
     ELEMENT_TYPES, Inputs, Numbers, Part, Structure, arguments_of, check_inputs, element_type, outputs_of, plan_of,
-    point_outputs, stream_of, workspace_of,
+    point_outputs, stream_of, workspace_of, write_no_rows,
 )  # fmt: skip
 from ._ranks import Field, float_bits, float_of
 from ._sharded_queue import ShardedQueue
@@ -47,6 +47,7 @@ _SHOW = {
     "anchor": _name_of(c.ANCHOR),
     "reduction": _name_of(c.REDUCTION),
     "scores": bool,
+    "form": _name_of(c.FORM),
 }
 # How an error calls the fields of Structure and Numbers.
 _PUBLIC = {
@@ -92,7 +93,7 @@ def _fields(call: Call) -> dict[str, Field]:
     for name, show in _SHOW.items():
         fields[_PUBLIC.get(name, name)] = Field(getattr(structure, name), show)
     for name, value in zip(Numbers._fields[1:], numbers[1:], strict=True):
-        fields[_PUBLIC[name]] = Field(float_bits(value), float_of)
+        fields[_PUBLIC.get(name, name)] = Field(float_bits(value), float_of)
     return fields
 
 
@@ -142,7 +143,9 @@ class _Steps:
         if inputs.lambda_neg is not None and inputs.lambda_neg.numel() == 0:
             self.args.lambda_neg = self.spare.data_ptr()
         self.stream = stream_of(inputs.q)
-        self.own = self.plan(sizes[self.ranks.rank])
+        # The library has no problem without rows; such a rank makes its part of the others' scores all the same.
+        self.rows = sizes[self.ranks.rank]
+        self.own = self.plan(max(self.rows, 1))
 
     def plan(self, n: int, row_offset: int | None = None):
         part = self.part if row_offset is None else self.part._replace(row_offset=row_offset)
@@ -157,7 +160,8 @@ class _Steps:
         q, scores = self.inputs.q, self.structure.scores
         anchor = q.new_empty(q.shape, dtype=torch.float32)
         pos = [anchor.new_empty(len(q)) if scores & bit else None for bit in (c.SCORES_MIXED, c.SCORES_UNMIXED)]
-        self.run(c.LIBRARY.fnce_prep, self.own, self.args, _anchors(anchor, *pos))
+        if self.rows:
+            self.run(c.LIBRARY.fnce_prep, self.own, self.args, _anchors(anchor, *pos))
         columns = [x for x in pos if x is not None]
         packed = torch.cat([anchor, *(x[:, None] for x in columns)], dim=1) if columns else anchor
         packed = self.ranks.gather_rows(packed, self.sizes)
@@ -176,19 +180,23 @@ class _Steps:
         arguments = (self.args, _anchors(anchor, pos, unmixed_pos), at, everybody.partial_bytes())
         self.run(c.LIBRARY.fnce_partial, everybody, *arguments)
         # The rows of each rank become a partial of their own, and the partials travel.
-        plans = [self.plan(n, 0) for n in self.sizes]
-        bytes_of = [plan.partial_bytes() for plan in plans]
+        plans = [self.plan(n, 0) if n else None for n in self.sizes]
+        bytes_of = [plan.partial_bytes() if plan else 0 for plan in plans]
         blocks, to = workspace_of(sum(bytes_of), q.device)
         offsets = list(itertools.accumulate(bytes_of, initial=0))
         for plan, first, offset, size in zip(plans, self.starts, offsets, bytes_of):
-            c.check(
-                c.LIBRARY.fnce_partial_rows(everybody.handle, at, first, plan.handle, to + offset, size, self.stream)
-            )
+            if plan:
+                to_rank = plan.handle, to + offset, size, self.stream
+                c.check(c.LIBRARY.fnce_partial_rows(everybody.handle, at, first, *to_rank))
         start = to - blocks.data_ptr()
         return ranks.exchange(blocks[start : start + sum(bytes_of)], bytes_of)
 
     def finish(self, outputs: tuple[Tensor, ...]) -> None:
-        parts, size = self.partial(), self.own.partial_bytes()
+        # All ranks see the same sizes.
+        parts, size = self.partial() if sum(self.sizes) else None, self.own.partial_bytes()
+        if not self.rows:
+            write_no_rows(outputs, self.structure)
+            return
         if parts.data_ptr() % c.ALIGNMENT:
             aligned, _ = workspace_of(parts.numel(), parts.device)
             start = -aligned.data_ptr() % c.ALIGNMENT
@@ -196,7 +204,7 @@ class _Steps:
         at = parts.data_ptr()
         pointers = (ctypes.c_void_p * self.ranks.count)(*(at + i * size for i in range(self.ranks.count)))
         c.check(c.LIBRARY.fnce_merge(self.own.handle, pointers, self.ranks.count, at, size, self.stream))
-        point_outputs(self.args, outputs, self.structure)
+        point_outputs(self.args, outputs, self.structure, False)
         self.run(c.LIBRARY.fnce_finish, self.own, self.args, at, size)
 
 
@@ -209,11 +217,11 @@ class ShardedInfoNCE(torch.autograd.Function):
     """Gradients are made in the forward pass, so that the backward pass exchanges nothing."""
 
     @staticmethod
-    def forward(ctx, queue, call, sizes, inputs, q, k, temperature):
+    def forward(ctx, queue, call, sizes, inputs, q, k, temperature, batch):
         structure = call.structure
-        loss, *gradients, floats, integers = outputs = outputs_of(inputs.q, structure)
+        outputs = outputs_of(inputs.q, structure)
         _Steps(queue, inputs, structure, call.numbers, sizes).finish(outputs)
-        return _autograd.kept(ctx, inputs, structure, loss, gradients, floats, integers)
+        return _autograd.kept(ctx, inputs, structure, call.numbers, outputs)
 
     @staticmethod
     def backward(ctx, upstream, *_):
@@ -227,4 +235,4 @@ def info_nce_forward(queue: ShardedQueue, call: Call) -> tuple[tuple[Tensor, ...
         raise NotImplementedError("negatives is a ShardedQueue, which the transforms of torch.func do not take")
     _autograd.refuse_reentrant_checkpoint()
     sizes, inputs = _agreed(queue, call)
-    return ShardedInfoNCE.apply(queue, call, sizes, inputs, inputs.q, inputs.k, inputs.temperature), inputs
+    return ShardedInfoNCE.apply(queue, call, sizes, inputs, *_autograd.Gradients.of(inputs)), inputs

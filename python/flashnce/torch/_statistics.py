@@ -31,7 +31,8 @@ class ScoreStatistics(NamedTuple):
     n_greater_equal: Tensor
     """int64: negatives above or tied with it; (n_greater_equal == 0) is a hit of acc@1."""
     entropy: Tensor | None
-    """float32: of the softmax over all columns; exp of it is the effective number of negatives. None in `unmixed`."""
+    """float32: of the softmax over all columns; exp of it is the effective number of negatives. None in `unmixed`, and
+    where columns have a bias."""
     dq_norm: Tensor | None
     """float32: L2 norm of the row of q's gradient. None in `unmixed`."""
 
@@ -54,12 +55,17 @@ def statistics_of(float_names: tuple[str, ...], floats: Tensor, integers: Tensor
     return ScoreStatistics(**named | dict(zip(INT_SCORES, integers.unbind(0))))
 
 
-def unpack_scores(floats: Tensor, integers: Tensor, two: bool, seed: Tensor | int | None, offset: int) -> Scores:
-    """Scores out of the packed rows that the operator writes; `two` where the unmixed ones follow the mixed."""
+def unpack_scores(
+    floats: Tensor, integers: Tensor, two: bool, seed: Tensor | int | None, offset: int, biased: bool
+) -> Scores:
+    """Scores out of the packed rows that the operator writes; `two` where the unmixed ones follow the mixed, `biased`
+    where columns have a bias."""
     names, count = FLOAT_SCORES + LOSS_SCORES, len(INT_SCORES)
     mixed = statistics_of(names, floats[: len(names)], integers[:count])
     if two:
         unmixed = statistics_of(FLOAT_SCORES, floats[len(names) :], integers[count:])
     else:
         unmixed = mixed._replace(**dict.fromkeys(LOSS_SCORES))
+    if biased:
+        mixed = mixed._replace(entropy=None)
     return Scores(mixed, unmixed, seed, offset)

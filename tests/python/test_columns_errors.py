@@ -1,0 +1,74 @@
+"""Wrong arguments of columns beyond the queue: one sentence that names the argument."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from support import batch
+
+from flashnce.torch import InfoNCE, Queue, info_nce, scores
+
+N, K, D = 6, 32, 8
+
+
+def data():
+    q, k, negatives = batch(N, K, D)
+    return q, k.requires_grad_(), negatives, None
+
+
+TWO = torch.zeros(2, dtype=torch.int64)
+WRONG = [
+    ("batch is a bool", TypeError, {"batch": False}),
+    ("batch is a list", TypeError, {"batch": [1.0]}),
+    (r"batch has shape \[4\]", ValueError, {"batch": torch.zeros(4)}),
+    (r"batch has shape \[4, 3\]", ValueError, {"batch": torch.zeros(4, 3)}),
+    ("batch has type", TypeError, {"batch": torch.zeros(4, D, dtype=torch.float64)}),
+    ("batch is on meta", ValueError, {"batch": torch.zeros(4, D, device="meta")}),
+    ("negatives is None and batch is None", ValueError, {"negatives": None}),
+    ("ids has shape", ValueError, {"batch": True, "negatives": None, "ids": TWO}),
+    ("ids has type", TypeError, {"batch": True, "negatives": None, "ids": torch.zeros(N)}),
+    ("ids is on meta", ValueError, {"batch": True, "negatives": None, "ids": torch.arange(N, device="meta")}),
+    ("ids is given but the negatives have none", ValueError, {"ids": torch.arange(N)}),
+    ("ids is given but the negatives have none", ValueError, {"ids": torch.arange(N), "negatives": Queue(K, D)}),
+    ("ids is given but the negatives have none", ValueError, {
+        "ids": torch.arange(N), "negatives": Queue(K, D, empty=True)
+    }),
+    ("ids is given but batch_ids is None", ValueError, {
+        "ids": torch.arange(N), "negatives": None, "batch": torch.zeros(4, D)
+    }),
+    ("ids is None but the negatives have ids", ValueError, {"batch": True, "negatives": Queue(K, D, ids=True)}),
+    ("ids is None but batch_ids is given", ValueError, {"batch": True, "batch_ids": torch.arange(N)}),
+    ("negative_ids has shape", ValueError, {"negative_ids": TWO}),
+    ("negative_ids is given, but the Queue", ValueError, {
+        "negative_ids": torch.arange(K), "negatives": Queue(K, D, ids=True)
+    }),
+    ("batch_ids is given but batch is None", ValueError, {"batch_ids": TWO}),
+    ("batch_ids has shape", ValueError, {"batch": torch.zeros(4, D), "batch_ids": TWO}),
+    ("bias has shape", ValueError, {"bias": torch.zeros(3)}),
+    ("bias has type", TypeError, {"bias": torch.zeros(K, dtype=torch.float64)}),
+    ("bias requires a gradient", ValueError, {"bias": torch.zeros(K, requires_grad=True)}),
+    ("batch_bias is given but batch is None", ValueError, {"batch_bias": torch.zeros(K)}),
+    ("batch_bias has shape", ValueError, {"batch": True, "batch_bias": torch.zeros(3)}),
+    ("margin is nan", ValueError, {"margin": math.nan}),
+    ("margin is a str", TypeError, {"margin": "0.1"}),
+    ("form", ValueError, {"form": "dcl"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "kind", "wrong"), WRONG)
+def test_wrong_arguments(words, kind, wrong):
+    q, k, negatives, _ = data()
+    for function in (info_nce, scores):
+        # scores has neither.
+        if function is scores and ("form" in wrong or "requires a gradient" in words):
+            continue
+        with pytest.raises(kind, match=words):
+            function(**{"q": q.detach(), "k": k.detach(), "negatives": negatives, **wrong})
+
+
+@pytest.mark.parametrize("wrong", [{"batch": False}, {"batch": torch.zeros(2, 2)}, {"form": "x"}, {"margin": "1"}])
+def test_wrong_arguments_of_the_module(wrong):
+    with pytest.raises((TypeError, ValueError), match=next(iter(wrong))):
+        InfoNCE(**wrong)
