@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 import flashnce
 from flashnce import NO_COLUMN, reference
-from flashnce.torch import InfoNCE, Mix, Queue, _call, info_nce, scores
+from flashnce.torch import InfoNCE, Mix, Queue, _call, clip_loss, info_nce, scores
 
 # What rounding a number to the type moves it by, relatively, in the mean.
 ROUNDING = {torch.float16: 2.0**-12, torch.bfloat16: 2.0**-9}
@@ -295,7 +295,7 @@ def test_no_columns_are_no_loss():
     x_c = torch.empty(0, D, requires_grad=True)
     assert gradients(info_nce(q, k, batch=x_c, detach_key=True), x_c)[0].shape == (0, D)
     # One pair alone has no negative.
-    assert info_nce(q[:1], k[:1], batch=True).item() == 0
+    assert info_nce(q[:1], k[:1], batch=True).item() == 0 == clip_loss(q[:1], k[:1], temperature=0.1).item()
 
 
 def test_autocast_and_a_gradient_scaler():
@@ -303,7 +303,7 @@ def test_autocast_and_a_gradient_scaler():
     x = torch.randn(N, D)
     parameters = [*encoder.parameters(), *text.parameters()]
     with torch.autocast("cpu", torch.bfloat16):
-        loss = info_nce(encoder(x), text(x + 1), batch=True, temperature=TAU)
+        loss = clip_loss(encoder(x), text(x + 1), temperature=TAU)
     assert loss.dtype == torch.float32
     wanted = torch.autograd.grad(loss, parameters, retain_graph=True)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
@@ -344,6 +344,25 @@ def test_a_retained_graph_gives_its_gradients_twice():
     q, k, _, _ = data()
     loss = info_nce(q, k, batch=True)
     assert all(torch.equal(a, b) for a, b in zip(gradients(loss, q, k), gradients(loss, q, k)))
+
+
+def test_clip_loss_is_half_of_both_directions():
+    a, b, _, _ = data()
+    for given in ({"temperature": 0.05}, {"logit_scale": 20.0}, {"logit_scale": torch.tensor(20.0)}):
+        loss = clip_loss(a, b, **given)
+        full = [x.detach().double().requires_grad_() for x in (a, b)]
+        logits = normalize(full[0], dim=1) @ normalize(full[1], dim=1).T / 0.05
+        target = torch.arange(N)
+        expected = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+        assert_close(loss, expected, bound(0.05))
+        for x, y in zip(gradients(loss, a, b), gradients(expected, *full)):
+            assert_close(x, y, bound(0.05))
+    # Pairs of one id are not each other's negatives.
+    ids = torch.arange(N) // 2
+    same = (ids[:, None] == ids) & ~torch.eye(N, dtype=torch.bool)
+    logits = logits.masked_fill(same, -math.inf)
+    expected = (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+    assert_close(clip_loss(a, b, temperature=0.05, ids=ids), expected, bound(0.05))
 
 
 def test_the_workspace_is_far_below_the_logits():
@@ -391,7 +410,7 @@ def test_training_steps_compile_without_graph_breaks(backend):
 
     def step(x, queue, ids):
         q, k = encoder(x), encoder(x + 1)
-        loss = info_nce(q, k, queue, batch=True, ids=ids, margin=0.5)
+        loss = info_nce(q, k, queue, batch=True, ids=ids, margin=0.5) + clip_loss(q, k, temperature=0.1)
         queue.push(k.detach(), ids)
         return loss
 

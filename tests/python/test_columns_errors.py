@@ -8,7 +8,7 @@ import pytest
 import torch
 from support import batch
 
-from flashnce.torch import InfoNCE, Queue, info_nce, scores
+from flashnce.torch import InfoNCE, Queue, clip_loss, info_nce, scores
 
 N, K, D = 6, 32, 8
 
@@ -66,6 +66,23 @@ def test_wrong_arguments(words, kind, wrong):
             continue
         with pytest.raises(kind, match=words):
             function(**{"q": q.detach(), "k": k.detach(), "negatives": negatives, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "wrong"),
+    [
+        ("neither of temperature and logit_scale", ValueError, {}),
+        ("both of temperature and logit_scale", ValueError, {"temperature": 0.1, "logit_scale": 10.0}),
+        ("logit_scale is -1", ValueError, {"logit_scale": -1.0}),
+        ("logit_scale is a str", TypeError, {"logit_scale": "1"}),
+        ("k has shape", ValueError, {"temperature": 0.1, "b": torch.zeros(3, D)}),
+        ("ids has shape", ValueError, {"temperature": 0.1, "ids": TWO}),
+    ],
+)
+def test_wrong_arguments_of_clip_loss(words, kind, wrong):
+    a, b, _, _ = data()
+    with pytest.raises(kind, match=words):
+        clip_loss(**{"a": a, "b": b, **wrong})
 
 
 @pytest.mark.parametrize("wrong", [{"batch": False}, {"batch": torch.zeros(2, 2)}, {"form": "x"}, {"margin": "1"}])

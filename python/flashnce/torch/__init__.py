@@ -7,8 +7,8 @@
     loss.backward()
     queue.push(k)
 
-A batch contrasts with itself by info_nce(q, k, batch=True), whose gradient reaches q and k. ids leave columns out.
-docs/negatives.md shows which training takes which negatives.
+A batch contrasts with itself by info_nce(q, k, batch=True), whose gradient reaches q and k, and a batch of pairs, both
+ways, by clip_loss(a, b). ids leave columns out. docs/negatives.md shows which training takes which negatives.
 
 scores(q, k, queue) gives the statistics of the scores alone, before any mixing, to log. A ShardedQueue holds the
 negatives of several processes. A FeatureTransform says when features are mixed and how much, step by step.
@@ -27,6 +27,7 @@ from torch import serialization
 from .._library import NO_COLUMN
 from .._options import PRESETS, Mix
 from . import _registration as _registration
+from ._clip import clip_loss
 from ._ddp import ignore_queues_in_ddp
 from ._loss import InfoNCE, info_nce
 from ._queue import Queue
@@ -40,5 +41,5 @@ serialization.add_safe_globals([Mix])
 
 __all__ = [
     "NO_COLUMN", "PRESETS", "FeatureTransform", "InfoNCE", "Mix", "Queue", "ScoreStatistics", "Scores", "ShardedQueue",
-    "ignore_queues_in_ddp", "info_nce", "scores",
+    "clip_loss", "ignore_queues_in_ddp", "info_nce", "scores",
 ]  # fmt: skip
