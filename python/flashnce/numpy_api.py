@@ -12,7 +12,8 @@ import numpy as np
 
 from . import _library as c
 from ._options import (
-    Mix, check_temperature, choice, flag, integer, lambda_granularity, mix_or_none, number, plan_for, resolve_columns,
+    Mix, Plan, check_temperature, choice, flag, integer, lambda_granularity, mix_or_none, number, plan_for,
+    resolve_columns, resolve_ids,
 )  # fmt: skip
 
 _SCORE_TYPES = {
@@ -30,13 +31,15 @@ class Result(NamedTuple):
     dq: np.ndarray | None
     """[N,D], of the type of q: its gradient, equation (8)."""
     dk: np.ndarray | None
-    """[N,D], of the type of k: its gradient."""
+    """[N,D], of the type of k: its gradient; with batch=True the sum of that as positives and that as columns."""
     dtemperature: np.ndarray | None
     """float32 [], or [N] with reduction "none": gradient of the temperature."""
     mixed: dict[str, np.ndarray] | None
     """Statistics of the scores of the loss, equation (9): each [N]; the names are those of fnce_score_buffers."""
     unmixed: dict[str, np.ndarray] | None
     """The same before mixing, of q.k and a.z_j, without entropy and dq_norm."""
+    dbatch: np.ndarray | None = None
+    """[C,D], of the type of q: the gradient of the batch columns, equation (16)."""
 
 
 # The keys are names, because NumPy knows bfloat16 only where a package such as ml_dtypes has taught it.
@@ -85,8 +88,8 @@ def _point(args: c.Args, **arrays: np.ndarray | None) -> None:
         setattr(args, name, None if array is None else array.ctypes.data)
 
 
-def _point_scores(args: c.Args, n: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    mixed = {name: np.empty(n, dtype) for name, dtype in _SCORE_TYPES.items()}
+def _point_scores(args: c.Args, n: int, biased: bool) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    mixed = {name: np.empty(n, dtype) for name, dtype in _SCORE_TYPES.items() if not (biased and name == "entropy")}
     unmixed = {name: np.empty(n, dtype) for name, dtype in _SCORE_TYPES.items() if name not in ("entropy", "dq_norm")}
     for buffers, arrays in ((args.mixed, mixed), (args.unmixed, unmixed)):
         for name, array in arrays.items():
@@ -97,8 +100,16 @@ def _point_scores(args: c.Args, n: int) -> tuple[dict[str, np.ndarray], dict[str
 def info_nce(
     q: np.ndarray,
     k: np.ndarray,
-    negatives: np.ndarray,
+    negatives: np.ndarray | None = None,
     *,
+    batch: np.ndarray | bool | None = None,
+    ids: np.ndarray | None = None,
+    negative_ids: np.ndarray | None = None,
+    batch_ids: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
+    batch_bias: np.ndarray | None = None,
+    margin: float | None = None,
+    form: str = "info_nce",
     temperature: float = 0.07,
     normalize: bool = True,
     positive: Mix | None = None,
@@ -115,14 +126,24 @@ def info_nce(
     return_dq: bool = False,
     return_dk: bool = False,
     return_dtemperature: bool = False,
+    return_dbatch: bool = False,
     return_scores: bool = False,
     threads: int = 0,
 ) -> Result:
-    """The loss of equation (7) and, where asked for, its gradients (8) and score statistics (9).
+    """The loss of equation (7) and, where asked for, its gradients (8), (16) and score statistics (9).
+
+    Gradients are those of the loss; with reduction "none", of the sum of all losses.
 
     Args:
         q, k: [N,D], queries and their keys: float32, float16 or (of the package ml_dtypes) bfloat16, both of one type.
-        negatives: [K,D] of one of those types, used as it is (never normalised).
+        negatives: [K,D] of one of those types, used as it is (never normalised), or None.
+        batch: batch columns [C,D] of the type of q, normalised like q, equation (13). True: k, and row numbers for ids
+            that are None.
+        ids, negative_ids, batch_ids: int64 [N], [K] and [C], equation (14): a column is left out for the rows of its
+            id, and for all rows with flashnce.NO_COLUMN. Where rows have ids, all columns need them.
+        bias, batch_bias: float32 [K] and [C], equation (15); -inf leaves a column out.
+        margin: leaves out what scores above the positive by more, before the division by the temperature.
+        form: "info_nce" | "decoupled", equation (7).
         temperature: tau > 0, at least 2**-126.
         normalize: whether q and k are divided by their norms, equation (1).
         positive, negative: Mix of equations (2) and (3), or None.
@@ -140,60 +161,132 @@ def info_nce(
         TypeError: an argument has the wrong type.
         ValueError: anything else is wrong; one sentence names the argument.
     """
-    for name, value in (
-        ("normalize", normalize), ("return_dq", return_dq), ("return_dk", return_dk),
-        ("return_dtemperature", return_dtemperature), ("return_scores", return_scores),
-    ):  # fmt: skip
-        flag(name, value)
+    _check_options(
+        positive, negative, anchor, reduction, form, normalize=normalize, return_dq=return_dq, return_dk=return_dk,
+        return_dtemperature=return_dtemperature, return_dbatch=return_dbatch, return_scores=return_scores,
+    )  # fmt: skip
     q = _matrix("q", q)
     n, d = q.shape
-    k, negatives = _array("k", k, None, q.dtype), _matrix("negatives", negatives, d)
+    k, in_batch = _array("k", k, None, q.dtype), batch is True
     if k.shape != q.shape:
         raise ValueError(f"k has shape {list(k.shape)}; it must be that of q, {list(q.shape)}")
+    negatives, batch = _columns(negatives, batch, k)
     feature_type, queue_type = _ELEMENT_TYPES[q.dtype.name], _ELEMENT_TYPES[negatives.dtype.name]
-    rows = negatives.shape[0]
-    mix_or_none("positive", positive)
-    mix_or_none("negative", negative)
+    rows, count = negatives.shape[0], 0 if batch is None else batch.shape[0]
     temperature, threads = number("temperature", temperature), integer("threads", threads)
     check_temperature(temperature)
-    choice("anchor", anchor, ("mixed", "query"))
-    choice("reduction", reduction, ("none", "mean", "sum"))
     weight = None if weight is None else _array("weight", weight, (n,))
     per_pos, lambda_pos = _mixing("lambda_pos", lambda_pos, positive, n, d)
     per_neg, lambda_neg = _mixing("lambda_neg", lambda_neg, negative, rows, d)
     permutation = _checked_permutation(permutation, rows, per_neg)
-    drawn = (per_pos != "none" and lambda_pos is None) or (
-        per_neg != "none" and (lambda_neg is None or permutation is None)
-    )
-    if drawn and seed is None:
-        raise ValueError("seed is None but lambda or the permutation is drawn; it must be an int in 0 .. 2^64-1")
-
+    _check_seed(seed, per_pos != "none" and lambda_pos is None, per_neg != "none", lambda_neg, permutation)
+    sizes = {"ids": n, "negative_ids": rows, "batch_ids": None if batch is None else count}
+    masks = _ids(sizes, in_batch, ids, negative_ids, batch_ids) | _biases(rows, batch, bias, batch_bias)
     plan = plan_for(
-        (n, rows, d, 0, 0, 0, 0, c.CPU, 0, feature_type, queue_type, feature_type, int(normalize),
+        (max(n, 1), rows, d, 0, 0, 0, 0, c.CPU, 0, feature_type, queue_type, feature_type, int(normalize),
          c.LAMBDA[per_pos], int(lambda_pos is not None), int(positive is not None and positive.renormalize),
          c.LAMBDA[per_neg], int(lambda_neg is not None), int(negative is not None and negative.renormalize),
          int(permutation is not None),
          resolve_columns(columns, per_neg != "none"), c.ANCHOR[anchor], c.REDUCTION[reduction],
-         c.SCORES_MIXED | c.SCORES_UNMIXED if return_scores else c.SCORES_NONE, threads, 0, 0, 0, 0, 0)
+         c.SCORES_MIXED | c.SCORES_UNMIXED if return_scores else c.SCORES_NONE, threads,
+         c.FORM[form], int("ids" in masks), int("bias" in masks), int(margin is not None), count)
     )  # fmt: skip
     args = c.new_args()
-    args.temperature = temperature
+    args.temperature, args.margin = temperature, 0.0 if margin is None else number("margin", margin)
     _set_draws(args, positive, negative, 0 if seed is None else seed, offset)
-    loss = np.empty(n if reduction == "none" else (), np.float32)
+    # The mean of no rows is NaN, as PyTorch has it; for one row or more the library writes it.
+    loss = np.full(n if reduction == "none" else (), np.nan if reduction == "mean" else 0.0, np.float32)
     result = Result(
         loss,
         np.empty((n, d), q.dtype) if return_dq else None,
         np.empty((n, d), q.dtype) if return_dk else None,
-        np.empty_like(loss) if return_dtemperature else None,
-        *(_point_scores(args, n) if return_scores else (None, None)),
+        np.zeros_like(loss) if return_dtemperature else None,
+        *(_point_scores(args, n, "bias" in masks) if return_scores else (None, None)),
+        np.zeros((count, d), q.dtype) if count and (return_dbatch or (return_dk and in_batch)) else None,
     )
+    log_sum_exp = None if result.dbatch is None else np.empty(n, np.float32)
     _point(args, x_q=q, x_k=k, queue=negatives if rows else None, weight=weight, lambda_pos=lambda_pos)
     _point(args, lambda_neg=lambda_neg, permutation=permutation, loss=loss, dq=result.dq, dk=result.dk)
     _point(args, **{"dtemperature_rows" if reduction == "none" else "dtemperature": result.dtemperature})
-    args.checks = c.CHECK_PERMUTATION
-    buffer, address = _workspace(plan.workspace_bytes)
-    c.check(c.LIBRARY.fnce_loss(plan.handle, args, address, plan.workspace_bytes, None))
-    return result
+    _point(args, x_c=batch if count else None, log_sum_exp=log_sum_exp)
+    _point(args, **{_POINTERS[name]: array for name, array in masks.items() if array is not None and array.size})
+    args.checks, (buffer, address) = c.CHECK_PERMUTATION, _workspace(plan.workspace_bytes)
+    if n:
+        c.check(c.LIBRARY.fnce_loss(plan.handle, args, address, plan.workspace_bytes, None))
+    if n and result.dbatch is not None:
+        _columns_backward(plan, args, log_sum_exp, result.dbatch, address)
+    if in_batch and return_dk:
+        result.dk[...] += result.dbatch if count else 0
+    return result if return_dbatch else result._replace(dbatch=None)
+
+
+def _columns_backward(plan: Plan, args: c.Args, log_sum_exp: np.ndarray, dbatch: np.ndarray, workspace: int) -> None:
+    """Equation (16), for the gradient 1 from above."""
+    upstream, size = np.ones(1, np.float32), plan.workspace_bytes
+    arrays = (array.ctypes.data for array in (log_sum_exp, upstream))
+    out = dbatch.ctypes.data
+    c.check(c.LIBRARY.fnce_columns_backward(plan.handle, args, None, *arrays, 1, out, workspace, size, None))
+
+
+_POINTERS = {
+    "ids": "query_ids", "negative_ids": "column_ids", "batch_ids": "batch_ids", "bias": "column_bias",
+    "batch_bias": "batch_bias",
+}  # fmt: skip
+
+
+def _columns(negatives: object, batch: object, k: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The negatives, none of which may be there, and the batch columns: for True the keys."""
+    if negatives is None and batch is None:
+        raise ValueError("negatives is None and batch is None; one of them must give columns")
+    d = k.shape[1]
+    negatives = np.empty((0, d), k.dtype) if negatives is None else _matrix("negatives", negatives, d)
+    if batch is None or batch is True:
+        return negatives, k if batch else None
+    if isinstance(batch, bool):
+        raise TypeError("batch is False; it must be None, True or an array")
+    batch = _matrix("batch", batch, d)
+    if batch.dtype != k.dtype:
+        raise TypeError(f"batch has type {batch.dtype}; it must be {k.dtype}")
+    return negatives, batch
+
+
+def _ids(sizes: dict[str, int | None], in_batch: bool, ids, negative_ids, batch_ids) -> dict[str, np.ndarray | None]:
+    """The ids of all rows and columns, or nothing."""
+    given = {"ids": ids, "negative_ids": negative_ids, "batch_ids": batch_ids}
+    for name, value in given.items():
+        if value is not None and sizes[name] is not None:
+            given[name] = _array(name, value, (sizes[name],), np.dtype(np.int64))
+    return resolve_ids(
+        **given, sizes=sizes, in_batch=in_batch, full=lambda size, value: np.full(size, value, np.int64),
+        arange=lambda size: np.arange(size, dtype=np.int64),
+    )  # fmt: skip
+
+
+def _biases(rows: int, batch: np.ndarray | None, bias, batch_bias) -> dict[str, np.ndarray]:
+    """The biases of all columns, or nothing; a side without one has zeros."""
+    if bias is None and batch_bias is None:
+        return {}
+    if batch is None and batch_bias is not None:
+        raise ValueError("batch_bias is given but batch is None")
+    given = (("bias", bias, rows), ("batch_bias", batch_bias, 0 if batch is None else batch.shape[0]))
+    return {name: np.zeros(n, np.float32) if value is None else _array(name, value, (n,)) for name, value, n in given}
+
+
+def _check_options(
+    positive: object, negative: object, anchor: object, reduction: object, form: object, **flags: object
+) -> None:
+    for name, value in flags.items():
+        flag(name, value)
+    mix_or_none("positive", positive)
+    mix_or_none("negative", negative)
+    choice("anchor", anchor, ("mixed", "query"))
+    choice("reduction", reduction, ("none", "mean", "sum"))
+    choice("form", form, tuple(c.FORM))
+
+
+def _check_seed(seed: object, draws_pos: bool, mixes_neg: bool, lambda_neg: object, permutation: object) -> None:
+    if seed is None and (draws_pos or (mixes_neg and (lambda_neg is None or permutation is None))):
+        raise ValueError("seed is None but lambda or the permutation is drawn; it must be an int in 0 .. 2^64-1")
 
 
 def _mixing(name: str, value: object, mix: Mix | None, rows: int, d: int) -> tuple[str, np.ndarray | None]:

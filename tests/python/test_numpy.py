@@ -102,7 +102,7 @@ def test_element_types(feature_type, queue_type):
 
 def test_only_what_was_asked_for_is_returned():
     result = flashnce.info_nce(*arrays())
-    assert result.loss.dtype == np.float32 and result[1:] == (None,) * 5
+    assert result.loss.dtype == np.float32 and result[1:] == (None,) * 6
 
 
 def test_explicit_lambda_and_permutation():
@@ -170,5 +170,86 @@ WRONG = [
 
 @pytest.mark.parametrize(("words", "kind", "wrong"), WRONG)
 def test_errors(words, kind, wrong):
+    with pytest.raises(kind, match=words):
+        flashnce.info_nce(**{**dict(zip(("q", "k", "negatives"), arrays())), **wrong})
+
+
+def columns(n: int = N, k: int = K, c: int = 11) -> dict[str, np.ndarray]:
+    """Ids and biases that leave some columns out."""
+    rng = np.random.default_rng(0)
+    ids, negative_ids, batch_ids = (rng.integers(0, 4, size) for size in (n, k, c))
+    negative_ids[3] = batch_ids[1] = flashnce.NO_COLUMN
+    bias, batch_bias = (rng.standard_normal(size).astype(np.float32) for size in (k, c))
+    bias[4] = -np.inf
+    return {
+        "ids": ids, "negative_ids": negative_ids, "batch_ids": batch_ids, "bias": bias, "batch_bias": batch_bias,
+        "margin": 0.1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("form", ["info_nce", "decoupled"])
+def test_columns_beyond_the_queue_are_those_of_the_reference(form, reduction):
+    q, k, negatives = arrays()
+    x_c = np.random.default_rng(1).standard_normal((11, D)).astype(np.float32)
+    options = {"temperature": 0.2, "form": form, "reduction": reduction, "return_scores": True}
+    result = flashnce.info_nce(
+        q, k, negatives, batch=x_c, return_dq=True, return_dk=True, return_dbatch=True, **columns(), **options
+    )
+    full = [torch.from_numpy(x).double().requires_grad_() for x in (q, k, x_c)]
+    given = {name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in columns().items()}
+    expected, mixed, unmixed = flashnce.reference.info_nce(
+        *full[:2], torch.from_numpy(negatives), batch=full[2], detach_key=False, **given, **options
+    )
+    tolerance = bound(0.2, largest_score(mixed))
+    assert_close(torch.from_numpy(result.loss), expected, tolerance, "loss")
+    wanted = torch.autograd.grad(expected.sum(), full)
+    for name, gradient in zip(("dq", "dk", "dbatch"), wanted):
+        assert_close(torch.from_numpy(getattr(result, name)), gradient, tolerance, name)
+    for actual, statistics in ((result.mixed, mixed), (result.unmixed, unmixed)):
+        assert "entropy" not in actual
+        assert np.array_equal(actual["neg_count"], statistics["neg_count"].numpy())
+
+
+def test_the_batch_itself_gives_the_key_both_gradients():
+    q, k, _ = arrays()
+    result = flashnce.info_nce(q, k, batch=True, temperature=0.2, return_dk=True)
+    full = [torch.from_numpy(x).double().requires_grad_() for x in (q, k)]
+    expected = flashnce.reference.info_nce(*full, batch=True, temperature=0.2)
+    assert_close(torch.from_numpy(result.loss), expected, bound(0.2))
+    assert_close(torch.from_numpy(result.dk), torch.autograd.grad(expected, full[1])[0], bound(0.2))
+    assert result.dbatch is None
+
+
+def test_no_rows():
+    q, negatives = np.empty((0, D), np.float32), arrays()[2]
+    assert np.isnan(flashnce.info_nce(q, q, negatives).loss)
+    assert flashnce.info_nce(q, q, negatives, reduction="sum").loss == 0
+    result = flashnce.info_nce(
+        q, q, negatives, batch=negatives, reduction="none", return_dq=True, return_dtemperature=True,
+        return_dbatch=True, return_scores=True,
+    )  # fmt: skip
+    assert result.loss.shape == result.dtemperature.shape == (0,) and result.dq.shape == (0, D)
+    assert result.dbatch.shape == (K, D) and not result.dbatch.any() and result.mixed["pos"].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "wrong"),
+    [
+        ("negatives is None and batch is None", ValueError, {"negatives": None}),
+        ("batch is False", TypeError, {"batch": False}),
+        ("batch has shape", ValueError, {"batch": np.zeros((3, D + 1), np.float32)}),
+        ("batch has type float16", TypeError, {"batch": np.zeros((3, D), np.float16)}),
+        ("ids has type int32", TypeError, {"negatives": None, "batch": True, "ids": np.zeros(N, np.int32)}),
+        ("ids has shape", ValueError, {"negatives": None, "batch": True, "ids": np.zeros(N + 1, np.int64)}),
+        ("ids is given but the negatives have none", ValueError, {"ids": np.arange(N)}),
+        ("batch_ids is given but batch is None", ValueError, {"batch_ids": np.arange(N)}),
+        ("bias has type float64", TypeError, {"bias": np.zeros(K)}),
+        ("batch_bias is given but batch is None", ValueError, {"batch_bias": np.zeros(N, np.float32)}),
+        ("margin is nan", ValueError, {"margin": math.nan}),
+        ("form", ValueError, {"form": "dcl"}),
+    ],
+)
+def test_errors_of_columns(words, kind, wrong):
     with pytest.raises(kind, match=words):
         flashnce.info_nce(**{**dict(zip(("q", "k", "negatives"), arrays())), **wrong})
