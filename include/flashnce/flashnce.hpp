@@ -4,7 +4,7 @@
  *   Problem, Args, Push   the C structs, filled when they are made; fields are set as in C
  *   Plan                  owns a fnce_plan
  *   Workspace             owns aligned host memory, for workspaces and for partials
- *   loss, scale, push, scores, prep, partial, merge, partial_rows, finish, run, ...   the calls
+ *   loss, scale, push, scores, prep, partial, merge, partial_rows, finish, columns_backward, run, ...   the calls
  *
  * A minimal program:
  *
@@ -251,6 +251,22 @@ inline void finish(const Plan& plan, const fnce_args& args, const void* partial,
 }
 inline void finish(const Plan& plan, const fnce_args& args, const Workspace& partial, Workspace& workspace) {
   finish(plan, args, partial.data(), partial.size(), workspace.data(), workspace.size());
+}
+
+/* ---- The gradient of batch columns ------------------------------------------------------------------------------- */
+
+/* Writes dx_c, the gradient of the batch columns, equation (16), from the log-sum-exps that loss() or finish() wrote
+ * and the upstream gradient, one for all rows or one per row. `anchors` may be null: they are made again. */
+inline void columns_backward(const Plan& plan, const fnce_args& args, const fnce_anchors* anchors,
+                             const float* log_sum_exp, const float* upstream, std::int64_t upstream_count, void* dx_c,
+                             void* workspace, std::size_t workspace_bytes, fnce_stream stream = nullptr) {
+  check(fnce_columns_backward(plan.get(), &args, anchors, log_sum_exp, upstream, upstream_count, dx_c, workspace,
+                              workspace_bytes, stream));
+}
+/* The same in host memory, with one upstream for all rows. */
+inline void columns_backward(const Plan& plan, const fnce_args& args, const float* log_sum_exp, float upstream,
+                             void* dx_c, Workspace& workspace) {
+  columns_backward(plan, args, nullptr, log_sum_exp, &upstream, 1, dx_c, workspace.data(), workspace.size());
 }
 
 /* ---- Inspection -------------------------------------------------------------------------------------------------- */

@@ -152,6 +152,30 @@ void steps() {
   EXPECT(near(loss, kLoss));
 }
 
+// Both negatives are batch columns, in the queue's place.
+void batch_columns() {
+  float loss = 0, log_sum_exp[2] = {0, 0}, dx_c[4] = {9, 9, 9, 9};
+  flashnce::Problem problem(flashnce::Preset::moco, 2, 0, 2);
+  problem.batch_columns = 2;
+  const flashnce::Plan plan(problem);
+  flashnce::Workspace workspace(plan);
+  flashnce::Args args = new_args(&loss);
+  args.queue = nullptr;
+  args.x_c = kQueue.data();
+  args.log_sum_exp = log_sum_exp;
+  flashnce::loss(plan, args, workspace);
+  EXPECT(near(loss, kLoss) && near(log_sum_exp[1], std::log(std::exp(1.0) + 2)));
+  // The mean of two rows, each of which sends its softmax times q.
+  const double softmax = 1 / (std::exp(1.0) + 2);
+  flashnce::columns_backward(plan, args, log_sum_exp, 3.0f, dx_c, workspace);
+  EXPECT(near(dx_c[0], 3 * softmax) && near(dx_c[2], 3 * softmax) && near(dx_c[1], 0) && near(dx_c[3], 0));
+  const float upstream[] = {0, 1};
+  flashnce::columns_backward(plan, args, nullptr, log_sum_exp, upstream, 2, dx_c, workspace.data(), workspace.size());
+  EXPECT(near(dx_c[0], softmax / 2) && near(dx_c[2], softmax / 2));
+  EXPECT(refusal([&] { flashnce::columns_backward(plan, args, nullptr, 1.0f, dx_c, workspace); }).first ==
+         FNCE_INVALID_ARGUMENT);
+}
+
 void queue_and_draws() {
   const std::vector<float> keys{0, 5};
   std::vector<float> queue{9, 9, 9, 9};
@@ -192,6 +216,7 @@ int main() {
   moves();
   losses();
   steps();
+  batch_columns();
   queue_and_draws();
   std::printf("C++ %ld, %d failures\n", static_cast<long>(__cplusplus), failures);
   return failures == 0 ? 0 : 1;
