@@ -10,7 +10,7 @@
     flashnce.compat.lightning                   a Lightning callback for flashnce.torch.FeatureTransform
 
 None of them imports the package that it stands for, and each is imported when it is asked for. What a loss would need
-and FlashNCE does not compute, above all gradients of negatives, raises NotImplementedError in a sentence that names the
+and no adapter passes on, above all gradients of negatives, raises NotImplementedError in a sentence that names the
 argument.
 
 Each takes `backend`:

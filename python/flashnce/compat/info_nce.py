@@ -14,8 +14,8 @@ from ._backend import check_backend, contrast
 from ._rows import without_negatives_gradient
 
 _IN_BATCH = (
-    "negative_keys is None: the other rows' positive keys as negatives need gradients of negatives, which FlashNCE "
-    "does not compute; give negatives of a queue, or keep info_nce.InfoNCE"
+    "negative_keys is None: the other rows' positive keys as negatives have gradients, which this adapter does not "
+    "pass on; give negatives of a queue, or call flashnce.torch.info_nce(..., batch=True), or keep info_nce.InfoNCE"
 )
 _PAIRED = (
     "negative_mode is 'paired', negatives [N,M,D] of each query's own; FlashNCE takes negatives [M,D] that all queries "

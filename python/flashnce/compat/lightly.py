@@ -47,8 +47,8 @@ class NTXentLoss(nn.Module):
         size = (memory_bank_size,) if isinstance(memory_bank_size, int) else tuple(memory_bank_size)
         if size == (0,):
             raise NotImplementedError(
-                "memory_bank_size is 0: in-batch negatives need gradients of negatives, which FlashNCE does not "
-                "compute; give memory_bank_size=(K, D), or keep lightly's loss"
+                "memory_bank_size is 0: in-batch negatives have gradients, which this adapter does not pass on; give "
+                "memory_bank_size=(K, D), or call flashnce.torch.info_nce(..., batch=), or keep lightly's loss"
             )
         if len(size) != 2 or min(size) < 1:
             raise ValueError(f"Illegal memory bank size {memory_bank_size}, expected (K, D)")

@@ -38,8 +38,8 @@ class NTXentLoss(nn.Module):
 
     def forward(self, embeddings: Tensor, labels: Tensor | None = None, *args, **kwargs) -> Tensor:
         raise NotImplementedError(
-            "NTXentLoss outside CrossBatchMemory has in-batch negatives, which need gradients that FlashNCE does not "
-            "compute" + _ELSEWHERE
+            "NTXentLoss outside CrossBatchMemory has in-batch negatives, whose gradients this adapter does not pass "
+            "on, though flashnce.torch.info_nce(..., batch=, ids=) does" + _ELSEWHERE
         )
 
 

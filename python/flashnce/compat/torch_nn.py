@@ -38,8 +38,8 @@ def info_nce_loss(
     """
     if negative_keys is None:
         raise NotImplementedError(
-            "negative_keys is None: in-batch negatives need gradients of negatives, which FlashNCE does not compute; "
-            "give negatives of a queue, or keep the loss that you have"
+            "negative_keys is None: in-batch negatives have gradients, which this adapter does not pass on; give "
+            "negatives of a queue, or call flashnce.torch.info_nce(..., batch=True)"
         )
     without_negatives_gradient("negative_keys", negative_keys)
     return contrast(
