@@ -1,5 +1,5 @@
-"""Runs the libFuzzer programs: each target for --runs inputs, from the committed corpus and what earlier runs have
-found.
+"""Runs the libFuzzer programs side by side: each target for --runs inputs, from the committed corpus and what earlier
+runs have found.
 
     cmake --preset fuzz && cmake --build --preset fuzz
     python3 tests/fuzz/run.py --build build/fuzz --runs 500000
@@ -8,6 +8,7 @@ New inputs go to a folder of their own (--work), never into the tree. A finding 
 to keep it as a test, fix the cause and copy the input to tests/fuzz/corpus/<target>, which every build replays.
 """
 import argparse
+import concurrent.futures
 import os
 import re
 import subprocess
@@ -57,7 +58,8 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     args = parser.parse_args()
     args.work = args.work or args.build / "fuzzing"
-    total = sum(run(target, args) for target in args.targets)
+    with concurrent.futures.ThreadPoolExecutor(len(args.targets)) as pool:
+        total = sum(pool.map(lambda target: run(target, args), args.targets))
     print(f"{total} runs, nothing found")
 
 
