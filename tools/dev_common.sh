@@ -113,14 +113,16 @@ bench_program() {
   env "${PYTHON_ENVIRONMENT[@]}" "$VENV/bin/python" bench/run.py "$@"
 }
 
-# build_wheel AUTO|ON|OFF FOLDER: with the CUDA backend or without. Its kernels for all architectures take minutes.
+# build_wheel AUTO|ON|OFF FOLDER [OPTIONS of pip]: with the CUDA backend or without. Its kernels for all architectures
+# take minutes.
 # The wheel says by its tag on which systems it runs: auditwheel finds that out.
 build_wheel() {
   local cuda=$1 folder=$2
+  shift 2
   rm -rf "$folder" build/dist
   "$VENV/bin/python" -m pip wheel . --wheel-dir build/dist --no-deps --no-build-isolation -q \
     "--config-settings=build-dir=build/wheel-${cuda,,}" "--config-settings=cmake.define.FLASHNCE_CUDA=$cuda" \
-    "--config-settings=cmake.define.FLASHNCE_CUDA_ARCHS=release"
+    "--config-settings=cmake.define.FLASHNCE_CUDA_ARCHS=release" "$@"
   PATH="$VENV/bin:$PATH" "$VENV/bin/python" -m auditwheel repair --wheel-dir "$folder" build/dist/flashnce-*.whl
 }
 

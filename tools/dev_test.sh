@@ -69,13 +69,20 @@ test_arm64() {
   FNCE_TEST_CASES=50 after "build arm64" ctest_stage "tests arm64 emulated" arm64 -L '^quick$' -E fork
 }
 
+# The wheel with CUDA; its kernels' machine code is kept for the tests of registers and instructions.
+build_cuda_wheel() {
+  local kernels=$ROOT/tests/static/kernels cache=$ROOT/build/release/tests/static/kernels/code
+  build_wheel ON build/dist-cuda "--config-settings=cmake.define.CMAKE_CUDA_COMPILER_LAUNCHER=$(
+    printf '%s;' "$VENV/bin/python" "$kernels/keep_code.py" --source "$ROOT" --cache "$cache")--"
+}
+
 # What a release holds, where nvcc is there to build it.
 test_cuda_wheel() {
   if ! grep -qs '^CMAKE_CUDA_COMPILER:' build/release/CMakeCache.txt; then
     echo "wheel with CUDA, registers and instructions of kernels: not built or checked here (needs nvcc)"
     return 0
   fi
-  stage "wheel with CUDA" build_wheel ON build/dist-cuda
+  stage "wheel with CUDA" build_cuda_wheel
   FLASHNCE_WHEELS=build/dist-cuda after "wheel with CUDA" \
     pytest_stage "tests wheel with CUDA" tests/package/test_wheel.py -k "not known_loss"
 }
@@ -105,6 +112,7 @@ test_lesser_processors() {
 test_full() {
   FNCE_TEST_CASES=${FNCE_TEST_CASES:-$1} FNCE_TEST_SEED=${FNCE_TEST_SEED:-100001} \
     after "build release" ctest_stage "tests long grid" release -R "randomised grid"
+  test_cuda_wheel
   after "build release" ctest_stage "tests instruction sets" release -L full
   after "build release" test_lesser_processors "tests as on lesser processors"
   after "build release" pytest_stage "tests python full" -m full tests/python
@@ -112,7 +120,6 @@ test_full() {
   setup_docs
   after "packages for the site" stage "docs" build_docs
   pytest_stage "tests sdist" tests/package/test_sdist.py
-  test_cuda_wheel
   test_arm64
   build_preset asan ""
   after "build asan" ctest_stage "tests asan ubsan" asan -L quick
