@@ -88,20 +88,6 @@ TEST_CASE("pool: callers at the same time from several threads each get their ta
 #endif
 #endif
 #if !defined(__SANITIZE_THREAD__) && !defined(FNCE_TSAN)
-namespace {
-
-// Bytes of address space that this process has mapped.
-rlim_t address_space() {
-  unsigned long pages = 0;
-  std::FILE* file = std::fopen("/proc/self/statm", "r");
-  if (file == nullptr) return 0;
-  if (std::fscanf(file, "%lu", &pages) != 1) pages = 0;
-  std::fclose(file);
-  return rlim_t{pages} * static_cast<rlim_t>(sysconf(_SC_PAGESIZE));
-}
-
-}  // namespace
-
 TEST_CASE("pool: a forked child starts threads of its own") {
   REQUIRE(runs_each_task_once(3, 50));
   const pid_t child = fork();
@@ -119,6 +105,20 @@ TEST_CASE("pool: a forked child starts threads of its own") {
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(FNCE_ASAN)
+namespace {
+
+// Bytes of address space that this process has mapped.
+rlim_t address_space() {
+  unsigned long pages = 0;
+  std::FILE* file = std::fopen("/proc/self/statm", "r");
+  if (file == nullptr) return 0;
+  if (std::fscanf(file, "%lu", &pages) != 1) pages = 0;
+  std::fclose(file);
+  return rlim_t{pages} * static_cast<rlim_t>(sysconf(_SC_PAGESIZE));
+}
+
+}  // namespace
+
 TEST_CASE("pool: where the system gives fewer threads, those do the work, and more join when it gives more") {
   const pid_t child = fork();
   REQUIRE(child >= 0);
