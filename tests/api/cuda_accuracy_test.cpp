@@ -82,10 +82,12 @@ TEST_CASE("cuda: numbers of queries, keys and features around the edges of every
   const std::vector<int64_t> all_d{1, 3, 8, 13, 63, 64, 65, 100, 127, 128, 129, 200, 256, 257, 300, 512, 513};
   uint64_t seed = 80000;
   std::set<Tile> tiles;
+  // Two arithmetics, in turn with the other two: each meets every number, and with the second count below every shape.
+  size_t turn = 0;
   const auto sweep = [&](int64_t n, int64_t k, int64_t d) {
-    for (const Arithmetic& a : kArithmetics) {
+    for (size_t i = turn++ % 2; i < kArithmetics.size(); i += 2) {
       ++seed;
-      Case c = case_of(kWays[seed % kWays.size()], a, n, affordable(n, k, d), d, seed);
+      Case c = case_of(kWays[seed % kWays.size()], kArithmetics[i], n, affordable(n, k, d), d, seed);
       if (seed % 3 == 0) c.problem.scores = static_cast<int32_t>(1 + seed / 3 % 3);
       add_tile(c, tiles);
       check(c);
@@ -94,8 +96,10 @@ TEST_CASE("cuda: numbers of queries, keys and features around the edges of every
   // As the device is, so few queries and keys get small tiles; as for one multiprocessor, tiles as large as the queries
   // fill.
   for (const char* count : {"", "1"}) {
+    if (*count && tiles.empty()) break;  // the plain family has one tile
     const Multiprocessors cut(count);
     INFO("FNCE_MULTIPROCESSORS " << count);
+    turn = *count ? 1 : 0;
     for (size_t i = 0; i < all_d.size(); ++i)
       for (size_t j = 0; j < 3; ++j)
         sweep(all_n[(i + 3 * j) % all_n.size()], all_k[(2 * i + 4 * j) % all_k.size()], all_d[i]);
@@ -106,6 +110,16 @@ TEST_CASE("cuda: numbers of queries, keys and features around the edges of every
   }
   // All that kernels/engines/sm80/tile.h has: 9 each for float16 and bfloat16, 7 for float16x3, 6 for float16-fast.
   if (!tiles.empty()) CHECK(tiles.size() == 31);
+}
+
+TEST_CASE("cuda: every number of keys up to a tile of the smallest and two more") {
+  FNCE_SKIP_UNLESS(on_gpu(), kGpuOnly);
+  for (const Arithmetic& a : kArithmetics)
+    for (int64_t k = 1; k <= 66; ++k) {
+      Case c = case_of(Way::kScoresAndRaw, a, 3, k, 24, 80500 + static_cast<uint64_t>(k));
+      if (k % 2) c.problem.columns = FNCE_COLUMNS_MIXED;
+      check(c);
+    }
 }
 
 TEST_CASE("cuda: float32 queues far outside float16's range") {
@@ -227,18 +241,23 @@ TEST_CASE("cuda: scores that rise all along the queue, so that references follow
 
 TEST_CASE("cuda: the loss alone, the temperature's gradient alone, every statistic, on every way") {
   FNCE_SKIP_UNLESS(on_gpu(), kGpuOnly);
+  // Every arithmetic has every statistic on every way, and with every width.
+  const std::vector<int64_t> widths{24, 128, 300};
+  size_t turn = 0;
   for (const Arithmetic& a : kArithmetics)
-    for (const Way way : kWays)
-      for (const int64_t d : {24, 128, 300})
-        for (const int32_t scores : {0, 1, 2, 3}) {
-          Case c = case_of(way, a, d > 200 ? 9 : 35, 70, d, 87000);
-          c.problem.scores = scores;
-          check(c);
-          c.want = {true, false, false, false, false};
-          check(c);
-          c.want = {false, false, false, true, false};
-          check(c);
-        }
+    for (const Way way : kWays) {
+      for (const int32_t scores : {0, 1, 2, 3}) {
+        const int64_t d = widths[(turn + static_cast<size_t>(scores)) % widths.size()];
+        Case c = case_of(way, a, d > 200 ? 9 : 35, 70, d, 87000);
+        c.problem.scores = scores;
+        check(c);
+        c.want = {true, false, false, false, false};
+        check(c);
+        c.want = {false, false, false, true, false};
+        check(c);
+      }
+      ++turn;
+    }
 }
 
 TEST_CASE("cuda: fnce_scores in every arithmetic") {
