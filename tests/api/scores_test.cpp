@@ -21,10 +21,6 @@ Case scored(int32_t preset, int64_t n, int64_t k, int64_t d, uint64_t seed) {
   return c;
 }
 
-void set_all_rows(std::vector<float>& rows, const std::vector<float>& row) {
-  for (size_t i = 0; i < rows.size(); ++i) rows[i] = row[i % row.size()];
-}
-
 }  // namespace
 
 TEST_CASE("scores: mixed and unmixed statistics, every preset, anchor and column set") {
@@ -76,36 +72,6 @@ TEST_CASE("scores: without mixing, mixed and unmixed and fnce_scores agree") {
   CHECK(out.mixed.n_greater == out.unmixed.n_greater);
   CHECK(out.mixed.n_greater == plain.n_greater);
   CHECK(same_bits(out.mixed.neg_max, out.unmixed.neg_max));
-}
-
-TEST_CASE("scores: a collapsed encoder ties with every negative and does not score 100 %") {
-  const int32_t preset = GENERATE(values<int32_t>({FNCE_PRESET_MOCO, FNCE_PRESET_FT}));
-  for (const int64_t d : {3, 100, 128}) {
-    for (const bool wide_union : {false, true}) {
-      if (wide_union && preset == FNCE_PRESET_MOCO) continue;
-      Case c = scored(preset, 9, 77, d, 7);
-      if (wide_union) c.problem.columns = FNCE_COLUMNS_UNION;
-      Random random(8);
-      std::vector<float> row = gaussian_rows(random, 1, d);
-      set_all_rows(c.arrays.x_q, row);
-      set_all_rows(c.arrays.x_k, row);
-      normalize_rows(row, d);
-      set_all_rows(c.arrays.queue, row);
-      const Outputs out = run_loss(c);
-      const int64_t count = wide_union ? 2 * 77 : 77;
-      const Statistics plain = run_scores(c);
-      for (size_t i = 0; i < 9; ++i) {
-        INFO("preset " << preset << " d " << d << " row " << i);
-        CHECK(out.mixed.n_greater[i] == 0);
-        CHECK(out.mixed.n_greater_equal[i] == count);
-        CHECK(out.unmixed.n_greater[i] == 0);
-        CHECK(out.unmixed.n_greater_equal[i] == 77);
-        CHECK(plain.n_greater[i] == 0);
-        CHECK(plain.n_greater_equal[i] == 77);
-      }
-      FNCE_CHECK_VERDICT(compare_all(c, Truth(oracle_inputs(c)), out));
-    }
-  }
 }
 
 TEST_CASE("scores: ranks of planted scores are exact") {

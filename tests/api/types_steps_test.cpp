@@ -139,25 +139,30 @@ TEST_CASE("types: the reported positive is not rounded to the queue's type") {
 }
 
 TEST_CASE("types: a collapsed encoder ties with every rounded copy of its key and does not rank first") {
-  for (const int32_t feature : kTypes)
-    for (const int32_t queue : kTypes)
-      for (const int64_t d : {3, 100, 128}) {
-        Case c = typed_case(FNCE_PRESET_MOCO, 9, 77, d, feature, queue, 85);
-        Random random(86 + static_cast<uint64_t>(d));
-        const std::vector<float> row = oracle::rounded(element_of(feature), gaussian_rows(random, 1, d));
-        set_all_rows(c.arrays.x_q, row);
-        set_all_rows(c.arrays.x_k, row);
-        set_all_rows(c.arrays.queue, pushed(row, d, feature, queue));
-        INFO(describe(c));
-        const Outputs out = run_loss(c);
-        const Statistics plain = run_scores(c);
-        for (const Statistics* s : {&out.mixed, &out.unmixed, &plain})
-          for (size_t i = 0; i < 9; ++i) {
-            CHECK(s->n_greater[i] == 0);
-            CHECK(s->n_greater_equal[i] == 77);
-          }
-        FNCE_CHECK_VERDICT(compare_all(c, Truth(oracle_inputs(c)), out));
-      }
+  struct Way {
+    int32_t preset, columns;
+  };
+  for (const Way& way : {Way{FNCE_PRESET_MOCO, -1}, {FNCE_PRESET_FT, -1}, {FNCE_PRESET_FT, FNCE_COLUMNS_UNION}})
+    for (const int32_t feature : kTypes)
+      for (const int32_t queue : kTypes)
+        for (const int64_t d : {3, 100, 128}) {
+          Case c = typed_case(way.preset, 9, 77, d, feature, queue, 85);
+          if (way.columns >= 0) c.problem.columns = way.columns;
+          Random random(86 + static_cast<uint64_t>(d));
+          const std::vector<float> row = oracle::rounded(element_of(feature), gaussian_rows(random, 1, d));
+          set_all_rows(c.arrays.x_q, row);
+          set_all_rows(c.arrays.x_k, row);
+          set_all_rows(c.arrays.queue, pushed(row, d, feature, queue));
+          INFO(describe(c));
+          const Outputs out = run_loss(c);
+          const Statistics plain = run_scores(c);
+          for (const Statistics* s : {&out.mixed, &out.unmixed, &plain})
+            for (size_t i = 0; i < 9; ++i) {
+              CHECK(s->n_greater[i] == 0);
+              CHECK(s->n_greater_equal[i] == (s == &out.mixed && way.columns == FNCE_COLUMNS_UNION ? 2 * 77 : 77));
+            }
+          FNCE_CHECK_VERDICT(compare_all(c, Truth(oracle_inputs(c)), out));
+        }
 }
 
 TEST_CASE("types: same bits for any number of threads, any garbage in the workspace") {
