@@ -35,6 +35,42 @@ pytest_stage() {
     --junitxml "$RESULTS/${name//[^a-zA-Z0-9]/-}.xml" "$@"
 }
 
+# pytest_files_stage NAME ARGUMENTS...: tests/python, a process for each file, as many at a time as there are
+# processors; not the files that LEFT_ALONE names.
+pytest_files_stage() {
+  local name=$1
+  shift
+  # One file: its output in one piece. Where the arguments select no test of it, pytest ends with 5.
+  pytest_file() {
+    local file=$1 result=$2-$(basename "$1" .py).xml output status=0
+    shift 2
+    output=$(env "${PYTHON_ENVIRONMENT[@]}" "$VENV/bin/python" -m pytest -q -p no:cacheprovider --junitxml "$result" \
+      "$@" "$file" 2>&1) || status=$?
+    printf '%s\n' "$output"
+    [[ $status -eq 0 || $status -eq 5 ]]
+  }
+  pytest_files() {
+    local file running=0 status=0 results=$RESULTS/${name//[^a-zA-Z0-9]/-}
+    # Large files first, so that none is left alone at the end.
+    for file in $(ls -S tests/python/test_*.py); do
+      if [[ " $LEFT_ALONE " == *" $(basename "$file" .py | cut -c6-) "* ]]; then continue; fi
+      if [[ $running -eq $JOBS ]]; then
+        wait -n || status=1
+        running=$((running - 1))
+      fi
+      pytest_file "$file" "$results" "$@" &
+      running=$((running + 1))
+    done
+    while [[ $running -gt 0 ]]; do
+      wait -n || status=1
+      running=$((running - 1))
+    done
+    grep -q "<testcase" "$results"-*.xml || status=1
+    return "$status"
+  }
+  stage "$name" pytest_files "$@"
+}
+
 print_results() { "$VENV/bin/python" tools/sum_results.py "$RESULTS"; }
 
 # The wheel goes into an environment that has nothing else; PyTorch and NumPy are lent to single tests only.
@@ -54,7 +90,7 @@ test_quick() {
   stage "format" format_check
   build_preset release ""
   after "build release" ctest_stage "tests release" release -L quick
-  after "build release" pytest_stage "tests python" -m "not full" tests/python
+  LEFT_ALONE="" after "build release" pytest_files_stage "tests python" -m "not full"
   stage "wheel" install_wheel
   after "wheel" pytest_stage "tests wheel" tests/package/test_wheel.py
 }
@@ -88,13 +124,12 @@ test_cuda_wheel() {
 }
 
 # Tests of the Python package that no instruction set changes.
-EVERYWHERE_ALIKE=(abi compile dev_stages distributed errors examples jax record resume verify_gpu verify_gpu_cells)
+EVERYWHERE_ALIKE="abi compile dev_stages distributed errors examples jax record resume verify_gpu verify_gpu_cells"
 
 # The C++ and Python tests as on a processor with AVX2 and nothing better, and as on one without: lists, messages and
 # choices are those of such a machine. The API suite runs on every instruction set beside them (api_tests_isa).
 test_lesser_processors() {
-  local isa usable name ignored=()
-  for name in "${EVERYWHERE_ALIKE[@]}"; do ignored+=("--ignore=tests/python/test_$name.py"); done
+  local isa usable
   usable=$(env "${PYTHON_ENVIRONMENT[@]}" "$VENV/bin/python" -m flashnce info |
     sed -n 's/.*cpu (\w* of \([^)]*\)).*/\1/p') || true
   for isa in avx2 baseline; do
@@ -103,8 +138,7 @@ test_lesser_processors() {
       continue
     fi
     FNCE_CPU_MAX_ISA=$isa ctest_stage "tests as on $isa" release -L quick -R "^(cpu_tests|cuda_tests|header_c99)"
-    FNCE_CPU_MAX_ISA=$isa pytest_stage "tests python as on $isa" -m "not full" tests/python \
-      "${ignored[@]}"
+    FNCE_CPU_MAX_ISA=$isa LEFT_ALONE=$EVERYWHERE_ALIKE pytest_files_stage "tests python as on $isa" -m "not full"
   done
 }
 
@@ -115,7 +149,7 @@ test_full() {
   test_cuda_wheel
   after "build release" ctest_stage "tests instruction sets" release -L full
   after "build release" test_lesser_processors "tests as on lesser processors"
-  after "build release" pytest_stage "tests python full" -m full tests/python
+  LEFT_ALONE="" after "build release" pytest_files_stage "tests python full" -m full
   FNCE_SOAK_STEPS=$3 after "build release" ctest_stage "soak" release -L long
   setup_docs
   after "packages for the site" stage "docs" build_docs
