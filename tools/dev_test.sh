@@ -102,7 +102,8 @@ test_arm64() {
     return 0
   fi
   build_preset arm64 "all"
-  FNCE_TEST_CASES=50 after "build arm64" ctest_stage "tests arm64 emulated" arm64 -L '^quick$' -E fork
+  FNCE_TEST_CASES=50 FNCE_TEST_EMULATED=1 after "build arm64" \
+    ctest_stage "tests arm64 emulated" arm64 -L '^quick$' -E fork
 }
 
 # The wheel with CUDA; its kernels' machine code is kept for the tests of registers and instructions.

@@ -15,13 +15,19 @@ constexpr int kSkipped = 77;
 constexpr size_t kGuard = FNCE_ALIGNMENT;
 constexpr unsigned char kGuardByte = 0x5C;
 
+bool is_set(const char* variable) {
+  const char* value = std::getenv(variable);
+  return value != nullptr && std::strcmp(value, "1") == 0;
+}
+
 class CpuDevice final : public Device {
  public:
   int32_t kind() const override { return FNCE_CPU; }
   int32_t index() const override { return 0; }
   fnce_stream stream() const override { return nullptr; }
   bool host_memory() const override { return true; }
-  int64_t max_products() const override { return 6'000'000; }
+  bool emulated() const override { return emulated_; }
+  int64_t max_products() const override { return emulated_ ? 1'500'000 : 6'000'000; }
   void* allocate(size_t bytes) const override { return ::operator new (bytes, std::align_val_t{FNCE_ALIGNMENT}); }
   void release(void* memory) const override { ::operator delete (memory, std::align_val_t{FNCE_ALIGNMENT}); }
   void upload(void* to, const void* from, size_t bytes) const override { copy(to, from, bytes); }
@@ -29,15 +35,13 @@ class CpuDevice final : public Device {
   void synchronize() const override {}
 
  private:
+  // A processor that another one plays.
+  const bool emulated_ = is_set("FNCE_TEST_EMULATED");
+
   static void copy(void* to, const void* from, size_t bytes) {
     if (bytes > 0) std::memcpy(to, from, bytes);
   }
 };
-
-bool is_set(const char* variable) {
-  const char* value = std::getenv(variable);
-  return value != nullptr && std::strcmp(value, "1") == 0;
-}
 
 [[noreturn]] void end(int code, const std::string& reason) {
   std::fprintf(stderr, "%s\n", reason.c_str());

@@ -1,7 +1,8 @@
 // The device that the API-level suite runs on, so that every backend passes the same tests: memory, copies, a stream
 // and size caps. FNCE_TEST_DEVICE=cpu|cuda picks it (default cpu); asking for one that is not there ends the program
 // with code 77, which ctest reports as skipped, or as a failure with FLASHNCE_REQUIRE_GPU=1. With FNCE_TEST_HOSTCUDA=1
-// cuda is a backend whose kernels run on the CPU, in ordinary memory.
+// cuda is a backend whose kernels run on the CPU, in ordinary memory. FNCE_TEST_EMULATED=1 says that the CPU is itself
+// emulated: cases then are smaller and fewer.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +23,7 @@ class Device {
   virtual int32_t index() const = 0;
   virtual fnce_stream stream() const = 0;
   virtual bool host_memory() const = 0;            // whether wrong values behind pointers can be reported
-  virtual bool emulated() const { return false; }  // a GPU that the CPU plays: hundreds of times slower
+  virtual bool emulated() const { return false; }  // played by another processor, ten to hundreds of times slower
   virtual int64_t max_products() const = 0;        // cap of n*k*d of one randomised case
   virtual void* allocate(size_t bytes) const = 0;  // aligned to FNCE_ALIGNMENT at least
   virtual void release(void* memory) const = 0;
