@@ -6,6 +6,13 @@ JOBS=${JOBS:-$(nproc)}
 PYTHON_ENVIRONMENT=(PYTHONPATH="$ROOT/python" FLASHNCE_LIBRARY="$ROOT/build/release/src/libflashnce.so"
   OMP_WAIT_POLICY=PASSIVE)
 
+# The tests compile the library again in wheels and in projects of their own: ccache, where it is there, does it once.
+if command -v ccache >/dev/null; then
+  export CMAKE_C_COMPILER_LAUNCHER=${CMAKE_C_COMPILER_LAUNCHER:-ccache}
+  export CMAKE_CXX_COMPILER_LAUNCHER=${CMAKE_CXX_COMPILER_LAUNCHER:-ccache}
+  export CCACHE_DIR=${CCACHE_DIR:-$ROOT/build/ccache}
+fi
+
 die() {
   echo "dev: $*" >&2
   exit 1

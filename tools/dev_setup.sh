@@ -2,13 +2,14 @@
 
 # The packages of Debian and Ubuntu, in groups. `a|b` takes the first that the machine knows, `a,b` goes together.
 PACKAGES_base="g++ cmake ninja-build git pkg-config python3 python3-venv libhwy-dev catch2"
-PACKAGES_test="python3-dev libbenchmark-dev"
+PACKAGES_test="python3-dev libbenchmark-dev ccache"
 PACKAGES_demo="dataset-fashion-mnist"
 PACKAGES_analysis="clang-14,libclang-rt-14-dev|clang-18,libclang-rt-18-dev|clang-19,libclang-rt-19-dev|clang"
 PACKAGES_arm64="g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 PACKAGES_lint="clang-tidy-14|clang-tidy"
-# The demo also takes a folder of images, and arm64 machines need no cross compiler: without these it goes on.
-PACKAGES_optional=" dataset-fashion-mnist $PACKAGES_arm64 "
+# The demo also takes a folder of images, arm64 machines need no cross compiler, ccache only saves time: without these
+# it goes on.
+PACKAGES_optional=" ccache dataset-fashion-mnist $PACKAGES_arm64 "
 
 installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == "install ok installed" ]]; }
 
