@@ -93,10 +93,21 @@ def library_info() -> dict:
     }
 
 
+# What the fields of a problem are called on the command line, for the library's sentences.
+NAMES = {
+    "problem.n": "N",
+    "problem.k": "K",
+    "problem.d": "D",
+    "problem.device": "--device",
+    "problem.device_index": "the index of --device",
+    "problem.threads": "--threads",
+}
+
+
 def plan_of(problem: c.Problem) -> tuple[str, c.PlanInfo]:
     """What would run, in words and in numbers."""
     plan = ctypes.c_void_p()
-    c.check(c.LIBRARY.fnce_plan_create(problem, ctypes.byref(plan)))
+    c.check(c.LIBRARY.fnce_plan_create(problem, ctypes.byref(plan)), NAMES)
     try:
         return c.LIBRARY.fnce_plan_describe(plan).decode(), c.plan_info(plan)
     finally:

@@ -95,9 +95,9 @@ def test_codes_have_names():
     ("arguments", "sentence"),
     [
         ((256, 65536), "a shape is three numbers, N K D, not 2"),
-        ((0, 16, 4), "problem.n is 0; allowed: 1 .. 2147483647"),
-        pytest.param((8, 16, 4, "--device", "cuda"), "problem.device", marks=NO_GPU),
-        ((8, 16, 4, "--threads", 5000), "problem.threads is 5000"),
+        ((0, 16, 4), "N is 0; allowed: 1 .. 2147483647"),
+        pytest.param((8, 16, 4, "--device", "cuda"), "error: --device is 2 (CUDA)", marks=NO_GPU),
+        ((8, 16, 4, "--threads", 5000), "--threads is 5000"),
         ((8, 16, 4, "--device", "gpu"), "'gpu' is no device; there are cpu, cuda and cuda:INDEX"),
         ((8, 16, "many"), "argument N K D: invalid int value: 'many'"),
         ((8, 16, 4, "--queue-type", "int8"), "invalid choice: 'int8'"),
@@ -134,7 +134,7 @@ def test_cuda_devices_and_what_would_run_on_them():
     second = info_json(24, 80, 128, "--device", "cuda:1", **with_two)
     assert second["plan"]["device_index"] == 1 and "cuda_plan" not in second
     third = info(24, 80, 128, "--device", "cuda:2", **with_two)
-    assert third.returncode == 2 and "problem.device_index is 2; this machine has 2" in third.stderr
+    assert third.returncode == 2 and "the index of --device is 2; this machine has 2" in third.stderr
 
 
 @pytest.mark.skipif(HOSTCUDA is None, reason=NO_HOSTCUDA)
