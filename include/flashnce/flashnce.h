@@ -582,9 +582,9 @@ FNCE_API fnce_status fnce_finish(const fnce_plan* plan, const fnce_args* args, c
 
 /* Writes dx_c, the gradient of the batch columns, equation (16), in a fixed order of summation. It differs from the
  * gradients of fnce_loss in that it mixes what all rows send to a column, so the upstream gradient of each row comes
- * first: upstream [1], the gradient of the reduced loss, or [N], that of loss[i] with FNCE_REDUCTION_NONE and else of
- * row i's part of the reduced loss (float32, device memory). `log_sum_exp` [N] is what fnce_loss or fnce_finish wrote
- * with the same arguments. dx_c [C,D] is of gradient_type.
+ * first: upstream [N], that of loss[i] with FNCE_REDUCTION_NONE and else of row i's part of the reduced loss, or [1],
+ * one number for all rows (float32, device memory). `log_sum_exp` [N] is what fnce_loss or fnce_finish wrote with the
+ * same arguments. dx_c [C,D] is of gradient_type.
  *
  * `args` is that of fnce_loss: features, draws, weights, ids, bias, margin and numbers are read; outputs are not
  * written. `anchors` may be NULL: they are then made from x_q and x_k again. Otherwise they are those of fnce_prep, and
