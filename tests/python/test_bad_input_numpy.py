@@ -113,7 +113,7 @@ def test_what_a_seed_draws(function, name, value):
 REFERENCE = {
     "q": (None, [[1.0]], torch.ones(D), torch.ones(N, D, dtype=torch.int64)),
     "k": (None, torch.ones(N, D + 1), torch.ones(N + 1, D), torch.ones(D)),
-    "negatives": (None, torch.ones(K), torch.ones(K, D + 1), torch.ones(K, D, dtype=torch.bool)),
+    "negatives": (torch.ones(K), torch.ones(K, D + 1), torch.ones(K, D, dtype=torch.bool)),
     "weight": (torch.ones(N + 1), torch.ones(N, 1)),
     "permutation": (torch.arange(K),),
     "lambda_neg": (torch.ones(1),),

@@ -96,7 +96,7 @@ def test_codes_have_names():
     [
         ((256, 65536), "a shape is three numbers, N K D, not 2"),
         ((0, 16, 4), "N is 0; allowed: 1 .. 2147483647"),
-        pytest.param((8, 16, 4, "--device", "cuda"), "error: --device is 2 (CUDA)", marks=NO_GPU),
+        pytest.param((8, 16, 4, "--device", "cuda"), "--device is", marks=NO_GPU),
         ((8, 16, 4, "--threads", 5000), "--threads is 5000"),
         ((8, 16, 4, "--device", "gpu"), "'gpu' is no device; there are cpu, cuda and cuda:INDEX"),
         ((8, 16, "many"), "argument N K D: invalid int value: 'many'"),

@@ -29,7 +29,7 @@ import record as records  # noqa: E402
 import render  # noqa: E402
 import record_text  # noqa: E402
 import table  # noqa: E402
-from other_trainers import errors, ours  # noqa: E402
+from peers import errors, ours  # noqa: E402
 from peers.steps import Inputs, Shape  # noqa: E402
 
 pytestmark = pytest.mark.full  # the benchmark program runs

@@ -90,7 +90,7 @@ _pool, _real = _Pool(), {}
 def _patch(on: bool) -> None:
     """CPU tensors count as memory of CUDA device 0, on its default stream, or they do not."""
     from flashnce import _library as c
-    from flashnce.torch import _call, _ops, _sharded
+    from flashnce.torch import _call, _ops, _ranks, _sharded
 
     if not _real:
         _real.update(device_of=_call.device_of, workspace_of=_call.workspace_of)
@@ -104,7 +104,7 @@ def _patch(on: bool) -> None:
         return buffer, -(-buffer.data_ptr() // c.ALIGNMENT) * c.ALIGNMENT
 
     for name, fake in (("device_of", device_of), ("workspace_of", workspace_of)):
-        for module in (_call, _ops, _sharded):
+        for module in (_call, _ops, _ranks, _sharded):
             if hasattr(module, name):
                 setattr(module, name, fake if on else _real[name])
 

@@ -263,7 +263,7 @@ def check_inputs(inputs: Inputs, structure: Structure) -> None:
         if tensor.numel() != count:
             raise ValueError(f"{optional.name} has shape {list(tensor.shape)}; it must have {count} elements")
         same_device(optional.name, tensor, q)
-    if inputs.temperature is not None and inputs.temperature.device.type == "cpu":
+    if inputs.temperature is not None and device_of("temperature", inputs.temperature)[0] == c.CPU:
         check_temperature(inputs.temperature.item())
 
 

@@ -14,6 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .. import _library as c
+from ._call import device_of
+
 CALLS = ("ShardedQueue", "push", "info_nce", "full_queue")
 # int64 numbers of the header that agree() exchanges: as many for every call, so that different calls can meet.
 _SLOTS = 40
@@ -88,9 +91,10 @@ class Ranks:
         gather(out, tensor.contiguous().reshape(-1), group=self.group)
         return out.view(self.count, *tensor.shape)
 
-    def equal_rows(self, name: str, rows: int, device: torch.device) -> list[int]:
-        """The rows of every rank, if all have as many; where no device must be waited for, an error if they do not."""
-        if device.type == "cpu":
+    def equal_rows(self, name: str, rows: int, on: Tensor) -> list[int]:
+        """The rows of every rank, if all have as many; where the device of `on` need not be waited for, an error if they do
+        not."""
+        if device_of(name, on)[0] == c.CPU:
             self._same(f"the number of rows of {name}", self.gather(torch.tensor([rows])).flatten().tolist())
         return [rows] * self.count
 

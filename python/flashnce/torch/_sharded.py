@@ -110,7 +110,7 @@ def _agreed(queue: ShardedQueue, call: Call) -> tuple[list[int], Inputs]:
     ranks, inputs = queue.ranks, call.inputs
     if not queue.check:
         queue.check_shard()
-        sizes = ranks.equal_rows("q", inputs.q.shape[0], inputs.q.device)
+        sizes = ranks.equal_rows("q", inputs.q.shape[0], inputs.q)
         return sizes, inputs if inputs.seed is None else inputs._replace(seed=ranks.gather(inputs.seed.reshape(1))[0])
     seed = 0 if inputs.seed is None else inputs.seed
     numbers, seen = ranks.agree(

@@ -175,7 +175,7 @@ class ShardedQueue(nn.Module):
             flag("normalize", normalize)
             check_keys(keys, self.queue)
             self.check_shard()
-            sizes = self.ranks.equal_rows("keys", keys.shape[0], self.queue.device)
+            sizes = self.ranks.equal_rows("keys", keys.shape[0], self.queue)
         own = self.queue.new_empty(keys.shape)
         if len(own):
             # A ring of its own size turns raw keys into rows of the queue.
