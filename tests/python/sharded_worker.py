@@ -161,7 +161,9 @@ def unequal() -> dict[str, str]:
     q, k, _ = batch(4, 1, D)
     rows = 4 if RANK != LAST else 3
     queue = ShardedQueue(96, D, perm_block=16, check=False)
-    found = {"keys": error_of(queue.push, k[:rows]), "q": error_of(info_nce, q[:rows], k[:rows], queue)}
+    found = {}
+    if torch_device.is_cpu():  # elsewhere equal numbers are the caller's promise
+        found = {"keys": error_of(queue.push, k[:rows]), "q": error_of(info_nce, q[:rows], k[:rows], queue)}
     model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(D, D))
 
     def epoch(**options) -> None:
