@@ -92,8 +92,7 @@ class Ranks:
         return out.view(self.count, *tensor.shape)
 
     def equal_rows(self, name: str, rows: int, on: Tensor) -> list[int]:
-        """The rows of every rank, if all have as many; where the device of `on` need not be waited for, an error if they do
-        not."""
+        """The rows of every rank, if all have as many; an error if not, where the device of `on` is not waited for."""
         if device_of(name, on)[0] == c.CPU:
             self._same(f"the number of rows of {name}", self.gather(torch.tensor([rows])).flatten().tolist())
         return [rows] * self.count
