@@ -45,6 +45,7 @@ def test_pip_builds_a_wheel_from_it(sdist, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if name.startswith("flashnce/") and not name.endswith("/")}
     modules = {f"flashnce/{p.relative_to(ROOT / 'python/flashnce')}" for p in (ROOT / "python/flashnce").rglob("*.py")}
+    modules.add("flashnce/py.typed")  # the mark by which type checkers read the package
     libraries = {"flashnce/lib/libflashnce.so"}
     # The handlers of flashnce.jax are built where the headers of jaxlib are.
     if importlib.util.find_spec("jaxlib") is not None:
