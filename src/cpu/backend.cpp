@@ -2,6 +2,7 @@
 #include "cpu/backend.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "core/layout.h"
 #include "core/plan_info.h"
@@ -32,7 +33,8 @@ class CpuPlan : public BackendPlan {
         threads_(problem.raw().threads ? problem.raw().threads : default_threads()),
         tiling_(problem.n(), problem.k(), problem.batch_columns(), problem.d(), tiles_.shape),
         schedule_(tiling_, threads_, packing_cost(problem, tiles_)),
-        gradient_(problem, kernels_, threads_),
+        gradient_(problem.batch_columns() > 0 ? std::make_unique<ColumnGradient>(problem, kernels_, threads_)
+                                              : nullptr),
         workspace_bytes_(bytes_of(Workspace(nullptr, problem_, tiling_, tiles_, threads_))) {}
 
   uint64_t workspace_bytes() const override { return workspace_bytes_; }
@@ -96,8 +98,8 @@ class CpuPlan : public BackendPlan {
     const fnce_anchors own = {workspace.anchors, problem_.has_margin() ? workspace.pos : nullptr, nullptr, {}};
     if (!columns.anchors) prep_rows(context, RowMixing::kAsProblem, own);
     prep_batch(context);
-    gradient_.run(context, columns.anchors ? *columns.anchors : own, columns,
-                  static_cast<unsigned char*>(call.workspace) + workspace.rows_bytes());
+    gradient_->run(context, columns.anchors ? *columns.anchors : own, columns,
+                   static_cast<unsigned char*>(call.workspace) + workspace.rows_bytes());
   }
 
   void scores(const Call& call, const fnce_score_buffers& out) const override {
@@ -127,8 +129,8 @@ class CpuPlan : public BackendPlan {
   }
   // A gradient of columns is a call of its own, which needs the rows' part of the workspace and then its own.
   uint64_t bytes_of(const Workspace& workspace) const {
-    if (problem_.batch_columns() == 0) return workspace.bytes();
-    return std::max(workspace.bytes(), workspace.rows_bytes() + gradient_.bytes());
+    if (!gradient_) return workspace.bytes();
+    return std::max(workspace.bytes(), workspace.rows_bytes() + gradient_->bytes());
   }
   Workspace carve(const Call& call) const { return Workspace(call.workspace, problem_, tiling_, tiles_, threads_); }
   CpuCall context(const Call& call, const Workspace& workspace) const {
@@ -145,7 +147,7 @@ class CpuPlan : public BackendPlan {
   const int threads_;
   const Tiling tiling_;
   const Schedule schedule_;
-  const ColumnGradient gradient_;
+  const std::unique_ptr<const ColumnGradient> gradient_;  // null without batch columns
   const uint64_t workspace_bytes_;
 };
 

@@ -19,7 +19,7 @@ constexpr float kInfinity = __builtin_huge_valf(), kNan = __builtin_nanf("");
 Problem changed_places(const Problem& problem, int32_t product_type) {
   const fnce_problem& from = problem.raw();
   fnce_problem p = preset_problem(FNCE_PRESET_MOCO);
-  p.n = from.batch_columns > 0 ? from.batch_columns : 1;
+  p.n = from.batch_columns;
   p.k = from.n;
   p.d = from.d;
   p.feature_type = from.feature_type;
@@ -32,12 +32,12 @@ Problem changed_places(const Problem& problem, int32_t product_type) {
   return Problem(&p);
 }
 
-// What comes from above to row i and its P: their logarithm, for the sign asked for. A row that sends nothing is left
-// out (-infinity); one that is not finite shows as NaN.
+// What comes from above to row i and its P: their logarithm, for the sign asked for. A row that sends nothing of that
+// sign is left out (-infinity); one that is not finite shows as NaN, once.
 float bias_of(float upstream, float weight, float reduction, float log_sum_exp, float sign) {
   if (upstream == 0.0f || weight == 0.0f || log_sum_exp == -kInfinity) return -kInfinity;
   const double factor = static_cast<double>(upstream) * static_cast<double>(weight) * static_cast<double>(reduction);
-  if (!is_finite(factor) || !is_finite(log_sum_exp)) return kNan;
+  if (!is_finite(factor) || !is_finite(log_sum_exp)) return sign > 0 ? kNan : -kInfinity;
   if (factor * static_cast<double>(sign) <= 0.0) return -kInfinity;
   return static_cast<float>(std::log(std::fabs(factor)) - static_cast<double>(log_sum_exp));
 }
@@ -115,11 +115,11 @@ void ColumnGradient::run(const CpuCall& forward, const fnce_anchors& anchors, co
   request.sums = true;
   const float reduction = p.reduction == FNCE_REDUCTION_MEAN ? 1.0f / static_cast<float>(p.n) : 1.0f;
   for (const float sign : {1.0f, -1.0f}) {
-    bool any = sign > 0;
+    bool any = false;
     for (int64_t i = 0; i < p.n; ++i) {
       memory.bias[i] = bias_of(columns.upstream[columns.per_row ? i : 0], a.weight ? a.weight[i] : 1.0f, reduction,
                                columns.log_sum_exp[i], sign);
-      any = any || memory.bias[i] > -kInfinity;
+      any = any || memory.bias[i] != -kInfinity;
     }
     if (!any) continue;
     run_pass(call, request, {workspace.anchors, nullptr, nullptr, {}}, partial);
