@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from processes import outputs_of
 
 WORKER = """
 import sys
@@ -62,22 +60,4 @@ print("done", rank, *found)
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
 def test_two_processes(tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(rank), str(tmp_path / "store")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for rank, worker in enumerate(workers):
-            output, errors = worker.communicate(timeout=120)
-            assert worker.returncode == 0, errors
-            assert output.split() == ["done", str(rank), "True", "True"]
-    finally:
-        for worker in workers:
-            worker.kill()
+    assert outputs_of(WORKER, tmp_path) == [["done", str(rank), "True", "True"] for rank in range(2)]
