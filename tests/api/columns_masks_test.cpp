@@ -312,3 +312,27 @@ TEST_CASE("columns: the same bits from any number of threads, again, and from ga
     }
   }
 }
+
+TEST_CASE("columns left out: a row that is no number hides no other row's first column") {
+  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
+  // The first columns count for nobody but row 40, whose maximum rises later; rows of weight 0 beside it hold NaN.
+  for (const size_t lanes : {4, 8, 16}) {
+    Case c = beyond_case({96, 200, 0, 16}, 2300, {true, false, false, false});
+    c.arrays.weight.assign(96, 1.0f);
+    for (size_t i = 0; i < 96; ++i) c.arrays.query_ids[i] = static_cast<int64_t>(i % lanes);
+    for (size_t j = 0; j < 200; ++j) c.arrays.column_ids[j] = static_cast<int64_t>(j / 25);
+    const Outputs clean = run_loss(c);
+    Case spoiled = c;
+    for (size_t i = 0; i < 96; ++i) {
+      if (i / lanes % 3 != 1) continue;
+      spoiled.arrays.weight[i] = 0.0f;
+      for (size_t k = 0; k < 16; ++k) spoiled.arrays.x_q[i * 16 + k] = std::numeric_limits<float>::quiet_NaN();
+    }
+    const Outputs out = run_loss(spoiled);
+    for (size_t i = 0; i < 96; ++i) {
+      if (i / lanes % 3 == 1) continue;
+      INFO("row " << i << ", rows of no number every " << lanes);
+      CHECK(out.loss[i] == clean.loss[i]);
+    }
+  }
+}

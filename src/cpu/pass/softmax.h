@@ -49,7 +49,8 @@ HWY_INLINE void update_maximum(const TileJob& job, const Panel& panel, const V (
   FNCE_UNROLL for (int v = 0; v < NV; ++v) {
     top[v] = s[0][v];
     FNCE_UNROLL for (int t = 1; t < MR; ++t) top[v] = hn::Max(top[v], s[t][v]);
-    excess = hn::Max(excess, hn::Sub(top[v], hn::Load(df, panel.m + v * kLanes)));
+    // In this order a row that is NaN hides no other: on x86, the second operand is the result.
+    excess = hn::Max(hn::Sub(top[v], hn::Load(df, panel.m + v * kLanes)), excess);
   }
   if (HWY_LIKELY(hn::AllTrue(df, hn::Le(excess, constant(kLazy))))) return;
   HWY_ALIGN float tops[NV * kLanes];
@@ -60,7 +61,7 @@ HWY_INLINE void update_maximum(const TileJob& job, const Panel& panel, const V (
 // Adds the columns that count to what the rows have met, and marks the rows that one of them gives no number.
 template <int MR, int NV>
 HWY_INLINE void count_columns(const TileJob& job, const Panel& panel, const V (&s)[MR][NV]) {
-  const auto one = hn::Set(di, 1);
+  const auto one = hn::Set(di, kLossNotFinite);
   FNCE_UNROLL for (int v = 0; v < NV; ++v) {
     int32_t* counted = job.counted + panel.lane + v * kLanes;
     auto count = hn::LoadU(di, counted);
