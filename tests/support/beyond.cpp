@@ -25,13 +25,16 @@ Case beyond_case(const Shape& shape, uint64_t seed, const Beyond& options, int32
 }
 
 void fill_beyond(Case& c, uint64_t seed) {
-  Random random(seed);
-  fill_inputs(c, random);
-  fill_columns(c, random);
-  if (c.problem.margin_mask == 0 || choose_margin(c)) return;
-  // Rounding reaches across every gap of this seed's scores: take those of another one.
-  c.problem.margin_mask = 1;
-  fill_beyond(c, seed + (uint64_t{1} << 32));
+  const bool margin = c.problem.margin_mask != 0;
+  // Rounding may reach across every gap of a seed's scores: then those of another one are taken.
+  for (uint64_t attempt = 0; attempt < 8; ++attempt) {
+    Random random(seed + (attempt << 32));
+    fill_inputs(c, random);
+    fill_columns(c, random);
+    c.problem.margin_mask = margin;
+    if (!margin || choose_margin(c)) return;
+  }
+  throw std::runtime_error("no margin: seed " + std::to_string(seed));
 }
 
 }  // namespace support
