@@ -53,6 +53,9 @@ struct StatsLanes : StatsArrays<int32_t> {
   const float *upper, *lower;  // a negative above `upper` is greater than the positive, one >= `lower` greater or tied
 };
 
+// The packed column whose score is mixed with that of packed column j: the next of its quad.
+constexpr int next_in_quad(int j) { return (j & ~3) | ((j + 1) & 3); }
+
 // How the scores of a tile become columns.
 enum class TileMode {
   kPlain,  // s_j = A_j
@@ -67,17 +70,15 @@ struct ColumnMask {
   const int32_t* partner_numbers;  // nor for one of this; null: the column is one row of the queue
   const float* bias;               // added to the inner product: bias * temperature; -inf: it counts for nobody
   const float* limits;             // it does not count where the inner product is above; null: nothing is
+  const float* spoiled;            // added to the inner product: 0, or NaN for a column that is not finite; null: 0
 };
 
 // The mask of a tile. Rows are those of the task.
 struct TileMask {
   ColumnMask raw, mixed;
   int32_t first_number, last_number;  // of all its columns that have one; last < first: none has
-  bool by_number_alone;               // no bias, no limit: only rows of these numbers are concerned
+  bool by_number_alone;               // no bias, no limit, nothing spoiled: only rows of these numbers are concerned
 };
-
-// What is not finite for a row: a column of the loss, or a raw column of which there are statistics.
-constexpr int32_t kLossNotFinite = 1, kUnmixedNotFinite = 2;
 
 struct TileJob {
   TileMode mode;
@@ -85,8 +86,7 @@ struct TileJob {
   const int32_t* row_numbers;  // [padded rows]; read with a mask, as are the next two
   const float* row_limits[2];  // [padded rows] of inner products, for the loss and for raw scores; null: none
   int32_t* counted;            // [padded rows] columns of the loss that count for each row are added here
-  int32_t* not_finite;         // [padded rows] kLossNotFinite is set where one of them has a score that is no number
-  int lanes;                   // of a vector
+  int32_t* not_finite;         // [padded rows] set where one of them has a score that is no number
   int columns;         // without padding; of a mixed tile a multiple of 4, quads {v0,v1,v2,v3} of a cycle side by side
   const void* packed;  // as PackJob.packed
   int64_t d_padded;

@@ -26,6 +26,9 @@ void number_rows(const CpuCall& call, const int64_t* ids);
 // The number of a row's or column's id: `none` for FNCE_NO_COLUMN and for an id that no row has.
 int32_t number_of(const CpuCall& call, int64_t id, int32_t none);
 
+// What of a packed column is not finite: what was packed (zeros took its place), or the lambda that mixes its score.
+constexpr uint8_t kBlankRow = 1, kBlankLambda = 2;
+
 // The packed columns of a tile.
 struct PackedColumns {
   int count;  // without padding
@@ -33,14 +36,12 @@ struct PackedColumns {
   const int32_t* rows;      // [padded] rows of the source
   const int32_t* partners;  // [padded] rows that they were mixed with while packed; null: none
   bool mixes_scores;        // their scores are mixed, each with the next of its quad
+  const uint8_t* blank;     // [padded] kBlankRow | kBlankLambda of columns that are not finite; null: all are
 };
 
-// Writes the mask of a tile. Its arrays are in `scratch`. False if all columns count for all rows and have no bias.
+// Writes the mask of a tile. Its arrays are in `scratch`. False if all columns count for all rows, have no bias and are
+// finite.
 bool make_mask(const CpuCall& call, const ColumnSource& source, const PackedColumns& columns,
                const ThreadScratch& scratch, TileMask& mask);
-
-// Marks the rows of the job for which a packed column counts, whatever its score is, with bits of job.not_finite. A
-// null mask: all.
-void mark_not_finite(const TileJob& job, const ColumnMask* mask, int column, int32_t bits);
 
 }  // namespace fnce::cpu

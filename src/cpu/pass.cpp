@@ -95,7 +95,7 @@ void start_statistics(StatsLanes& s, int64_t padded) {
 // Columns that count for all rows.
 void meet(const TaskState& state, int64_t padded, const RowColumns& tile) {
   for (int64_t i = 0; i < padded; ++i) state.columns[i] += static_cast<int32_t>(tile.count);
-  for (int64_t i = 0; i < padded && !tile.finite; ++i) state.not_finite[i] = kLossNotFinite | kUnmixedNotFinite;
+  for (int64_t i = 0; i < padded && !tile.finite; ++i) state.not_finite[i] = 1;
 }
 
 // The state of a task's panels: from a lane of its row block on.
@@ -110,15 +110,14 @@ TaskState state_of(const Pass& pass, const PassTask& task, int64_t lane) {
   return state;
 }
 
-// Where a mask may leave columns out, zeros were packed for those that are not finite: statistics must say so here.
+// A row of whose columns one is not finite has no statistic that is. Sums say so; comparisons may have lost it.
 void end_statistics(const Pass& pass, const TaskState& state, int64_t padded) {
   for (int set = 0; set < 2; ++set) {
     if (!pass.gathers(set)) continue;
     const StatsLanes& s = state.stats[set];
-    const int32_t bit = set == 0 ? kLossNotFinite : kUnmixedNotFinite;
     for (int64_t i = 0; i < padded; ++i) {
-      if (!(state.not_finite[i] & bit)) continue;
-      s.mean[i] = s.m2[i] = s.min[i] = s.max[i] = __builtin_nanf("");
+      if (is_finite(s.mean[i])) continue;
+      s.m2[i] = s.min[i] = s.max[i] = __builtin_nanf("");
       if (set == 1) s.m[i] = s.l[i] = __builtin_nanf("");
     }
   }
@@ -165,7 +164,6 @@ void run_task(const Pass& pass, const PassTask& task, int worker) {
   const Negatives& negatives = pass.negatives(task.chunk);
   job.queue = negatives.source.rows;
   job.row_bytes = t.d * element_size(negatives.source.type);
-  job.lanes = t.shape.lanes;
   job.counted = state.columns;
   job.not_finite = state.not_finite;
   if (call.workspace.row_numbers) job.row_numbers = call.workspace.row_numbers + first_padded;
@@ -184,7 +182,7 @@ void run_task(const Pass& pass, const PassTask& task, int worker) {
   // A column that is not finite leaves no finite result to the rows that have it. The vector code may have lost the NaN
   // on the way.
   for (int64_t i = 0; i < padded; ++i) {
-    const RowColumns met = {state.columns[i], !(state.not_finite[i] & kLossNotFinite)};
+    const RowColumns met = {state.columns[i], !state.not_finite[i]};
     state.m[i] = ended_maximum(state.m[i], met);
     state.l[i] = ended_sum(state.l[i], met);
   }

@@ -115,8 +115,8 @@ struct Tile {
   const ThreadScratch& scratch;
 };
 
-// Packs a tile and says in scratch.blank which of its packed columns are not finite. Where masks may leave such a
-// column out, zeros are packed in its place, so that it reaches no row but those that are marked.
+// Packs a tile; false if a column is not finite. Where masks may leave such a column out, scratch.blank says which, and
+// zeros are packed in their places: the mask spoils the scores of the rows for which they count.
 bool pack(const Tile& tile, PackJob& job) {
   const ThreadScratch& scratch = tile.scratch;
   if (tile.call.tiles.pack_columns(job)) return true;
@@ -130,55 +130,29 @@ bool pack(const Tile& tile, PackJob& job) {
       scratch.probe[i] = job.rows[j];
       if (job.partners) scratch.probe[kColumnTile + i] = job.partners[j];
     }
-    scratch.blank[j] = !tile.call.tiles.pack_columns(copies);
+    scratch.blank[j] = tile.call.tiles.pack_columns(copies) ? 0 : kBlankRow;
   }
   job.blank = scratch.blank;
   tile.call.tiles.pack_columns(job);
   return false;
 }
 
-// Biases that are no numbers and not -infinity become NaN, which the engine finds in the scores of the loss.
-bool check_bias(int columns, float* bias) {
-  bool finite = true;
-  for (int j = 0; j < columns; ++j) {
-    if (bias[j] == -__builtin_huge_valf() || bias[j] - bias[j] == 0.0f) continue;
-    bias[j] = __builtin_nanf("");
-    finite = false;
-  }
-  return finite;
+// PackedColumns.blank of a tile that has been packed.
+const uint8_t* blank_of(const Tile& tile, bool finite) {
+  return finite || !tile.call.problem.has_mask() ? nullptr : tile.scratch.blank;
 }
 
-// Marks the rows for which packed columns count that are not finite: unless `packed`, those of scratch.blank, and for
-// statistics of raw columns also those of a bias that is no number.
-void mark_rows(const Tile& tile, const PackedColumns& columns, bool packed, const TileMask* mask, const TileJob& job) {
-  const uint8_t* blank = tile.scratch.blank;
-  const int32_t unmixed = job.unmixed ? kUnmixedNotFinite : 0;
-  const int32_t raw = (job.mode != TileMode::kMixed && job.in_loss ? kLossNotFinite : 0) | unmixed;
-  for (int j = 0; j < columns.count; ++j) {
-    const int next = (j & ~3) | ((j + 1) & 3);
-    if (!packed && blank[j]) mark_not_finite(job, mask ? &mask->raw : nullptr, j, raw);
-    if (!packed && columns.mixes_scores && (blank[j] || blank[next]))
-      mark_not_finite(job, mask ? &mask->mixed : nullptr, j, kLossNotFinite);
-    if (mask && unmixed && mask->raw.bias[j] != mask->raw.bias[j]) mark_not_finite(job, &mask->raw, j, unmixed);
-  }
-}
-
-// Runs a packed tile whose columns are in `columns`. `finite` says that all of them are; else scratch.blank says which.
-// `kinds` is the number of columns of the loss that each packed one is.
+// Runs a packed tile whose columns are in `columns`. `finite` says that all of them are. Each packed column is `kinds`
+// columns of the loss.
 RowColumns run(const Tile& tile, const PackedColumns& columns, bool finite, int kinds, TileJob& job) {
-  const ThreadScratch& scratch = tile.scratch;
   TileMask mask;
-  const bool masked = make_mask(tile.call, tile.negatives.source, columns, scratch, mask);
-  bool biases = true;
-  if (masked) biases = check_bias(columns.padded, scratch.bias);
-  if (masked && columns.mixes_scores) biases = check_bias(columns.padded, scratch.mixed_bias) && biases;
+  const bool masked = make_mask(tile.call, tile.negatives.source, columns, tile.scratch, mask);
   job.mask = masked ? &mask : nullptr;
   job.columns = columns.count;
   tile.call.tiles.run_tile(job);
-  if (tile.call.problem.has_mask() && !(finite && biases)) mark_rows(tile, columns, finite, job.mask, job);
   job.mask = nullptr;
-  if (!tile.call.problem.has_mask()) return {kinds * columns.count, finite};
-  return {masked ? 0 : kinds * columns.count, true};
+  // What a masked tile has counted, and what is not finite, the engine has told the rows that it concerns.
+  return masked ? RowColumns{0, true} : RowColumns{kinds * columns.count, finite};
 }
 
 // Raw rows, in the order of the pass.
@@ -190,7 +164,8 @@ RowColumns run_raw(const Tile& tile, const ColumnRange& range, TileJob& job) {
     scratch.rows[j] = row_at(tile.call, tile.negatives, range.first + (j < range.count ? j : range.count - 1));
   const bool finite = pack(tile, packing);
   job.mode = TileMode::kPlain;
-  return run(tile, {range.count, packing.columns, scratch.rows, nullptr, false}, finite, job.in_loss ? 1 : 0, job);
+  return run(tile, {range.count, packing.columns, scratch.rows, nullptr, false, blank_of(tile, finite)}, finite,
+             job.in_loss ? 1 : 0, job);
 }
 
 // Raw rows whose scores are mixed: whole cycles of C, a multiple of 16 columns.
@@ -214,13 +189,13 @@ RowColumns run_mixed_scores(const Tile& tile, const ColumnRange& range, TileJob&
     for (int j = 0; j < packing.columns; ++j) {
       if (scratch.lambda[j] * 0.0f == 0.0f) continue;
       scratch.lambda[j] = 0.0f;
-      scratch.blank[j] = 1;
+      scratch.blank[j] |= kBlankLambda;
     }
   }
   job.mode = tile.negatives.is_union ? TileMode::kUnion : TileMode::kMixed;
   job.lambda = scratch.lambda;
-  return run(tile, {range.count, packing.columns, scratch.rows, nullptr, true}, finite, tile.negatives.is_union ? 2 : 1,
-             job);
+  return run(tile, {range.count, packing.columns, scratch.rows, nullptr, true, blank_of(tile, finite)}, finite,
+             tile.negatives.is_union ? 2 : 1, job);
 }
 
 // Rows mixed while they are packed; the raw rows after them where they are columns too or have statistics of their own.
@@ -239,7 +214,8 @@ RowColumns run_mixed_rows(const Tile& tile, const ColumnRange& range, TileJob& j
   mixed.mode = TileMode::kPlain;
   mixed.unmixed = nullptr;
   const RowColumns met =
-      run(tile, {range.count, packing.columns, scratch.rows, scratch.partners, false}, finite, 1, mixed);
+      run(tile, {range.count, packing.columns, scratch.rows, scratch.partners, false, blank_of(tile, finite)}, finite,
+          1, mixed);
   if (!tile.negatives.is_union && !job.unmixed) return met;
   TileJob raw = job;
   raw.in_loss = tile.negatives.is_union;

@@ -94,7 +94,8 @@ ThreadScratch Workspace::carve_thread(Carver& carver) const {
   s.numbers = carver.take<int32_t>(kColumnTile);
   s.partner_numbers = carver.take<int32_t>(kColumnTile);
   s.probe = carver.take<int32_t>(2 * kColumnTile);
-  for (float** array : {&s.bias, &s.mixed_bias, &s.limits}) *array = carver.take<float>(kColumnTile);
+  for (float** array : {&s.bias, &s.mixed_bias, &s.limits, &s.spoiled, &s.mixed_spoiled})
+    *array = carver.take<float>(kColumnTile);
   s.blank = carver.take<uint8_t>(kColumnTile);
   for (float** array : {&s.row.raw_q, &s.row.raw_k, &s.row.q, &s.row.k, &s.row.q_mixed, &s.row.k_mixed, &s.lambda_row})
     *array = carver.take<float>(d_padded);

@@ -24,7 +24,7 @@ struct ThreadScratch {
   int32_t *rows, *partners, *next_rows;  // [kColumnTile] | [kColumnTile] | [2 * kColumnTile]
   // These belong to masks. Each is [kColumnTile], and `probe` is [2 * kColumnTile].
   int32_t *numbers, *partner_numbers, *probe;
-  float *bias, *mixed_bias, *limits;
+  float *bias, *mixed_bias, *limits, *spoiled, *mixed_spoiled;
   uint8_t* blank;
   PreparedRow row;
   float *lambda_row, *gradient, *factors;

@@ -336,3 +336,50 @@ TEST_CASE("columns left out: a row that is no number hides no other row's first 
     }
   }
 }
+
+TEST_CASE("columns left out: a column that is not finite is not above a margin, and every statistic says so") {
+  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
+  Case c = beyond_case({20, 1, 0, 13}, 2400, {false, false, false, false});
+  c.problem.scores = kBoth;
+  c.problem.margin_mask = 1;
+  c.numbers.margin = -4.0f;  // below every score: a finite column would be left out
+  const Outputs finite = run_loss(c);
+  for (size_t i = 0; i < 20; ++i) check_empty_row(c, finite, i);
+  for (const float poison : kPoisons) {
+    if (std::isfinite(poison)) continue;
+    c.arrays.queue[4] = poison;
+    const Outputs out = run_loss(c);
+    for (size_t i = 0; i < 20; ++i) {
+      INFO("row " << i << ", " << poison);
+      CHECK_FALSE(std::isfinite(out.loss[i]));
+      for (const Statistics* s : {&out.mixed, &out.unmixed}) {
+        CHECK((s->neg_count[i] == 1 && s->n_greater_equal[i] == 1));
+        CHECK_FALSE(std::isfinite(s->neg_mean[i]));
+        CHECK_FALSE(std::isfinite(s->neg_log_mean_exp[i]));
+      }
+    }
+  }
+}
+
+TEST_CASE("columns left out: a lambda that is not finite spoils its own mixed column alone") {
+  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
+  Case c = way_case({FNCE_LAMBDA_ROW, FNCE_COLUMNS_MIXED, 0}, {24, 64, 0, 13}, 2500, {true, false, false, false});
+  c.problem.lambda_neg_source = FNCE_GIVEN;
+  c.arrays.lambda_neg.assign(64, 0.25f);
+  c.arrays.query_ids.assign(24, 4);
+  c.arrays.column_ids.assign(64, 7);
+  const Outputs clean = run_loss(c);
+  c.arrays.column_ids[20] =
+      4;  // leaves out the mixed columns that row 20 is in: its own, and that of the row before it
+  const Outputs without = run_loss(c);
+  c.arrays.lambda_neg[20] = std::numeric_limits<float>::quiet_NaN();
+  const Outputs spoiled = run_loss(c);
+  CHECK(same_bits(without, spoiled));
+  CHECK_FALSE(same_bits(clean, without));
+  c.arrays.column_ids[20] = 7;
+  const Outputs counting = run_loss(c);
+  for (size_t i = 0; i < 24; ++i) {
+    CHECK_FALSE(std::isfinite(counting.loss[i]));
+    CHECK(std::isfinite(counting.unmixed.neg_mean[i]));
+  }
+}

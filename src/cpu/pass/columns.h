@@ -31,6 +31,11 @@ HWY_INLINE hn::Mask<DF> counts(const TileJob& job, const ColumnMask& mask, const
   return hn::Not(out);
 }
 
+// The inner products of packed row j: no numbers where the column is not finite, for which zeros were packed.
+HWY_INLINE V with_spoiled(const ColumnMask& mask, int j, V score) {
+  return mask.spoiled ? hn::Add(score, constant(mask.spoiled[j])) : score;
+}
+
 // True if some row of a panel may not have all columns of the tile as they are.
 HWY_INLINE bool asks(const TileJob& job, int64_t lane, int vectors) {
   if (!job.mask) return false;
@@ -46,8 +51,9 @@ HWY_INLINE bool asks(const TileJob& job, int64_t lane, int vectors) {
 template <int MR, int NV>
 HWY_INLINE void leave_out(const TileJob& job, const ColumnMask& mask, int j, int64_t lane, V (&s)[MR][NV]) {
   FNCE_UNROLL for (int t = 0; t < MR; ++t) FNCE_UNROLL for (int v = 0; v < NV; ++v) {
-    const auto count = counts(job, mask, job.row_limits[0], j + t, lane + v * kLanes, s[t][v]);
-    s[t][v] = hn::IfThenElse(count, hn::Add(s[t][v], constant(mask.bias[j + t])), constant(kLeftOut));
+    const V x = with_spoiled(mask, j + t, s[t][v]);
+    const auto count = counts(job, mask, job.row_limits[0], j + t, lane + v * kLanes, x);
+    s[t][v] = hn::IfThenElse(count, hn::Add(x, constant(mask.bias[j + t])), constant(kLeftOut));
   }
 }
 
@@ -79,7 +85,7 @@ struct RawScores {
 struct MixedScores {
   RawScores raw;
   const float* lambda;
-  HWY_INLINE V operator()(int j) const { return mix_lanes(constant(lambda[j]), raw(j), raw((j & ~3) | ((j + 1) & 3))); }
+  HWY_INLINE V operator()(int j) const { return mix_lanes(constant(lambda[j]), raw(j), raw(next_in_quad(j))); }
 };
 
 // x_v <- lambda_v x_v + (1 - lambda_v) x_(v+1) around each quad: scores of the mixed columns from those of the raw

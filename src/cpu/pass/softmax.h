@@ -61,7 +61,7 @@ HWY_INLINE void update_maximum(const TileJob& job, const Panel& panel, const V (
 // Adds the columns that count to what the rows have met, and marks the rows that one of them gives no number.
 template <int MR, int NV>
 HWY_INLINE void count_columns(const TileJob& job, const Panel& panel, const V (&s)[MR][NV]) {
-  const auto one = hn::Set(di, kLossNotFinite);
+  const auto one = hn::Set(di, 1);
   FNCE_UNROLL for (int v = 0; v < NV; ++v) {
     int32_t* counted = job.counted + panel.lane + v * kLanes;
     auto count = hn::LoadU(di, counted);
@@ -71,7 +71,7 @@ HWY_INLINE void count_columns(const TileJob& job, const Panel& panel, const V (&
     int32_t* not_finite = job.not_finite + panel.lane + v * kLanes;
     auto none = hn::LoadU(di, not_finite);
     FNCE_UNROLL for (int t = 0; t < MR; ++t) none =
-        hn::Or(none, hn::IfThenElseZero(hn::RebindMask(di, hn::IsNaN(s[t][v])), hn::Set(di, kLossNotFinite)));
+        hn::Or(none, hn::IfThenElseZero(hn::RebindMask(di, hn::IsNaN(s[t][v])), hn::Set(di, 1)));
     hn::StoreU(none, di, not_finite);
   }
 }

@@ -17,10 +17,14 @@ struct Kind {
   const float* row_limits;
   int64_t lane;
 
+  HWY_INLINE V product(int j) const {
+    if constexpr (!kAsks) return score(j);
+    return with_spoiled(*mask, j, score(j));
+  }
   HWY_INLINE hn::Mask<DF> count(int j, V x) const { return counts(job, *mask, row_limits, j, lane, x); }
   // As the softmax takes it.
   HWY_INLINE V logit(int j) const {
-    const V x = score(j);
+    const V x = product(j);
     if constexpr (!kAsks) return in_base_2(job, x);
     return hn::IfThenElse(count(j, x), in_base_2(job, hn::Add(x, constant(mask->bias[j]))), constant(kLeftOut));
   }
@@ -37,7 +41,7 @@ HWY_INLINE void add_moments(const Kind<Scores, kAsks>& kind, V sum, hn::Vec<DI> 
   const V columns = hn::ConvertTo(df, added), mean = hn::Mul(sum, hn::Div(one, at_least_one(columns)));
   V m2 = hn::Zero(df);
   for (int j = 0; j < job.columns; ++j) {
-    const V x = kind.score(j);
+    const V x = kind.product(j);
     V deviation = hn::Sub(x, mean);
     if constexpr (kAsks) deviation = hn::IfThenElseZero(kind.count(j, x), deviation);
     m2 = hn::MulAdd(deviation, deviation, m2);
@@ -80,7 +84,7 @@ HWY_INLINE void add_scores(const Kind<Scores, kAsks>& kind, StatsLanes& s) {
   auto greater = hn::Load(di, s.n_greater + lane), greater_equal = hn::Load(di, s.n_greater_equal + lane);
   auto added = kAsks ? hn::Zero(di) : hn::Set(di, job.columns);
   for (int j = 0; j < job.columns; ++j) {
-    const V x = kind.score(j);
+    const V x = kind.product(j);
     auto above = hn::RebindMask(di, hn::Gt(x, upper));
     // Not below: a NaN must not count as a hit of the positive.
     auto not_below = hn::Not(hn::RebindMask(di, hn::Lt(x, lower)));
