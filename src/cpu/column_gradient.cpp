@@ -13,7 +13,6 @@
 namespace fnce::cpu {
 namespace {
 
-constexpr int64_t kRowsPerTask = 16;
 constexpr float kInfinity = __builtin_huge_valf(), kNan = __builtin_nanf("");
 
 Problem changed_places(const Problem& problem, int32_t product_type) {
@@ -34,20 +33,12 @@ Problem changed_places(const Problem& problem, int32_t product_type) {
 
 // What comes from above to row i and its P: their logarithm, for the sign asked for. A row that sends nothing of that
 // sign is left out (-infinity); one that is not finite shows as NaN, once.
-float bias_of(float upstream, float weight, float reduction, float log_sum_exp, float sign) {
+float bias_of(float upstream, float weight, float log_sum_exp, float sign) {
   if (upstream == 0.0f || weight == 0.0f || log_sum_exp == -kInfinity) return -kInfinity;
-  const double factor = static_cast<double>(upstream) * static_cast<double>(weight) * static_cast<double>(reduction);
+  const double factor = static_cast<double>(upstream) * static_cast<double>(weight);
   if (!is_finite(factor) || !is_finite(log_sum_exp)) return sign > 0 ? kNan : -kInfinity;
   if (factor * static_cast<double>(sign) <= 0.0) return -kInfinity;
   return static_cast<float>(std::log(std::fabs(factor)) - static_cast<double>(log_sum_exp));
-}
-
-template <class Body>
-void for_columns(int threads, int64_t count, Body&& body) {
-  parallel_for(threads, divide_up(count, kRowsPerTask), [&](int64_t task, int worker) {
-    const int64_t end = (task + 1) * kRowsPerTask < count ? (task + 1) * kRowsPerTask : count;
-    for (int64_t j = task * kRowsPerTask; j < end; ++j) body(j, worker);
-  });
 }
 
 }  // namespace
@@ -91,13 +82,13 @@ void ColumnGradient::run(const CpuCall& forward, const fnce_anchors& anchors, co
   const fnce_problem& p = forward.problem.raw();
   const fnce_args& a = forward.args.raw();
   const auto* anchor_rows = static_cast<const float*>(anchors.anchor);
-  for_columns(threads_, p.n, [&](int64_t i, int) {
+  parallel_rows(threads_, p.n, [&](int64_t i, int) {
     if (forward.problem.has_margin()) memory.limits[i] = anchors.pos[i] + a.margin;
     if (memory.anchors)
       kernels_.scale_row(anchor_rows + i * p.d, FNCE_FLOAT32, 1.0f, p.d,
                          element_at(memory.anchors, i * p.d, tiles_.product_type), tiles_.product_type);
   });
-  for_columns(threads_, p.batch_columns, [&](int64_t j, int) {
+  parallel_rows(threads_, p.batch_columns, [&](int64_t j, int) {
     kernels_.scale_row(element_at(forward.workspace.batch, j * p.d, p.queue_type), p.queue_type, 1.0f, p.d,
                        workspace.anchors + j * p.d, FNCE_FLOAT32);
     std::memset(memory.sums + j * p.d, 0, static_cast<size_t>(p.d) * sizeof(float));
@@ -113,17 +104,16 @@ void ColumnGradient::run(const CpuCall& forward, const fnce_anchors& anchors, co
                    .unnamed_is_out = false};
   request.row_ids = a.batch_ids;
   request.sums = true;
-  const float reduction = p.reduction == FNCE_REDUCTION_MEAN ? 1.0f / static_cast<float>(p.n) : 1.0f;
   for (const float sign : {1.0f, -1.0f}) {
     bool any = false;
     for (int64_t i = 0; i < p.n; ++i) {
-      memory.bias[i] = bias_of(columns.upstream[columns.per_row ? i : 0], a.weight ? a.weight[i] : 1.0f, reduction,
-                               columns.log_sum_exp[i], sign);
+      const float weight = upstream_factor(a.weight ? a.weight[i] : 1.0f, p.reduction == FNCE_REDUCTION_MEAN, p.n);
+      memory.bias[i] = bias_of(columns.upstream[columns.per_row ? i : 0], weight, columns.log_sum_exp[i], sign);
       any = any || memory.bias[i] != -kInfinity;
     }
     if (!any) continue;
     run_pass(call, request, {workspace.anchors, nullptr, nullptr, {}}, partial);
-    for_columns(threads_, p.batch_columns, [&](int64_t j, int) {
+    parallel_rows(threads_, p.batch_columns, [&](int64_t j, int) {
       const double bias = a.batch_bias ? static_cast<double>(a.batch_bias[j]) : 0.0;
       const bool counts = partial.l[j] != 0.0f && bias != -static_cast<double>(kInfinity) &&
                           !(a.batch_ids && a.batch_ids[j] == FNCE_NO_COLUMN);
@@ -142,7 +132,7 @@ void ColumnGradient::run(const CpuCall& forward, const fnce_anchors& anchors, co
   }
 
   const RowInput features = features_alone(forward);
-  for_columns(threads_, p.batch_columns, [&](int64_t j, int worker) {
+  parallel_rows(threads_, p.batch_columns, [&](int64_t j, int worker) {
     const ThreadScratch scratch = workspace.thread(worker);
     // A column to which no row sends anything has no gradient, whatever it holds.
     float* sums = memory.sums + j * p.d;

@@ -10,8 +10,6 @@
 namespace fnce::cpu {
 namespace {
 
-constexpr int64_t kRowsPerTask = 16;
-
 // out <- out + from, row i of the log-sum-exp and O.
 void merge_row(const PartialView& out, const PartialView& from, int64_t i, int64_t d) {
   const float m = from.m[i] > out.m[i] || from.m[i] != from.m[i] ? from.m[i] : out.m[i];
@@ -46,13 +44,9 @@ void merge_partials(const Problem& problem, const void* const* partials, int32_t
   const fnce_layout layout = layout_of(problem);
   if (partials[0] != out) std::memcpy(out, partials[0], layout.bytes);
   const PartialView sum(out, layout);
-  const int64_t n = problem.n();
-  parallel_for(threads, divide_up(n, kRowsPerTask), [&](int64_t task, int) {
-    const int64_t end = (task + 1) * kRowsPerTask < n ? (task + 1) * kRowsPerTask : n;
-    for (int32_t part = 1; part < count; ++part) {
-      const PartialView from(const_cast<void*>(partials[part]), layout);
-      for (int64_t i = task * kRowsPerTask; i < end; ++i) merge_all(sum, from, i, problem.d());
-    }
+  parallel_rows(threads, problem.n(), [&](int64_t i, int) {
+    for (int32_t part = 1; part < count; ++part)
+      merge_all(sum, PartialView(const_cast<void*>(partials[part]), layout), i, problem.d());
   });
 }
 

@@ -19,4 +19,14 @@ void parallel_for(int threads, int64_t tasks, Body&& body) {
       &body);
 }
 
+// body(i, worker) for every row i of `rows`, some rows a task: a row alone is too little to hand out.
+template <class Body>
+void parallel_rows(int threads, int64_t rows, Body&& body) {
+  constexpr int64_t kRowsPerTask = 16;
+  parallel_for(threads, (rows + kRowsPerTask - 1) / kRowsPerTask, [&](int64_t task, int worker) {
+    const int64_t end = (task + 1) * kRowsPerTask < rows ? (task + 1) * kRowsPerTask : rows;
+    for (int64_t i = task * kRowsPerTask; i < end; ++i) body(i, worker);
+  });
+}
+
 }  // namespace fnce::cpu

@@ -10,7 +10,6 @@
 namespace fnce::cpu {
 namespace {
 
-constexpr int64_t kRowsPerTask = 16;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 LambdaDraw positive_draw(const Args& args) {
@@ -53,12 +52,7 @@ RowInput row_input(const CpuCall& call, RowMixing mixing, int64_t i, float* lamb
 
 template <class RowBody>
 void for_rows(const CpuCall& call, RowBody&& body) {
-  const int64_t n = call.problem.n();
-  parallel_for(call.threads, divide_up(n, kRowsPerTask), [&](int64_t task, int worker) {
-    const ThreadScratch scratch = call.workspace.thread(worker);
-    const int64_t end = (task + 1) * kRowsPerTask < n ? (task + 1) * kRowsPerTask : n;
-    for (int64_t i = task * kRowsPerTask; i < end; ++i) body(i, scratch);
-  });
+  parallel_rows(call.threads, call.problem.n(), [&](int64_t i, int worker) { body(i, call.workspace.thread(worker)); });
 }
 
 void draw_dimensions(const CpuCall& call) {
@@ -103,8 +97,10 @@ void write_gradients(const CpuCall& call, const PartialView& partial, int64_t i,
     g.scratch = scratch.gradient;
     g.wants_norm = a.mixed.dq_norm != nullptr;
     call.kernels.row_gradient(input, scratch.row, g);
-    entropy = row_scalars(softmax, g.anchor_o, g.up, a.temperature).entropy;
-    dtemperature = row_scalars(row, g.anchor_o, g.up, a.temperature).dtemperature;
+    const RowScalars scalars = row_scalars(row, g.anchor_o, g.up, a.temperature);
+    dtemperature = scalars.dtemperature;
+    entropy =
+        call.problem.is_decoupled() ? row_scalars(softmax, g.anchor_o, g.up, a.temperature).entropy : scalars.entropy;
     norm = g.dq_norm;
   }
   if (!has_gradient(row, weight)) {
@@ -177,15 +173,12 @@ void prep_rows(const CpuCall& call, RowMixing mixing, const fnce_anchors& anchor
 
 void prep_batch(const CpuCall& call) {
   const fnce_problem& p = call.problem.raw();
-  parallel_for(call.threads, divide_up(p.batch_columns, kRowsPerTask), [&](int64_t task, int worker) {
-    const ThreadScratch scratch = call.workspace.thread(worker);
-    const int64_t end = (task + 1) * kRowsPerTask < p.batch_columns ? (task + 1) * kRowsPerTask : p.batch_columns;
-    for (int64_t j = task * kRowsPerTask; j < end; ++j) {
-      call.kernels.normalize_row(features_alone(call), element_at(call.args.raw().x_c, j * p.d, p.feature_type),
-                                 scratch.gradient);
-      call.kernels.scale_row(scratch.gradient, FNCE_FLOAT32, 1.0f, p.d,
-                             element_at(call.workspace.batch, j * p.d, p.queue_type), p.queue_type);
-    }
+  const RowInput features = features_alone(call);
+  parallel_rows(call.threads, p.batch_columns, [&](int64_t j, int worker) {
+    float* row = call.workspace.thread(worker).gradient;
+    call.kernels.normalize_row(features, element_at(call.args.raw().x_c, j * p.d, p.feature_type), row);
+    call.kernels.scale_row(row, FNCE_FLOAT32, 1.0f, p.d, element_at(call.workspace.batch, j * p.d, p.queue_type),
+                           p.queue_type);
   });
 }
 
@@ -198,8 +191,8 @@ void finish_rows(const CpuCall& call, const PartialView& partial) {
     call.kernels.prepare_row(input, scratch.row);
     const float weight = a.weight ? a.weight[i] : 1.0f, l = partial.l[i];
     const RowResult softmax = row_result(partial.m[i], l, scratch.row.pos, call.scale(), scratch.row.finite);
-    const double lse = log_sum_exp(partial.m[i], l);
     const bool is_decoupled = call.problem.is_decoupled();
+    const double lse = is_decoupled ? log_sum_exp(partial.m[i], l) : 0.0;
     const RowResult row = is_decoupled ? decoupled(softmax, lse, l) : softmax;
     call.workspace.loss_rows[i] = weighted_loss(row, weight);
     if (a.log_sum_exp)
