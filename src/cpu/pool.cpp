@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "cpu/placement.h"
+
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
@@ -36,6 +38,7 @@ struct Job {
   void* context;
   int64_t tasks;
   std::atomic<int64_t> next{0};
+  Processors processors;
 
   void work(int worker) {
     for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) body(context, task, worker);
@@ -63,11 +66,14 @@ class Pool {
     const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
     if (!lock.owns_lock()) return false;
     const size_t helpers = hire(static_cast<size_t>(threads - 1));
+    job.processors.take();
     for (size_t i = 0; i < helpers; ++i) {
       workers_[i]->job = &job;
       workers_[i]->state.store(kCalled, std::memory_order_release);
       workers_[i]->state.notify_one();
     }
+    // A worker that was woken up on this processor runs now, and moves to another one.
+    std::this_thread::yield();
     job.work(0);
     for (size_t i = 0; i < helpers; ++i) dismiss(workers_[i]->state);
     return true;
@@ -124,6 +130,7 @@ class Pool {
         wait_while(worker.state, [](int now) { return now == kIdle; });
         int called = kCalled;
         if (!worker.state.compare_exchange_strong(called, kRunning, std::memory_order_acq_rel)) continue;
+        worker.job->processors.take();
         worker.job->work(index);
         // The job lives on the caller's stack: after this line it is gone.
         worker.state.store(kIdle, std::memory_order_release);

@@ -3,7 +3,9 @@
 #include "cpu/pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include "support/catch.h"
+#include "support/check.h"
 
 namespace {
 
@@ -76,6 +79,58 @@ TEST_CASE("pool: callers at the same time from several threads each get their ta
     });
   for (std::thread& caller : callers) caller.join();
   CHECK(good == 6);
+}
+
+namespace {
+
+std::vector<int> processors_of_this_thread() {
+  cpu_set_t set;
+  std::vector<int> found;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return found;
+  for (int i = 0; i < CPU_SETSIZE; ++i)
+    if (CPU_ISSET(i, &set)) found.push_back(i);
+  return found;
+}
+
+bool allow(pid_t thread, const std::vector<int>& processors) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int i : processors) CPU_SET(i, &set);
+  return sched_setaffinity(thread, sizeof(set), &set) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("pool: a worker that wakes up on the caller's processor moves to another one, and may run where it might") {
+  const std::vector<int> all = processors_of_this_thread();
+  FNCE_SKIP_UNLESS(all.size() >= 2, "one processor");
+  pid_t worker_thread = 0;
+  std::vector<int> allowed;
+  // Runs one task on each thread; the worker's says where it began.
+  const auto run = [&](int& began) {
+    std::atomic<int> arrived{0};
+    parallel_for(2, 2, [&](int64_t, int worker) {
+      if (worker == 1) {
+        began = sched_getcpu();
+        worker_thread = static_cast<pid_t>(syscall(SYS_gettid));
+        allowed = processors_of_this_thread();
+      }
+      ++arrived;
+      while (arrived < 2) std::this_thread::yield();
+    });
+  };
+  int began = -1;
+  run(began);
+  REQUIRE(worker_thread != 0);
+  const std::vector<int> before = allowed;
+  for (int i = 0; i < 20; ++i) {
+    // Both on one processor; then the worker may leave, but nothing makes it.
+    REQUIRE((allow(0, {all[0]}) && allow(worker_thread, {all[0]}) && allow(worker_thread, {all[0], all[1]})));
+    run(began);
+    CHECK(began == all[1]);
+    CHECK(allowed == std::vector<int>{all[0], all[1]});
+  }
+  REQUIRE((allow(0, all) && allow(worker_thread, before)));
 }
 
 // TSan refuses threads in the child of a threaded process, ASan a limit on address space.
