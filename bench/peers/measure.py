@@ -14,13 +14,25 @@ from collections.abc import Callable
 BLOCK = 0.02  # seconds that a peer is timed for in a round, at least: short steps are repeated
 SLOW = 3.0  # seconds that a slow peer may take in all rounds together; a third in the tables beside that of steps
 FEWEST = 3  # rounds of a slow peer
-# Worker threads of BLAS and OpenMP spin for up to some 25 ms after their last task, and would take the cores from the
-# next peer. Nobody has workers on one thread.
-PAUSE = 0.04
+# Worker threads of BLAS and OpenMP spin for a while after their last task, OpenBLAS's for 0.1 s, and would take the
+# cores from the next peer: it waits until they sleep. Nobody has workers on one thread.
+LOOK = 0.01  # seconds between two looks at the time that the process took
+IDLE = 0.05  # of that time: less is nobody's spinning
+LONGEST = 1.0  # seconds that a peer waits
 
 
 def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def wait_for_workers() -> None:
+    """Returns when no thread of this process is busy, or after LONGEST."""
+    end = time.perf_counter() + LONGEST
+    while time.perf_counter() < end:
+        used, start = time.process_time(), time.perf_counter()
+        time.sleep(LOOK)
+        if time.process_time() - used < IDLE * (time.perf_counter() - start):
+            return
 
 
 class Timer:
@@ -35,15 +47,15 @@ class Timer:
             start = time.perf_counter()
             step()
             seconds = time.perf_counter() - start
-        self.step, self.pause = step, PAUSE if threads > 1 else 0.0
+        self.step, self.rest = step, wait_for_workers if threads > 1 else None
         self.repeats = max(1, math.ceil(BLOCK / seconds))
-        # After the pause workers sleep and caches are cold, which a short step would feel more than a long one.
+        # After the wait workers sleep and caches are cold, which a short step would feel more than a long one.
         self.untimed = 1 if seconds < BLOCK else 0
         self.rounds = min(rounds, max(FEWEST, int(slow / seconds)))
 
     def milliseconds(self) -> float:
-        if self.pause:
-            time.sleep(self.pause)
+        if self.rest:
+            self.rest()
         for _ in range(self.untimed):
             self.step()
         start = time.perf_counter()

@@ -17,6 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from .worker import emit, log, pin
@@ -45,7 +46,7 @@ def paired_times(peers: list, rounds: int, threads: int) -> tuple[list[float], l
     times: tuple[list[float], list[float]] = ([], [])
     repeats, count = max(t.repeats for t in timers), max(t.rounds for t in timers)
     for timer in timers:
-        timer.repeats, timer.pause = repeats, PAUSE if threads > 1 else 0.0
+        timer.repeats, timer.rest = repeats, partial(time.sleep, PAUSE) if threads > 1 else None
     gc.collect()
     gc.disable()
     try:
