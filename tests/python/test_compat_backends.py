@@ -111,6 +111,29 @@ def test_the_reference_draws_what_the_library_draws():
     assert found[0] == pytest.approx(found[1], rel=bound(0.2, 20.0))
 
 
+@pytest.mark.parametrize("seed", [torch.tensor([-3]), 2**64 - 3])
+def test_the_reference_reads_a_seed_as_64_bits(seed):
+    q, k, _ = batch(N, K, D)
+    found = []
+    for backend in ("fused", "reference"):
+        torch.manual_seed(0)
+        loss = mem_moco.RGBMoCo_dropmix_norm(D, K, 0.2, "posneg", backend=backend)
+        found.append(loss(q, k, seed=seed)[0].item())
+    assert found[0] == pytest.approx(found[1], rel=bound(0.2, 20.0))
+
+
+@pytest.mark.parametrize("options", [{"empty": True}, {"empty": True, "ids": True}])
+def test_empty_slots_are_nobodys_negatives_for_any_backend(options):
+    q, k, rows = batch(N, K, D)
+    q, k = (torch.nn.functional.normalize(x, dim=1) for x in (q, k.flip(0)))
+    queue = Queue(K, D, **options)
+    queue.push(rows[: K // 2], torch.arange(K // 2) if queue.named else None)
+    fused, reference = (solo.mocov2plus_loss_func(q, k, queue, backend=b) for b in ("fused", "reference"))
+    assert_close(fused, reference, bound(0.1))
+    full = solo.mocov2plus_loss_func(q, k, queue.queue.T, backend="reference")
+    assert full.item() > reference.item() + 0.01
+
+
 def run(code, **environment):
     command = [sys.executable, "-W", "error", "-c", code]
     environment = os.environ | environment

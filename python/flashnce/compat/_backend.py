@@ -73,7 +73,10 @@ def contrast(
 def _by_reference(q, k, negatives, return_scores, positive=None, negative=None, seed=None, **options):
     if isinstance(negatives, ShardedQueue):
         raise ValueError("negatives is a ShardedQueue; backend='reference' takes a Queue or a Tensor of all negatives")
-    rows = negatives.queue if isinstance(negatives, Queue) else negatives
+    rows = negatives
+    if isinstance(negatives, Queue):
+        # Empty slots count for nobody.
+        rows, options = negatives.queue, {"negative_ids": negatives.ids} | options
     drawn, seed = _drawn(q, rows, positive, negative, seed, options)
     result = reference.info_nce(
         q, k, rows,
@@ -109,7 +112,8 @@ def _drawn(q: Tensor, rows: Tensor, positive: Mix | None, negative: Mix | None, 
         return drawn, None
     if seed is None:
         seed = torch.randint(0, 2**63 - 1, (1,), dtype=torch.int64, device=q.device)
-    number = int(seed)
+    # The library reads an int64 as 64 bits without a sign.
+    number = int(seed) % 2**64
     for name, (side, mix, count) in wanted.items():
         drawn[name] = torch.from_numpy(sample_lambda(side, mix, count, q.shape[1], seed=number)).to(q.device)
     if permuted:
