@@ -165,6 +165,18 @@ def test_pytorch_metric_learning(temperature):
     assert other.queue_idx == other.filled.item() == 0 and not other.has_been_filled
 
 
+def test_pytorch_metric_learning_where_scores_are_far_apart():
+    # exp of a loss is beyond float32 here: each key is the other query.
+    temperature, q = 0.02, torch.eye(2, D)[:1] * torch.tensor([[1.0], [-1.0]])
+    q.requires_grad_()
+    memory = pytorch_metric_learning.CrossBatchMemory(pytorch_metric_learning.NTXentLoss(temperature), D, 100)
+    loss = memory(torch.cat([q, -q]), torch.tensor([0, 1, 0, 1]), enqueue_mask=torch.arange(4) >= 2)
+    expected = cross_entropy(q.double() @ -q.double().T / temperature, torch.arange(2))
+    assert expected > 99
+    assert_close(loss, expected, bound(temperature))
+    assert torch.isfinite(*torch.autograd.grad(loss, q)).all()
+
+
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("kind", ["tensor", "queue"])
 def test_solo_learn(temperature, kind):

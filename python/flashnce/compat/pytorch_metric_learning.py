@@ -174,5 +174,6 @@ class CrossBatchMemory(nn.Module):
             queries, positives, rows, temperature=self.loss.temperature, detach_key=True, reduction="none",
             backend=self.backend,
         )  # fmt: skip
-        # The positive is among the rows as well and counts twice; exp(twice) - 1 takes one of them out again.
-        return torch.log(torch.expm1(twice)).mean()
+        # The positive is among the rows as well and counts twice; log(exp(twice) - 1) takes one of them out again, by
+        # exponentials that cannot overflow.
+        return (twice + torch.log(-torch.expm1(-twice))).mean()
