@@ -127,9 +127,8 @@ def resolve_columns(columns: str | None, negatives_mixed: bool) -> int:
     return c.COLUMNS[columns]
 
 
-# The id of a column that has none of its own. A query's id is compared with it only where the caller's ids and row
-# numbers, which begin at 0, cannot meet it.
-UNNAMED = -1
+# The id of a column that has none of its own, next to NO_COLUMN: both are taken out of the ids that there are.
+UNNAMED = c.NO_COLUMN + 1
 
 
 def resolve_ids(

@@ -10,7 +10,10 @@ from support import generator
 from torch.nn.functional import normalize
 
 from flashnce import NO_COLUMN
-from flashnce.torch import Queue
+from flashnce.torch import Queue, scores
+
+# The id of what was filled without one.
+UNNAMED = NO_COLUMN + 1
 
 
 @pytest.mark.parametrize("sizes", [(4, 4, 4), (7, 0, 5), (10,), (25,), (9, 13), (1,) * 12])
@@ -32,15 +35,22 @@ def test_what_slots_hold_before_they_are_filled():
     assert Queue(6, 2).ids is None and Queue(6, 2).filled.item() == 6
     assert set(Queue(6, 2).state_dict()) == {"queue", "position"}
     named, empty, both = Queue(6, 2, ids=True), Queue(6, 2, empty=True), Queue(6, 2, ids=True, empty=True)
-    assert named.ids.tolist() == [-1] * 6 and torch.allclose(named.queue.norm(dim=1), torch.ones(6))
+    assert named.ids.tolist() == [UNNAMED] * 6 and torch.allclose(named.queue.norm(dim=1), torch.ones(6))
     assert named.filled.item() == 6
     for queue in (empty, both):
         assert queue.ids.tolist() == [NO_COLUMN] * 6 and queue.filled.item() == 0 and not queue.queue.any()
     empty.push(torch.randn(4, 2))
-    assert empty.ids.tolist() == [-1] * 4 + [NO_COLUMN] * 2 and empty.filled.item() == 4
+    assert empty.ids.tolist() == [UNNAMED] * 4 + [NO_COLUMN] * 2 and empty.filled.item() == 4
     both.push(torch.randn(2, 2), torch.tensor([5, NO_COLUMN]))
     assert both.filled.item() == 1
     assert "ids=True, empty=True" in repr(both)
+
+
+def test_the_id_minus_one_is_one_like_any_other():
+    q, k, queue = torch.randn(3, 2), torch.randn(3, 2), Queue(6, 2, ids=True)
+    queue.push(k[:2], torch.tensor([-1, 7]))
+    found = scores(q, k, queue, ids=torch.tensor([-1, 7, NO_COLUMN]))
+    assert found.neg_count.tolist() == [5, 5, 6]
 
 
 def test_reset_forgets_everything():
@@ -130,7 +140,7 @@ def test_a_position_outside_the_ring_writes_no_ids():
     queue.position.fill_(9)
     with pytest.raises(ValueError, match="position"):
         queue.push(torch.randn(2, 2), torch.arange(2))
-    assert queue.ids.tolist() == [-1] * 5
+    assert queue.ids.tolist() == [UNNAMED] * 5
 
 
 @pytest.mark.parametrize(("kind", "options"), [(TypeError, {"ids": 1}), (TypeError, {"empty": None})])

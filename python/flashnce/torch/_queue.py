@@ -79,7 +79,8 @@ class Queue(nn.Module):
     Buffers, all in state_dict():
         queue: [K,D]; at first random unit rows, or zeros where it is empty.
         position: int64 [1], the row that the next key goes to. Never read by the host but where a state is loaded.
-        ids: int64 [K], only with `ids` or `empty`: NO_COLUMN in an empty slot, -1 in one that was filled without an id.
+        ids: int64 [K], only with `ids` or `empty`: NO_COLUMN in an empty slot, NO_COLUMN + 1 in one that was filled
+            without an id, which therefore is nobody's id.
 
     load_state_dict also takes MoCo's names and layout, `queue` [D,K] and `queue_ptr` [1], here and in a model whose
     attribute `queue` is this module (two in an nn.ModuleList: solo-learn's [2,D,K]); and it rounds a queue of another
