@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize as unit
 
 from ._library import NO_COLUMN
-from ._options import choice, key_is_detached, resolve_columns
+from ._options import choice, key_is_detached, resolve_columns, resolve_ids
 
 
 def info_nce(
@@ -53,6 +53,7 @@ def info_nce(
         batch: [C,D] raw batch columns with a gradient, equation (13). True: k itself, and ids that are None become row
             numbers.
         ids: int64 [N], of the queries; negative_ids [K] and batch_ids [C] of the columns, equation (14), or None.
+            Where the queries have ids, all columns need them.
         bias, batch_bias: [K] and [C], equation (15); None: 0.
         margin: of scores before the division by the temperature, equation (14); None: nothing is left out for it.
         form: "info_nce" | "decoupled", equation (7).
@@ -74,9 +75,8 @@ def info_nce(
     _check_options(form, anchor, reduction, columns, lambda_neg is not None, permutation is not None)
     if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled(), batch is True):
         k = k.detach()
-    if batch is True:
-        batch, ids = k, torch.arange(len(q), device=q.device) if ids is None else ids
-        batch_ids = ids if batch_ids is None else batch_ids
+    in_batch, batch = batch is True, k if batch is True else batch
+    ids, negative_ids, batch_ids = _all_ids(q, negatives, batch, in_batch, ids, negative_ids, batch_ids)
     q, k = q.double(), k.double()
     negatives = q.new_empty(0, q.shape[1]) if negatives is None else negatives.double()
     batch = q.new_empty(0, q.shape[1]) if batch is None else batch.double()
@@ -160,6 +160,26 @@ def _check(q: object, k: object, negatives: object, batch: object, weight: Tenso
         raise ValueError(f"weight has shape {list(weight.shape)}; it must be [{len(q)}]")
 
 
+def _all_ids(
+    q: Tensor, negatives: Tensor | None, batch: Tensor | None, in_batch: bool, ids, negative_ids, batch_ids
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The ids of queries, negatives and batch columns: those of all, or none at all."""
+    sizes = {
+        "ids": len(q),
+        "negative_ids": 0 if negatives is None else len(negatives),
+        "batch_ids": None if batch is None else len(batch),
+    }
+    given = {"ids": ids, "negative_ids": negative_ids, "batch_ids": batch_ids}
+    for name, value in given.items():
+        if value is not None and sizes[name] is not None and tuple(value.shape) != (sizes[name],):
+            raise ValueError(f"{name} has shape {list(value.shape)}; it must be [{sizes[name]}]")
+    found = resolve_ids(
+        **given, sizes=sizes, in_batch=in_batch, arange=lambda size: torch.arange(size, device=q.device),
+        full=lambda size, value: torch.full((size,), value, dtype=torch.int64, device=q.device),
+    )  # fmt: skip
+    return found.get("ids"), found.get("negative_ids"), found.get("batch_ids")
+
+
 def _mixed(x: Tensor, partner: Tensor, factor: Tensor, renormalize: bool, epsilon: float) -> Tensor:
     """Equations (2) and (3), and (4)."""
     mixed = factor * x + (1 - factor) * partner
@@ -168,10 +188,9 @@ def _mixed(x: Tensor, partner: Tensor, factor: Tensor, renormalize: bool, epsilo
 
 def _left_out(ids: Tensor | None, column_ids: Tensor | None, n: int, columns: Tensor) -> Tensor:
     """[N,C]: the columns that an id leaves out, equation (14)."""
-    if column_ids is None:
+    if ids is None or column_ids is None:
         return torch.zeros(n, len(columns), dtype=torch.bool, device=columns.device)
-    equal = False if ids is None else (ids[:, None] == column_ids) & (ids != NO_COLUMN)[:, None]
-    return (column_ids == NO_COLUMN).expand(n, -1) | equal
+    return (column_ids == NO_COLUMN) | (ids[:, None] == column_ids) & (ids != NO_COLUMN)[:, None]
 
 
 def _products(a: Tensor, z: Tensor, counts: Tensor) -> Tensor:

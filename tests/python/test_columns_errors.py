@@ -8,6 +8,7 @@ import pytest
 import torch
 from support import batch
 
+from flashnce import reference
 from flashnce.torch import InfoNCE, Queue, clip_loss, info_nce, scores
 
 N, K, D = 6, 32, 8
@@ -66,6 +67,21 @@ def test_wrong_arguments(words, kind, wrong):
             continue
         with pytest.raises(kind, match=words):
             function(**{"q": q.detach(), "k": k.detach(), "negatives": negatives, **wrong})
+
+
+# It takes any integers on any device, and no Queue.
+OF_REFERENCE = [
+    (words, kind, wrong)
+    for words, kind, wrong in WRONG
+    if "ids" in words and not isinstance(wrong.get("negatives"), Queue) and "type" not in words and "meta" not in words
+]
+
+
+@pytest.mark.parametrize(("words", "kind", "wrong"), OF_REFERENCE)
+def test_the_reference_refuses_the_same_ids(words, kind, wrong):
+    q, k, negatives, _ = data()
+    with pytest.raises(kind, match=words):
+        reference.info_nce(**{"q": q.detach(), "k": k.detach(), "negatives": negatives, **wrong})
 
 
 @pytest.mark.parametrize(
