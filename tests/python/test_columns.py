@@ -365,6 +365,19 @@ def test_clip_loss_is_half_of_both_directions():
     assert_close(clip_loss(a, b, temperature=0.05, ids=ids), expected, bound(0.05))
 
 
+def test_clip_loss_of_16_bit_scales_and_of_two_types():
+    a, b, _, _ = data()
+    scale = torch.tensor(14.3, dtype=torch.float16, requires_grad=True)
+    loss = clip_loss(a, b, logit_scale=scale)
+    exact = scale.detach().float().requires_grad_()
+    expected = clip_loss(a, b, logit_scale=exact)
+    assert loss.item() == expected.item() and torch.float32 == loss.dtype
+    assert torch.equal(gradients(loss, scale)[0], gradients(expected, exact)[0].half())
+    half = b.detach().half().requires_grad_()
+    loss, expected = clip_loss(a, half, temperature=TAU), clip_loss(a, half.float(), temperature=TAU)
+    assert loss.item() == expected.item() and gradients(loss, half)[0].dtype == torch.float16
+
+
 def test_the_workspace_is_far_below_the_logits():
     """Peak memory beyond inputs and gradients is O(N D): it grows with N, never with N^2."""
     sizes, d = (1024, 4096, 16384), 128

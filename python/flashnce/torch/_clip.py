@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .._options import number
+from ._arguments import of_one_type, pair
 from ._loss import info_nce
 
 
@@ -43,6 +44,9 @@ def clip_loss(
     if temperature is None:
         if not isinstance(logit_scale, Tensor) and not number("logit_scale", logit_scale) > 0:
             raise ValueError(f"logit_scale is {logit_scale}; it must be above 0")
-        temperature = 1 / logit_scale
+        # In the type of a 16-bit scale the temperature would be another one.
+        temperature = 1 / (logit_scale.float() if isinstance(logit_scale, Tensor) else logit_scale)
+    # Once, for both directions.
+    a, b, _ = of_one_type(*pair(a, b), None)
     options = {"temperature": temperature, "normalize": normalize, "reduction": reduction, "ids": ids, "batch": True}
     return 0.5 * (info_nce(a, b, **options) + info_nce(b, a, **options))
