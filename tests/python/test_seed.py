@@ -48,6 +48,14 @@ def test_an_explicit_seed_is_used_as_it_is():
     assert len({loss_of(seed=1, offset=offset) for offset in (0, 4, 8)}) == 3
 
 
+def test_the_seed_that_is_reported_stays_when_the_given_one_moves_on():
+    q, k, negatives = batch()
+    seed = torch.tensor([3])
+    _, scores = info_nce(q, k, negatives, positive=Mix(2.0), seed=seed, return_scores=True)
+    seed.fill_(4)
+    assert scores.seed.item() == 3
+
+
 def test_ranks_draw_differently_from_equal_generators_unless_shared(monkeypatch):
     def of_rank(rank: int, **options) -> float:
         monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)

@@ -234,7 +234,11 @@ def info_nce(
         outputs = _autograd.info_nce_forward(inputs, structure, numbers)
     if not return_scores:
         return outputs[0]
-    used = (inputs.seed if inputs.seed is not None else inputs.seed_value % 2**64) if mixing.draws else None
+    used = None
+    if mixing.draws:
+        used = inputs.seed_value % 2**64 if inputs.seed is None else inputs.seed
+        # Whose owner may change it for the next step, as a FeatureTransform does.
+        used = used.clone() if seed_given and isinstance(used, Tensor) else used
     return outputs[0], unpack_scores(*outputs[-2:], mixing.mixes, used, inputs.offset, inputs.given().bias)
 
 
