@@ -102,7 +102,11 @@ def test_elementwise_and_renormalised_mixes():
     q, k, negatives = batch()
     criterion = InfoNCE(0.2)
     elementwise = FeatureTransform(start=1, preset="ft-elementwise", seed=1)
-    assert elementwise() == {}
+    plain = criterion(q, k, negatives)
+    assert criterion(q, k, negatives, **elementwise()).item() == plain.item()
+    # A criterion of its own does not mix either before the schedule starts.
+    other = InfoNCE(0.2, "ft-elementwise", columns="union")
+    assert other(q, k, negatives, **elementwise()).item() == plain.item()
     elementwise.step()
     renormalised = FeatureTransform(positive=Mix(2.0, shift=1.0, renormalize=True), seed=1)
     for transform in (elementwise, renormalised):
@@ -111,6 +115,26 @@ def test_elementwise_and_renormalised_mixes():
             seed=transform.seed_of_step(),
         )  # fmt: skip
         assert criterion(q, k, negatives, **transform()).item() == expected.item()
+
+
+@pytest.mark.parametrize("preset", ["ft", "ft-elementwise"])
+def test_a_union_counts_each_negative_once_before_the_start(preset):
+    q, k, negatives = batch()
+    transform = FeatureTransform(start=1, stop=2, preset=preset, columns="union", seed=1)
+    for step in range(3):
+        loss, scores = info_nce(q, k, negatives, temperature=0.2, return_scores=True, **transform())
+        if step == 1:
+            expected = info_nce(
+                q, k, negatives, temperature=0.2, positive=transform.positive, negative=transform.negative,
+                columns="union", seed=transform.seed_of_step(),
+            )  # fmt: skip
+            assert loss.item() == expected.item()
+        else:
+            assert_close(loss, info_nce(q, k, negatives, temperature=0.2), bound(0.2))
+        assert (scores.mixed.neg_count == (1 + (step == 1)) * len(negatives)).all()
+        transform.step()
+    with pytest.raises(ValueError, match="columns is 'queue'"):
+        FeatureTransform(columns="queue")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -131,7 +155,7 @@ def test_a_schedule_is_one_graph(backend):
 
 def test_evaluation_is_not_mixed_unless_asked_for():
     assert FeatureTransform().eval()() == {}
-    assert set(FeatureTransform(mix_in_eval=True).eval()()) == {"lambda_pos", "lambda_neg", "seed"}
+    assert set(FeatureTransform(mix_in_eval=True).eval()()) == {"lambda_pos", "lambda_neg", "columns", "seed"}
 
 
 def test_state_continues_the_run():
@@ -168,7 +192,8 @@ def test_a_lambda_stays_float32_and_follows_the_device():
     given = transform.half()()
     assert given["lambda_pos"].dtype == torch.float32 and given["lambda_pos"].item() == expected
     moved = transform.to("meta")()
-    assert {value.device.type for value in moved.values()} == {"meta"}
+    tensors = [value for value in moved.values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 3 and {value.device.type for value in tensors} == {"meta"}
 
 
 def test_ranks_draw_apart_unless_shared(monkeypatch):
@@ -221,9 +246,10 @@ def test_wrong_arguments(arguments, kind, words):
 
 def test_a_wrong_mix_or_switch_changes_nothing():
     transform = FeatureTransform(ramp=4, seed=1)
-    before = {name: value.item() for name, value in transform().items()}
+    numbers = lambda: {name: value.item() for name, value in transform().items() if name != "columns"}  # noqa: E731
+    before = numbers()
     for name, value in (("positive", 2.0), ("negative", Mix(1.0, per="row")), ("enabled", 1)):
         with pytest.raises((TypeError, ValueError), match=name):
             setattr(transform, name, value)
-    assert {name: value.item() for name, value in transform().items()} == before
+    assert numbers() == before
     assert math.isclose(transform.strength, 0.25) and transform.negative == NEGATIVE

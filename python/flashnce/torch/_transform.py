@@ -31,8 +31,8 @@ class FeatureTransform(nn.Module):
     The numbers that a Mix of per="call" draws, equations (2) and (3), lie on the device, and so do the numbers of no
     mixing: nothing in a criterion or in a compiled graph changes with the schedule. They are drawn on the host by
     step() and are a function of seed and step alone, the same that info_nce draws from this step's seed. With another
-    `per` the Mix itself is returned, and nothing where features are not mixed: under torch.compile that is one graph
-    more, and one for each other Mix.
+    `per` the Mix itself is returned, and None where features are not mixed: under torch.compile that is one graph
+    more, and one for each other Mix. Columns are returned with negatives that are mixed, and win over a criterion's.
 
     Args:
         start: the first step whose features are mixed, counted from 0.
@@ -42,6 +42,8 @@ class FeatureTransform(nn.Module):
         unit: what start, ramp and stop count: "step", calls of step(), or "epoch", calls of next_epoch().
         preset: "ft" | "ft-elementwise" | "moco" gives both Mix of PRESETS; `positive` and `negative`, where given, win.
         positive, negative: Mix of equations (2) and (3). The attributes of these names can be set between steps.
+        columns: "mixed" | "union", equation (5), where negatives are mixed. Where they are not, each counts once, which
+            under torch.compile is one graph more for "union".
         seed: an int in 0 .. 2^63-1, or None: drawn from torch's default generator.
         rng: "rank": each process of torch.distributed draws its own numbers; "shared": equal seeds give equal numbers,
             as a ShardedQueue needs them.
@@ -64,6 +66,7 @@ class FeatureTransform(nn.Module):
         preset: str = "ft",
         positive: Mix | None = None,
         negative: Mix | None = None,
+        columns: str = "mixed",
         seed: int | None = None,
         rng: str = "rank",
         mix_in_eval: bool = False,
@@ -72,6 +75,7 @@ class FeatureTransform(nn.Module):
         choice("preset", preset, tuple(PRESETS))
         choice("unit", unit, ("step", "epoch"))
         choice("rng", rng, ("rank", "shared"))
+        choice("columns", columns, ("mixed", "union"))
         flag("mix_in_eval", mix_in_eval)
         self.start, self.ramp = _count("start", start), _count("ramp", ramp)
         self.stop = None if stop is None else _count("stop", stop)
@@ -80,7 +84,7 @@ class FeatureTransform(nn.Module):
         self.seed = _count("seed", seed)
         if self.seed > _SEED_MASK:
             raise ValueError(f"seed is {seed}; it must be in 0 .. 2^63-1")
-        self.unit, self.rng, self.mix_in_eval = unit, rng, mix_in_eval
+        self.unit, self.rng, self.mix_in_eval, self.columns = unit, rng, mix_in_eval, columns
         self.steps = self.epochs = 0
         self._enabled = True
         self._mixes = {
@@ -178,22 +182,36 @@ class FeatureTransform(nn.Module):
             self._draw()
         return self
 
-    def forward(self) -> dict[str, Tensor | Mix]:
-        """Keyword arguments of this step's call: lambda_pos, lambda_neg (float32 [1]), positive, negative, seed."""
+    def forward(self) -> dict[str, Tensor | Mix | str | None]:
+        """Keyword arguments of this step's call: lambda_pos, lambda_neg (float32 [1]), positive, negative, columns,
+        seed."""
         if not (self.training or self.mix_in_eval):
             return {}
-        given: dict[str, Tensor | Mix] = {}
+        given: dict[str, Tensor | Mix | str | None] = {}
         for side, name in (("positive", "lambda_pos"), ("negative", "lambda_neg")):
             mix = self._mixes[side]
             if mix is not None and mix.per == "call":
                 given[name] = self._lambdas[side]
                 if mix.renormalize:
                     given[side] = _RENORMALIZE
-            elif mix is not None and self._on:
-                given[side] = mix
+            elif mix is not None:
+                given[side] = mix if self._on else None
+        if self._mixes["negative"] is not None:
+            given["columns"] = self._columns(always="lambda_neg" in given)
         if given:
             given["seed"] = self._seed
         return given
+
+    def _columns(self, always: bool) -> str | None:
+        """The columns of negatives that are mixed, where not `always`, while the schedule says so.
+
+        Negatives that a lambda of 1 mixes are the plain ones: a union would count them twice. torch.compile makes a
+        graph for each value of what is read here.
+        """
+        if always and self.columns == "mixed":
+            return "mixed"
+        off = "mixed" if always else None
+        return self.columns if self._on else off
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor([self.steps, self.epochs, self.seed, int(self._enabled)], dtype=torch.int64, device="cpu")
