@@ -7,11 +7,12 @@ import torch
 from processes import outputs_of
 
 WORKER = """
+import gc
 import sys
 import torch
 from torch import nn
 from torch.nn.functional import normalize
-from flashnce.compat import lightly, moco
+from flashnce.compat import _rows, lightly, moco
 
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
@@ -52,6 +53,18 @@ logits = torch.cat([(query * own).sum(1, keepdim=True), query @ before.T], 1) / 
 expected = nn.functional.cross_entropy(logits, torch.zeros(4, dtype=torch.long))
 assert torch.allclose(loss, expected, atol=1e-5), (loss, expected)
 assert torch.equal(ranks, (logits[:, 1:] >= logits[:, :1]).sum(1))
+# A rank whose data has ended takes part in no exchange of an adapter.
+wrapped = torch.nn.parallel.DistributedDataParallel(nn.Linear(6, 6))
+with wrapped.join():
+    wrapped(k).sum().backward()
+    try:
+        _rows.gathered(k)
+    except RuntimeError as error:
+        assert "inside DistributedDataParallel.join()" in str(error)
+    else:
+        raise AssertionError("gathered inside join()")
+del wrapped
+gc.collect()
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 print("done", rank, *found)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..torch import Queue
+from ..torch._ranks import Ranks
 
 
 @torch.no_grad()
@@ -29,18 +30,13 @@ def push(queue: Queue, keys: Tensor, *, normalize: bool = True) -> None:
 @torch.no_grad()
 def gathered(rows: Tensor) -> Tensor:
     """The rows [N,...] of all processes in rank order, the same N on each; without torch.distributed `rows`."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return rows
-    parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+    return Ranks(None).gather(rows).flatten(0, 1)
 
 
 def without_negatives_gradient(name: str, negatives: Tensor) -> None:
     """Raises where a gradient of the negatives would be lost."""
     if negatives.requires_grad and torch.is_grad_enabled():
         raise NotImplementedError(
-            f"{name} requires a gradient, and FlashNCE computes none of negatives; take them from a queue or an "
-            "encoder under torch.no_grad(), or keep the loss that you have"
+            f"{name} requires a gradient, which this adapter does not pass on; take them from a queue or an encoder "
+            "under torch.no_grad(), or call flashnce.torch.info_nce(..., batch=), whose columns have gradients"
         )
