@@ -98,8 +98,8 @@ def lambda_count(per: int, rows: int, d: int) -> int:
 
 
 def outputs_of(q: Tensor, structure: Structure) -> tuple[Tensor | None, ...]:
-    """The tensors of a call, unwritten: loss, gradients of q, k and the temperature, packed statistics of float32 and
-    of int64; None for what is not needed."""
+    """The tensors of a call, unwritten: loss, gradients of q, k and the temperature, log-sum-exps of the rows, packed
+    statistics of float32 and of int64; None for what is not needed."""
     n, scores = q.shape[0], structure.scores
     shape = (n,) if structure.reduction == c.REDUCTION["none"] else ()
     blocks = 2 if scores & c.SCORES_UNMIXED else 1

@@ -40,7 +40,7 @@ library.define("queue_push(Tensor(a!) queue, Tensor(b!) position, Tensor keys, *
 
 
 def _compute(inputs: Inputs, structure: Structure, numbers: Numbers) -> tuple[Tensor | None, ...]:
-    """The loss, the gradients of q, k and the temperature, and the packed statistics; None for what nobody wants."""
+    """What outputs_of names, written; None for what nobody wants."""
     inputs = inputs.dense()
     check_inputs(inputs, structure)
     # The library has no problem without rows; that of one row is wrong where this one is.
