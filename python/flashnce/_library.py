@@ -82,6 +82,13 @@ class Problem(ctypes.Structure):
     ]
 
 
+# The fields of fnce_score_buffers: float32 ones, those that belong to a loss, and int64 ones. Front ends that pack
+# statistics into arrays have their rows in this order.
+FLOAT_SCORES = ("pos", "neg_mean", "neg_variance", "neg_min", "neg_max", "neg_log_mean_exp")
+LOSS_SCORES = ("entropy", "dq_norm")
+INT_SCORES = ("neg_count", "n_greater", "n_greater_equal")
+
+
 class ScoreBuffers(ctypes.Structure):
     """fnce_score_buffers"""
 

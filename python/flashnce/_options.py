@@ -176,6 +176,13 @@ def resolve_ids(
     return given
 
 
+def anything_drawn(per_pos: str, lambda_pos: Any, per_neg: str, lambda_neg: Any, permutation: Any) -> bool:
+    """Whether a call needs a seed: something is mixed by a lambda or a permutation that is not given."""
+    return (per_pos != "none" and lambda_pos is None) or (
+        per_neg != "none" and (lambda_neg is None or permutation is None)
+    )
+
+
 def lambda_granularity(name: str, shape: tuple[int, ...], rows: int, d: int, per: str | None) -> str:
     """The granularity of an explicit lambda, which its shape decides: [] or [1], [R,1], [1,D] or [R,D]."""
     if per is not None:

@@ -12,14 +12,13 @@ import numpy as np
 
 from . import _library as c
 from ._options import (
-    Mix, Plan, check_temperature, choice, flag, integer, lambda_granularity, mix_or_none, number, plan_for,
+    Mix, Plan, anything_drawn, check_temperature, choice, flag, integer, lambda_granularity, mix_or_none, number, plan_for,
     resolve_columns, resolve_ids,
 )  # fmt: skip
 
 _SCORE_TYPES = {
-    name: np.int64 if name in ("neg_count", "n_greater", "n_greater_equal") else np.float32
-    for name, _ in c.ScoreBuffers._fields_
-    if name != "reserved"
+    **dict.fromkeys(c.FLOAT_SCORES + c.LOSS_SCORES, np.float32),
+    **dict.fromkeys(c.INT_SCORES, np.int64),
 }
 
 
@@ -90,7 +89,7 @@ def _point(args: c.Args, **arrays: np.ndarray | None) -> None:
 
 def _point_scores(args: c.Args, n: int, biased: bool) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     mixed = {name: np.empty(n, dtype) for name, dtype in _SCORE_TYPES.items() if not (biased and name == "entropy")}
-    unmixed = {name: np.empty(n, dtype) for name, dtype in _SCORE_TYPES.items() if name not in ("entropy", "dq_norm")}
+    unmixed = {name: np.empty(n, dtype) for name, dtype in _SCORE_TYPES.items() if name not in c.LOSS_SCORES}
     for buffers, arrays in ((args.mixed, mixed), (args.unmixed, unmixed)):
         for name, array in arrays.items():
             setattr(buffers, name, array.ctypes.data)
@@ -179,7 +178,8 @@ def info_nce(
     per_pos, lambda_pos = _mixing("lambda_pos", lambda_pos, positive, n, d)
     per_neg, lambda_neg = _mixing("lambda_neg", lambda_neg, negative, rows, d)
     permutation = _checked_permutation(permutation, rows, per_neg)
-    _check_seed(seed, per_pos != "none" and lambda_pos is None, per_neg != "none", lambda_neg, permutation)
+    if seed is None and anything_drawn(per_pos, lambda_pos, per_neg, lambda_neg, permutation):
+        raise ValueError("seed is None but lambda or the permutation is drawn; it must be an int in 0 .. 2^64-1")
     sizes = {"ids": n, "negative_ids": rows, "batch_ids": None if batch is None else count}
     masks = _ids(sizes, in_batch, ids, negative_ids, batch_ids) | _biases(rows, batch, bias, batch_bias)
     plan = plan_for(
@@ -282,11 +282,6 @@ def _check_options(
     choice("anchor", anchor, ("mixed", "query"))
     choice("reduction", reduction, ("none", "mean", "sum"))
     choice("form", form, tuple(c.FORM))
-
-
-def _check_seed(seed: object, draws_pos: bool, mixes_neg: bool, lambda_neg: object, permutation: object) -> None:
-    if seed is None and (draws_pos or (mixes_neg and (lambda_neg is None or permutation is None))):
-        raise ValueError("seed is None but lambda or the permutation is drawn; it must be an int in 0 .. 2^64-1")
 
 
 def _mixing(name: str, value: object, mix: Mix | None, rows: int, d: int) -> tuple[str, np.ndarray | None]:

@@ -13,13 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _library as c
+from .._library import FLOAT_SCORES, INT_SCORES, LOSS_SCORES
 from .._options import key_is_detached
 
 _TARGET = "flashnce_info_nce"
-# Rows of the packed statistics, as the handlers write them: those of the mixed scores, then those of the unmixed.
-FLOAT_SCORES = ("pos", "neg_mean", "neg_variance", "neg_min", "neg_max", "neg_log_mean_exp")
-LOSS_SCORES = ("entropy", "dq_norm")
-INT_SCORES = ("neg_count", "n_greater", "n_greater_equal")
 
 
 def _api_version() -> int | None:

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import _library as c
-from .._options import Mix, choice, flag, integer, mix_or_none, resolve_columns
+from .._library import FLOAT_SCORES, INT_SCORES, LOSS_SCORES
+from .._options import Mix, anything_drawn, choice, flag, integer, mix_or_none, resolve_columns
 from . import _ffi
 from ._arguments import array, features, in_range, matrix, mixing, permutation_array, temperature_array, words
-from ._ffi import FLOAT_SCORES, INT_SCORES, LOSS_SCORES, Inputs, Static, Structure
+from ._ffi import Inputs, Static, Structure
 
 _NO_MIX = Mix(1.0)
 
@@ -111,10 +112,7 @@ def info_nce(
     per_pos, lambda_pos = mixing("lambda_pos", lambda_pos, positive, n, d)
     per_neg, lambda_neg = mixing("lambda_neg", lambda_neg, negative, rows, d)
     permutation = permutation_array(permutation, rows, per_neg != "none")
-    drawn = (per_pos != "none" and lambda_pos is None) or (
-        per_neg != "none" and (lambda_neg is None or permutation is None)
-    )
-    if drawn and seed is None:
+    if seed is None and anything_drawn(per_pos, lambda_pos, per_neg, lambda_neg, permutation):
         raise ValueError("seed is None but lambda or the permutation is drawn; it must be an int or a jax.random.key")
     if not isinstance(offset, (jax.Array, np.ndarray)) and integer("offset", offset) % 4:
         raise ValueError(f"offset is {offset}; it must be in 0 .. 2^64-1, a multiple of 4")

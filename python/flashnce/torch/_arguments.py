@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._options import Mix, check_temperature, integer, lambda_granularity, number
+from .._options import Mix, anything_drawn, check_temperature, integer, lambda_granularity, number
 from ._call import ELEMENT_TYPES, dense, same_device
 from ._queue import Queue
 from ._sharded_queue import ShardedQueue
@@ -126,9 +126,7 @@ class Mixing(NamedTuple):
     @property
     def draws(self) -> bool:
         """Whether anything is drawn."""
-        return (self.per_pos != "none" and self.lambda_pos is None) or (
-            self.per_neg != "none" and (self.lambda_neg is None or self.permutation is None)
-        )
+        return anything_drawn(*self)
 
 
 def mixing_of(
@@ -171,7 +169,8 @@ def permutation_or_none(value: object, rows: int, negatives_mixed: bool, q: Tens
     return value if value.dtype == torch.int32 else value.clamp(-1, rows).int()
 
 
-def _rank() -> int:
+def own_rank() -> int:
+    """Of this process in torch.distributed; 0 without."""
     distributed = torch.distributed
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
@@ -191,7 +190,7 @@ def seed_of(
         return None, 0
     if seed is None:
         drawn = torch.randint(0, _SEED_MASK, (1,), dtype=torch.int64, device=q.device, generator=generator)
-        rank = _rank() if rng == "rank" else 0
+        rank = own_rank() if rng == "rank" else 0
         return (drawn ^ ((rank * _RANK_FACTOR) & _SEED_MASK) if rank else drawn), 0
     if isinstance(seed, Tensor):
         seed = dense("seed", seed)

@@ -15,14 +15,10 @@ import torch
 from torch import Tensor
 
 from .. import _library as c
+from .._library import FLOAT_SCORES, INT_SCORES, LOSS_SCORES
 from .._options import Plan, check_temperature, plan_for
 
 ELEMENT_TYPES = {torch.float32: c.FLOAT32, torch.float16: c.FLOAT16, torch.bfloat16: c.BFLOAT16}
-
-# Rows of the packed statistics: the float32 ones and the int64 ones of the mixed scores, then those of the unmixed.
-FLOAT_SCORES = ("pos", "neg_mean", "neg_variance", "neg_min", "neg_max", "neg_log_mean_exp")
-LOSS_SCORES = ("entropy", "dq_norm")
-INT_SCORES = ("neg_count", "n_greater", "n_greater_equal")
 
 
 class Structure(NamedTuple):

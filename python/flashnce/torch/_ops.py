@@ -17,8 +17,9 @@ from torch.nn import Parameter
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import _library as c
+from .._library import FLOAT_SCORES, INT_SCORES
 from ._call import (
-    FLOAT_SCORES, INPUT_SCHEMA, INT_SCORES, Inputs, Numbers, Part, Structure, arguments_of, check_inputs, device_of,
+    INPUT_SCHEMA, Inputs, Numbers, Part, Structure, arguments_of, check_inputs, device_of,
     element_type, outputs_of, plan_of, point_outputs, point_scores, same_device, stream_of, workspace_of,
     write_no_rows,
 )  # fmt: skip

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._library import FLOAT_SCORES
 from .._options import flag
 from . import _ops
 from ._arguments import negative_rows, of_one_type, pair, temperature_or_number
-from ._call import FLOAT_SCORES, Inputs, Numbers
+from ._call import Inputs, Numbers
 from ._columns import batch_or_none, biases_of, ids_of, margin_of
 from ._loss import info_nce
 from ._queue import Queue

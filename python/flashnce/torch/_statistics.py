@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ._call import FLOAT_SCORES, INT_SCORES, LOSS_SCORES
+from .._library import FLOAT_SCORES, INT_SCORES, LOSS_SCORES
 
 
 class ScoreStatistics(NamedTuple):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .._options import PRESETS, Mix, choice, flag, integer, mix_or_none
+from ._arguments import own_rank
 
 # Odd numbers, so that no two steps and no two ranks of a run have one seed.
 _STEP_FACTOR = 0x9E3779B97F4A7C15
@@ -153,9 +154,7 @@ class FeatureTransform(nn.Module):
 
     def seed_of_step(self) -> int:
         """What this step draws from: as info_nce's seed= it draws the same numbers."""
-        distributed = torch.distributed
-        ranks = self.rng == "rank" and distributed.is_available() and distributed.is_initialized()
-        rank = distributed.get_rank() if ranks else 0
+        rank = own_rank() if self.rng == "rank" else 0
         return (self.seed + self.steps * _STEP_FACTOR + rank * _RANK_FACTOR) & _SEED_MASK
 
     def _draw(self) -> None:
