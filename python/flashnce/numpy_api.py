@@ -164,6 +164,8 @@ def info_nce(
         positive, negative, anchor, reduction, form, normalize=normalize, return_dq=return_dq, return_dk=return_dk,
         return_dtemperature=return_dtemperature, return_dbatch=return_dbatch, return_scores=return_scores,
     )  # fmt: skip
+    if return_dbatch and batch is None:
+        raise ValueError("return_dbatch is True but batch is None; there are no columns to have a gradient")
     q = _matrix("q", q)
     n, d = q.shape
     k, in_batch = _array("k", k, None, q.dtype), batch is True
@@ -202,7 +204,7 @@ def info_nce(
         np.empty((n, d), q.dtype) if return_dk else None,
         np.zeros_like(loss) if return_dtemperature else None,
         *(_point_scores(args, n, "bias" in masks) if return_scores else (None, None)),
-        np.zeros((count, d), q.dtype) if count and (return_dbatch or (return_dk and in_batch)) else None,
+        np.zeros((count, d), q.dtype) if return_dbatch or (return_dk and in_batch) else None,
     )
     log_sum_exp = None if result.dbatch is None else np.empty(n, np.float32)
     _point(args, x_q=q, x_k=k, queue=negatives if rows else None, weight=weight, lambda_pos=lambda_pos)
@@ -213,10 +215,10 @@ def info_nce(
     args.checks, (buffer, address) = c.CHECK_PERMUTATION, _workspace(plan.workspace_bytes)
     if n:
         c.check(c.LIBRARY.fnce_loss(plan.handle, args, address, plan.workspace_bytes, None))
-    if n and result.dbatch is not None:
+    if n and count and result.dbatch is not None:
         _columns_backward(plan, args, log_sum_exp, result.dbatch, address)
     if in_batch and return_dk:
-        result.dk[...] += result.dbatch if count else 0
+        result.dk[...] += result.dbatch
     return result if return_dbatch else result._replace(dbatch=None)
 
 

@@ -231,6 +231,14 @@ def test_no_rows():
     )  # fmt: skip
     assert result.loss.shape == result.dtemperature.shape == (0,) and result.dq.shape == (0, D)
     assert result.dbatch.shape == (K, D) and not result.dbatch.any() and result.mixed["pos"].shape == (0,)
+    alone = flashnce.info_nce(q, q, batch=True, return_dk=True, return_dbatch=True)
+    assert alone.dbatch.shape == alone.dk.shape == (0, D)
+
+
+def test_no_batch_columns_have_an_empty_gradient():
+    q, k, negatives = arrays()
+    result = flashnce.info_nce(q, k, negatives, batch=negatives[:0], return_dbatch=True)
+    assert result.dbatch.shape == (0, D) and result.loss == flashnce.info_nce(q, k, negatives).loss
 
 
 @pytest.mark.parametrize(
@@ -248,6 +256,7 @@ def test_no_rows():
         ("batch_bias is given but batch is None", ValueError, {"batch_bias": np.zeros(N, np.float32)}),
         ("margin is nan", ValueError, {"margin": math.nan}),
         ("form", ValueError, {"form": "dcl"}),
+        ("return_dbatch is True but batch is None", ValueError, {"return_dbatch": True}),
     ],
 )
 def test_errors_of_columns(words, kind, wrong):
