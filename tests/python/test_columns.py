@@ -331,6 +331,21 @@ def test_the_transforms_of_torch_func():
         assert torch.equal(actual, gradient)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_jacrev_puts_many_upstream_gradients_into_one_call(dtype):
+    q, k, negatives, x_c = data(5, K, 7, D, dtype)
+    options = {**ids_of(5, K, 7), "margin": 0.3, "detach_key": False, "reduction": "none"}
+    loss_of = lambda q, k, x_c: info_nce(q, k, negatives, batch=x_c, **options)  # noqa: E731
+    found = torch.func.jacrev(loss_of, (0, 1, 2))(q.detach(), k.detach(), x_c.detach())
+    for name, whole, x in zip(("q", "k", "batch"), found, (q, k, x_c)):
+        rows = [torch.autograd.grad(row, x, retain_graph=True)[0] for row in loss_of(q, k, x_c)]
+        assert torch.equal(whole, torch.stack(rows)) and whole.dtype == dtype, name
+    # The batch is k: one input with two gradients.
+    both = lambda k: info_nce(q.detach(), k, batch=True, reduction="none")  # noqa: E731
+    rows = [torch.autograd.grad(row, k, retain_graph=True)[0] for row in both(k)]
+    assert torch.equal(torch.func.jacrev(both)(k.detach()), torch.stack(rows))
+
+
 def test_under_a_checkpoint():
     q, k, _, x_c = data()
     loss_of = lambda q, x_c: info_nce(q, k, batch=x_c, detach_key=False)  # noqa: E731

@@ -238,6 +238,19 @@ for _name, _implementation, _fake in (
     torch.library.register_fake(f"flashnce::{_name}", _fake, lib=library)
 
 
+def _columns_backward_vmap(info, in_dims, *arguments):
+    """Under jacrev, which puts many upstream gradients of one call into one: each is a pass of its own."""
+    *before, upstream, structure, numbers = arguments
+    *others, dim, _, _ = in_dims
+    if any(x is not None for x in others):
+        raise NotImplementedError("flashnce::columns_backward is mapped over its upstream gradients alone")
+    one = torch.ops.flashnce.columns_backward.default
+    return torch.stack([one(*before, x.contiguous(), structure, numbers) for x in upstream.unbind(dim)]), 0
+
+
+torch.library.register_vmap("flashnce::columns_backward", _columns_backward_vmap, lib=library)
+
+
 def _products(inputs: Inputs) -> int:
     """The flops of all scores, from the shapes of a call's inputs."""
     columns = inputs.negatives[0] + (0 if inputs.batch is None else inputs.batch[0])
