@@ -71,8 +71,7 @@ class Call(NamedTuple):
     @classmethod
     def of(cls, inputs: Inputs, structure: Structure, numbers: Sequence[float]) -> Call:
         shape = None if inputs.temperature is None else inputs.temperature.shape
-        integers = inputs.integers()
-        return cls(structure, list(map(float, numbers)), integers, inputs.q.dtype, inputs.negatives.dtype, shape)
+        return cls(structure, numbers, inputs.integers(), inputs.q.dtype, inputs.negatives.dtype, shape)
 
     def wanted(self) -> Gradients:
         s = self.structure
@@ -97,7 +96,7 @@ def _batch_gradient(upstream: Tensor, call: Call, log_sum_exp: Tensor, tensors: 
         per_neg=0, renormalize_neg=0, columns=c.COLUMNS["queue"], scores=c.SCORES_NONE, need_dq=0, need_dk=0,
         need_dtemperature=0, need_dbatch=0,
     )  # fmt: skip
-    lists = list(structure), list(call.numbers)
+    lists = list(structure), list(map(float, call.numbers))
     return torch.ops.flashnce.columns_backward.default(*inputs, log_sum_exp, upstream, *lists)
 
 
@@ -290,13 +289,12 @@ def info_nce_forward(
     inputs: Inputs, structure: Structure, numbers: Numbers
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The loss and, where the structure asks for them, the packed statistics: float32 and int64 ones."""
-    lists = list(structure), list(map(float, numbers))
     if torch.compiler.is_compiling():
-        outputs = torch.ops.flashnce.info_nce_forward.default(*inputs, *lists)
+        outputs = torch.ops.flashnce.info_nce_forward.default(*inputs, list(structure), list(map(float, numbers)))
         return outputs[0], *outputs[-2:]
     refuse_reentrant_checkpoint()
     if torch._C._are_functorch_transforms_active():
-        outputs = Transformed.apply(*lists, *inputs)
+        outputs = Transformed.apply(list(structure), list(map(float, numbers)), *inputs)
     elif structure.need_dq or structure.need_dk or structure.need_dtemperature or structure.need_dbatch:
         return InfoNCE.apply(inputs, structure, numbers, *Gradients.of(inputs))
     else:
