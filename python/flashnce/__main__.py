@@ -71,7 +71,10 @@ def cuda_reason() -> str | None:
         plan_of(problem)
     except (RuntimeError, ValueError) as error:
         sentence = str(error)
-    found = re.search(r"(built without|usable CUDA devices)(?:: (.*?))?(?:; allowed: FNCE_CPU \(1\))?$", sentence)
+    else:
+        # It has come meanwhile.
+        return None
+    found = re.search(r"(built without|usable CUDA devices)(?:: (.*?))?(?:; allowed: FNCE_CPU \(1\))?$", sentence, re.S)
     if found is None:
         return sentence
     what = "not part of this build" if found[1] == "built without" else "no device"

@@ -14,6 +14,7 @@ from support import instruction_sets
 from torch_device import hostcuda_library
 
 import flashnce
+from flashnce import __main__
 from flashnce import _library as c
 from flashnce._options import PLAN_FIELDS, Plan
 
@@ -162,6 +163,12 @@ def test_the_reason_for_no_gpu(environment, words):
     asked = info(8, 16, 4, "--device", "cuda", **with_library)
     assert asked.returncode == 2 and words in asked.stderr
     assert words in info_json(**with_library)["cuda_reason"]
+
+
+def test_a_device_that_comes_meanwhile_is_no_reason(monkeypatch):
+    monkeypatch.setattr(c, "device_count", lambda kind: 0)
+    monkeypatch.setattr(__main__, "plan_of", lambda problem: None)
+    assert __main__.cuda_reason() is None
 
 
 def test_a_build_without_cuda_says_why():
