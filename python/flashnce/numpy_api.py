@@ -12,8 +12,8 @@ import numpy as np
 
 from . import _library as c
 from ._options import (
-    Mix, Plan, anything_drawn, check_temperature, choice, flag, integer, lambda_granularity, mix_or_none, number, plan_for,
-    resolve_columns, resolve_ids,
+    Mix, Plan, anything_drawn, check_temperature, choice, flag, integer, lambda_granularity, mix_or_none, number,
+    plan_for, resolve_columns, resolve_ids,
 )  # fmt: skip
 
 _SCORE_TYPES = {
@@ -164,14 +164,12 @@ def info_nce(
         positive, negative, anchor, reduction, form, normalize=normalize, return_dq=return_dq, return_dk=return_dk,
         return_dtemperature=return_dtemperature, return_dbatch=return_dbatch, return_scores=return_scores,
     )  # fmt: skip
-    if return_dbatch and batch is None:
-        raise ValueError("return_dbatch is True but batch is None; there are no columns to have a gradient")
     q = _matrix("q", q)
     n, d = q.shape
     k, in_batch = _array("k", k, None, q.dtype), batch is True
     if k.shape != q.shape:
         raise ValueError(f"k has shape {list(k.shape)}; it must be that of q, {list(q.shape)}")
-    negatives, batch = _columns(negatives, batch, k)
+    negatives, batch = _columns(negatives, batch, k, return_dbatch)
     feature_type, queue_type = _ELEMENT_TYPES[q.dtype.name], _ELEMENT_TYPES[negatives.dtype.name]
     rows, count = negatives.shape[0], 0 if batch is None else batch.shape[0]
     temperature, threads = number("temperature", temperature), integer("threads", threads)
@@ -180,8 +178,7 @@ def info_nce(
     per_pos, lambda_pos = _mixing("lambda_pos", lambda_pos, positive, n, d)
     per_neg, lambda_neg = _mixing("lambda_neg", lambda_neg, negative, rows, d)
     permutation = _checked_permutation(permutation, rows, per_neg)
-    if seed is None and anything_drawn(per_pos, lambda_pos, per_neg, lambda_neg, permutation):
-        raise ValueError("seed is None but lambda or the permutation is drawn; it must be an int in 0 .. 2^64-1")
+    _check_seed(seed, anything_drawn(per_pos, lambda_pos, per_neg, lambda_neg, permutation))
     sizes = {"ids": n, "negative_ids": rows, "batch_ids": None if batch is None else count}
     masks = _ids(sizes, in_batch, ids, negative_ids, batch_ids) | _biases(rows, batch, bias, batch_bias)
     plan = plan_for(
@@ -236,10 +233,14 @@ _POINTERS = {
 }  # fmt: skip
 
 
-def _columns(negatives: object, batch: object, k: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def _columns(
+    negatives: object, batch: object, k: np.ndarray, return_dbatch: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
     """The negatives, none of which may be there, and the batch columns: for True the keys."""
     if negatives is None and batch is None:
         raise ValueError("negatives is None and batch is None; one of them must give columns")
+    if batch is None and return_dbatch:
+        raise ValueError("return_dbatch is True but batch is None; there are no columns to have a gradient")
     d = k.shape[1]
     negatives = np.empty((0, d), k.dtype) if negatives is None else _matrix("negatives", negatives, d)
     if batch is None or batch is True:
@@ -284,6 +285,11 @@ def _check_options(
     choice("anchor", anchor, ("mixed", "query"))
     choice("reduction", reduction, ("none", "mean", "sum"))
     choice("form", form, tuple(c.FORM))
+
+
+def _check_seed(seed: object, draws: bool) -> None:
+    if draws and seed is None:
+        raise ValueError("seed is None but lambda or the permutation is drawn; it must be an int in 0 .. 2^64-1")
 
 
 def _mixing(name: str, value: object, mix: Mix | None, rows: int, d: int) -> tuple[str, np.ndarray | None]:

@@ -153,8 +153,8 @@ class CrossBatchMemory(nn.Module):
             raise NotImplementedError("indices_tuple is given; pairs cannot be chosen" + _ELSEWHERE)
         if enqueue_mask is None:
             raise NotImplementedError(
-                "enqueue_mask is None: each row would meet itself in the memory, which this adapter does not leave out; "
-                "mark the keys, which a momentum encoder makes" + _ELSEWHERE
+                "enqueue_mask is None: each row would meet itself in the memory, which this adapter does not leave "
+                "out; mark the keys, which a momentum encoder makes" + _ELSEWHERE
             )
         if enqueue_mask.shape != labels.shape or len(labels) != len(embeddings):
             raise ValueError(

@@ -234,12 +234,16 @@ def info_nce(
         outputs = _autograd.info_nce_forward(inputs, structure, numbers)
     if not return_scores:
         return outputs[0]
-    used = None
-    if mixing.draws:
-        used = inputs.seed_value % 2**64 if inputs.seed is None else inputs.seed
-        # Whose owner may change it for the next step, as a FeatureTransform does.
-        used = used.clone() if seed_given and isinstance(used, Tensor) else used
+    used = _reported(inputs, seed_given) if mixing.draws else None
     return outputs[0], unpack_scores(*outputs[-2:], mixing.mixes, used, inputs.offset, inputs.given().bias)
+
+
+def _reported(inputs: Inputs, seed_given: bool) -> Tensor | int:
+    """The seed of a call as Scores has it."""
+    if inputs.seed is None:
+        return inputs.seed_value % 2**64
+    # The owner of a given one may change it for the next step, as a FeatureTransform does.
+    return inputs.seed.clone() if seed_given else inputs.seed
 
 
 def _check_options(normalize, return_scores, form, anchor, reduction, rng, positive, negative) -> None:
