@@ -73,6 +73,30 @@ def peer(name: str) -> types.ModuleType:
             pytest.skip(f"{missing.name} is not installed (tools/requirements-peers.txt)")
 
 
+def module_of(name: str) -> types.ModuleType:
+    """A module of an installed package; where the __init__ of a package above it asks for more, without running it."""
+    import pytest
+
+    with contextlib.suppress(ImportError):
+        return importlib.import_module(name)
+    top, *parents = name.split(".")[:-1]
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        pytest.skip(f"{top} is not installed")
+    path, above = list(spec.submodule_search_locations), top
+    for parent in (None, *parents):
+        if parent is not None:
+            above, path = f"{above}.{parent}", [f"{folder}/{parent}" for folder in path]
+        if above not in sys.modules:
+            sys.modules[above] = types.ModuleType(above)
+            sys.modules[above].__path__ = path
+    with replaced_imports():
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            pytest.skip(f"{name} cannot be imported: {error}")
+
+
 def example(trainer: str, file: str) -> dict:
     """The names of examples/trainers/TRAINER/FILE, which may import what only the folder has."""
     before_path, before_modules = list(sys.path), set(sys.modules)

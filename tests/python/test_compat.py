@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from compat_cases import STEPS, TEMPERATURES, D, compare, features, leaves
 from other_trainers import example, peer
 from support import BACKENDS, assert_close, bound, cpu_only
 from torch.nn.functional import cross_entropy, normalize
@@ -15,46 +16,9 @@ import flashnce
 from flashnce.compat import info_nce, lightly, mem_moco, moco, pytorch_metric_learning, solo, torch_nn
 from flashnce.torch import FeatureTransform
 
-STEPS, D = 50, 24
-TEMPERATURES = [0.07, 0.5]
 # Rows that each side divides by their norms: a rounding of the norm and one of the quotient, on both sides.
 ROW = 4 * 2.0**-24
 pytestmark = cpu_only
-
-
-def features(sizes=(32,), steps=STEPS, seed=0):
-    """Queries and keys [N,D] of each step, with the sizes in turn.
-
-    Keys are so far from their queries that no loss is small: the packages compute a small one to fewer digits.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for step in range(steps):
-        n = sizes[step % len(sizes)]
-        q = torch.randn(n, D, generator=generator)
-        yield q, q + 2 * torch.randn(n, D, generator=generator)
-
-
-def leaves(q, k, key_gradient):
-    return q.clone().requires_grad_(), k.clone().requires_grad_(key_gradient)
-
-
-def compare(peer_loss, own_loss, temperature, *, key_gradient=True, unit=False, sizes=(32,), after=lambda: None):
-    """Runs both on the same features: losses and gradients of each step, then `after`, which compares states.
-
-    Both compute in float32, each as far from the truth as `bound` says.
-    """
-    for q, k in features(sizes):
-        if unit:
-            q, k = normalize(q, dim=1), normalize(k, dim=1)
-        results = []
-        for loss_of in (peer_loss, own_loss):
-            one_q, one_k = leaves(q, k, key_gradient)
-            loss = loss_of(one_q, one_k)
-            wanted = (one_q, one_k) if key_gradient else (one_q,)
-            results.append((loss.detach(), *torch.autograd.grad(loss.sum(), wanted)))
-        for name, expected, actual in zip(("loss", "dq", "dk"), *results):
-            assert_close(actual, expected, 2 * bound(temperature), name)
-        after()
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)

@@ -13,7 +13,10 @@ import torch
 from other_trainers import example
 from support import assert_close, batch, bound, cpu_only, rng_state, set_rng_state
 
-from flashnce.compat import _backend, info_nce, lightly, mem_moco, moco, pytorch_metric_learning, solo, torch_nn
+from flashnce.compat import (
+    _backend, info_nce, lightly, mem_moco, moco, moco_v3, open_clip, pytorch_metric_learning, sentence_transformers,
+    solo, torch_nn,
+)  # fmt: skip
 from flashnce.torch import FeatureTransform, Queue, ShardedQueue
 
 pytestmark = cpu_only
@@ -42,6 +45,16 @@ LOSSES = {
     "info_nce": lambda **o: lambda q, k: info_nce.InfoNCE(**o)(q, k, negatives()),
     "lightly": lambda **o: lightly.NTXentLoss(0.2, (K, D), transform=FeatureTransform(seed=2), **o),
     "pytorch_metric_learning": Memory,
+    "torch_nn, in-batch": lambda **o: lambda q, k: torch_nn.InfoNCELoss(temperature=0.2, **o)(q, k),
+    "lightly, in-batch": lambda **o: lightly.NTXentLoss(0.2, **o),
+    "pytorch_metric_learning, labels": lambda **o: lambda q, k: pytorch_metric_learning.NTXentLoss(0.2, **o)(
+        torch.cat([q, k]), torch.arange(N).repeat(2) % 7
+    ),
+    "open_clip": lambda **o: lambda q, k: open_clip.ClipLoss(**o)(q, k, 5.0),
+    "sentence_transformers": lambda **o: lambda q, k: (
+        sentence_transformers.MultipleNegativesRankingLoss(None, 5.0, **o).compute_loss_from_embeddings([q, k, k + 1])
+    ),
+    "moco_v3": lambda **o: lambda q, k: moco_v3.contrastive_loss(q, k, 0.2, **o),
     "solo": lambda **o: lambda q, k: solo.mocov2plus_loss_func(q, k, Queue(K, D), 0.2, **o),
     "solo, a tensor": lambda **o: lambda q, k: solo.mocov2plus_loss_func(q, k, negatives().T.contiguous(), **o),
     "mem_moco": lambda **o: lambda q, k: mem_moco.RGBMoCo_dropmix_norm(D, K, 0.2, "posneg", **o)(q, k)[0],
@@ -156,13 +169,10 @@ def test_the_environment_wins_over_every_backend():
 q, k = torch.ones(3, D), torch.ones(3, D)
 wants = torch.ones(4, D, requires_grad=True)
 shards = functools.partial(ShardedQueue, 8, D)
+ranking = sentence_transformers.MultipleNegativesRankingLoss
 xbm, ntxent = pytorch_metric_learning.CrossBatchMemory, pytorch_metric_learning.NTXentLoss
 queries_and_keys = {"enqueue_mask": torch.tensor([False, True, True])}
 REFUSED = [
-    (NotImplementedError, "negative_keys is None", lambda: torch_nn.info_nce_loss(q, k, temperature=0.1)),
-    (NotImplementedError, "negative_keys requires", lambda: torch_nn.InfoNCELoss(temperature=0.1)(q, k, wants)),
-    (NotImplementedError, "negative_keys is None", lambda: info_nce.InfoNCE()(q, k)),
-    (NotImplementedError, "negative_keys requires", lambda: info_nce.info_nce(q, k, wants)),
     (NotImplementedError, "negative_mode is 'paired'", lambda: info_nce.InfoNCE(negative_mode="paired")),
     (NotImplementedError, "negative_mode is 'p", lambda: info_nce.info_nce(q, k, q[None], negative_mode="paired")),
     (ValueError, "negative_mode is 'all'", lambda: info_nce.InfoNCE(negative_mode="all")),
@@ -170,12 +180,21 @@ REFUSED = [
     (ValueError, "<negative_keys> must have 2", lambda: info_nce.info_nce(q, k, q[None])),
     (ValueError, "same number of samples", lambda: info_nce.info_nce(q, k[:2], q)),
     (ValueError, "<query> and <negative_keys>", lambda: info_nce.info_nce(q, k, q[:, :3])),
-    (NotImplementedError, "memory_bank_size is 0", lambda: lightly.NTXentLoss()),
     (ValueError, "Illegal memory bank size 5", lambda: lightly.NTXentLoss(memory_bank_size=5)),
     (ValueError, r"Illegal memory bank size \(5, 0\)", lambda: lightly.NTXentLoss(memory_bank_size=(5, 0))),
     (ValueError, "Illegal temperature", lambda: lightly.NTXentLoss(0.0, (4, 2))),
     (NotImplementedError, "distance is given", lambda: ntxent(distance=object())),
-    (NotImplementedError, "outside CrossBatchMemory", lambda: ntxent()(q, torch.arange(3))),
+    (NotImplementedError, "indices_tuple is given", lambda: ntxent()(q, torch.arange(3), (1,))),
+    (ValueError, "labels has shape None", lambda: ntxent()(q)),
+    (ValueError, "ref_labels has shape", lambda: ntxent()(q, torch.arange(3), None, q, torch.arange(2))),
+    (NotImplementedError, "transform is given", lambda: lightly.NTXentLoss(transform=FeatureTransform())),
+    (NotImplementedError, "world_size is 2", lambda: open_clip.ClipLoss(world_size=2)),
+    (NotImplementedError, "use_horovod is True", lambda: open_clip.ClipLoss(use_horovod=True)),
+    (NotImplementedError, "similarity_fct is given", lambda: ranking(None, similarity_fct=torch.dot)),
+    (NotImplementedError, "gather_across_devices is True", lambda: ranking(None, gather_across_devices=True)),
+    (NotImplementedError, "partition_mode is 'per_direction'", lambda: ranking(None, partition_mode="per_direction")),
+    (TypeError, "scales is no argument", lambda: ranking(None, scales=2)),
+    (ValueError, "at least 2 embeddings", lambda: ranking(None).compute_loss_from_embeddings([q])),
     (NotImplementedError, "loss is a Linear", lambda: xbm(torch.nn.Linear(1, 1), D)),
     (NotImplementedError, "miner is given", lambda: xbm(ntxent(), D, miner=object())),
     (NotImplementedError, "enqueue_mask is None", lambda: xbm(ntxent(), D)(q, torch.arange(3))),
@@ -209,8 +228,3 @@ def test_a_refused_call_leaves_the_memory_as_it_was():
             memory(q, torch.tensor(labels), **queries_and_keys)
     assert all(torch.equal(value, before[name]) for name, value in memory.state_dict().items())
     assert memory.queue_idx == 2
-
-
-def test_negatives_that_nobody_asks_a_gradient_of():
-    with torch.no_grad():
-        assert info_nce.info_nce(q, k, wants).item() == info_nce.info_nce(q, k, wants.detach()).item()

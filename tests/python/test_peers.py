@@ -6,15 +6,11 @@ checked against the restatement; a package's other dependencies need not be ther
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import importlib
-import importlib.util
-import sys
-import types
 
 import pytest
 import torch
+from other_trainers import module_of
 from support import assert_close, bound, generator
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
@@ -173,27 +169,6 @@ def test_a_queue_of_the_same_images_leaves_the_older_copy_of_a_key_out():
     logits = torch.cat([positive, logits.masked_fill(torch.eye(N, dtype=torch.bool), -torch.inf)], 1)
     expected = cross_entropy(logits, torch.zeros(N, dtype=torch.int64))
     assert_close(info_nce(a, b, queue, ids=ids, temperature=TAU), expected, bound(TAU))
-
-
-def module_of(name: str) -> types.ModuleType:
-    """A module of an installed package; where the __init__ of a package above it asks for more, without running it."""
-    with contextlib.suppress(ImportError):
-        return importlib.import_module(name)
-    top, *parents = name.split(".")[:-1]
-    spec = importlib.util.find_spec(top)
-    if spec is None:
-        pytest.skip(f"{top} is not installed")
-    path, above = list(spec.submodule_search_locations), top
-    for parent in (None, *parents):
-        if parent is not None:
-            above, path = f"{above}.{parent}", [f"{folder}/{parent}" for folder in path]
-        if above not in sys.modules:
-            sys.modules[above] = types.ModuleType(above)
-            sys.modules[above].__path__ = path
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        pytest.skip(f"{name} cannot be imported: {error}")
 
 
 def test_the_restatement_of_open_clip_is_its_loss():

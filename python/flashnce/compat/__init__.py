@@ -1,17 +1,19 @@
 """Losses of other trainers with FlashNCE underneath: the names, constructors and forward passes of what they replace.
 
     flashnce.compat.moco                        facebookresearch/moco: MoCo, accuracy
-    flashnce.compat.lightly                     lightly: NTXentLoss with a memory bank
-    flashnce.compat.pytorch_metric_learning     pytorch-metric-learning: CrossBatchMemory around NTXentLoss
+    flashnce.compat.moco_v3                     facebookresearch/moco-v3: contrastive_loss
+    flashnce.compat.lightly                     lightly: NTXentLoss, with a memory bank and without
+    flashnce.compat.pytorch_metric_learning     pytorch-metric-learning: NTXentLoss, and CrossBatchMemory around it
+    flashnce.compat.open_clip                   open_clip: ClipLoss
+    flashnce.compat.sentence_transformers       sentence-transformers: MultipleNegativesRankingLoss
     flashnce.compat.info_nce                    info-nce-pytorch: InfoNCE, info_nce
     flashnce.compat.solo                        solo-learn: mocov2plus_loss_func, MoCoV2PlusQueue
     flashnce.compat.mem_moco                    the feature transformation's authors: RGBMoCo_dropmix_norm
     flashnce.compat.torch_nn                    proposed for torch (pytorch#195380): info_nce_loss, InfoNCELoss
     flashnce.compat.lightning                   a Lightning callback for flashnce.torch.FeatureTransform
 
-None of them imports the package that it stands for, and each is imported when it is asked for. What a loss would need
-and no adapter passes on, above all gradients of negatives, raises NotImplementedError in a sentence that names the
-argument.
+None of them imports the package that it stands for, and each is imported when it is asked for. What an original does
+and its adapter does not raises NotImplementedError in a sentence that names the argument.
 
 Each takes `backend`:
 

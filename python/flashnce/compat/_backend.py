@@ -7,10 +7,11 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize as unit
 
 from .. import reference
 from .._options import Mix, choice
-from ..torch import Queue, Scores, ScoreStatistics, ShardedQueue
+from ..torch import Queue, Scores, ScoreStatistics, ShardedQueue, clip_loss
 from ..torch import info_nce as fused
 
 BACKENDS = ("auto", "fused", "reference")
@@ -46,10 +47,20 @@ def _chosen(backend: str, q: Tensor) -> str:
     return "reference"
 
 
+def contrast_with(q: Tensor, k: Tensor, negatives: Tensor | None, *, backend: str, **options) -> Tensor:
+    """The loss of unit vectors, where negatives [M,D] are divided by their norms as well and may have a gradient; None:
+    the keys of the other rows."""
+    if negatives is None:
+        return contrast(q, k, None, batch=True, backend=backend, **options)
+    if negatives.requires_grad and torch.is_grad_enabled():
+        return contrast(q, k, None, batch=negatives, backend=backend, **options)
+    return contrast(q, k, unit(negatives, dim=1), backend=backend, **options)
+
+
 def contrast(
     q: Tensor,
     k: Tensor,
-    negatives: Queue | ShardedQueue | Tensor,
+    negatives: Queue | ShardedQueue | Tensor | None,
     *,
     backend: str,
     return_scores: bool = False,
@@ -58,9 +69,10 @@ def contrast(
     """The loss of equation (7) by the backend that is asked for.
 
     Args:
-        q, k, negatives: [N,D], [N,D], and a Queue or [K,D], as of flashnce.torch.info_nce.
-        options: any of its keyword arguments that the reference knows as well: temperature, normalize, positive,
-            negative, detach_key, reduction, weight, lambda_pos, lambda_neg, permutation, seed.
+        q, k, negatives: [N,D], [N,D], and a Queue or [K,D] or None, as of flashnce.torch.info_nce.
+        options: any of its keyword arguments that the reference knows as well: batch, ids, batch_ids, temperature,
+            normalize, positive, negative, columns, detach_key, reduction, weight, lambda_pos, lambda_neg, permutation,
+            seed.
 
     Returns:
         the loss, float32 [] or [N], and with return_scores its Scores.
@@ -68,6 +80,16 @@ def contrast(
     if _chosen(backend, q) == "fused":
         return fused(q, k, negatives, return_scores=return_scores, **options)
     return _by_reference(q, k, negatives, return_scores, **options)
+
+
+def contrast_pairs(
+    a: Tensor, b: Tensor, *, logit_scale: float | Tensor, normalize: bool = True, backend: str
+) -> Tensor:
+    """The mean of flashnce.torch.clip_loss, float32 [], of a and b [N,D] by the backend that is asked for."""
+    if _chosen(backend, a) == "fused":
+        return clip_loss(a, b, logit_scale=logit_scale, normalize=normalize)
+    options = {"batch": True, "temperature": 1 / logit_scale, "normalize": normalize}
+    return 0.5 * (_by_reference(a, b, None, False, **options) + _by_reference(b, a, None, False, **options))
 
 
 def _by_reference(q, k, negatives, return_scores, positive=None, negative=None, seed=None, **options):
@@ -96,7 +118,7 @@ def _statistics(named: dict[str, Tensor]) -> ScoreStatistics:
     return ScoreStatistics(**single, dq_norm=None)
 
 
-def _drawn(q: Tensor, rows: Tensor, positive: Mix | None, negative: Mix | None, seed, options: dict):
+def _drawn(q: Tensor, rows: Tensor | None, positive: Mix | None, negative: Mix | None, seed, options: dict):
     """What the library would draw from this seed and is not given, as keyword arguments, and the seed."""
     from .. import permutation, sample_lambda
 
@@ -104,7 +126,7 @@ def _drawn(q: Tensor, rows: Tensor, positive: Mix | None, negative: Mix | None, 
     mixed = negative is not None or options.get("lambda_neg") is not None
     sides = {
         "lambda_pos": ("positive", positive, q.shape[0]),
-        "lambda_neg": ("negative", negative, rows.shape[0]),
+        "lambda_neg": ("negative", negative, 0 if rows is None else rows.shape[0]),
     }
     wanted = {name: s for name, s in sides.items() if s[1] is not None and options.get(name) is None}
     permuted = mixed and options.get("permutation") is None

@@ -31,12 +31,3 @@ def push(queue: Queue, keys: Tensor, *, normalize: bool = True) -> None:
 def gathered(rows: Tensor) -> Tensor:
     """The rows [N,...] of all processes in rank order, the same N on each; without torch.distributed `rows`."""
     return Ranks(None).gather(rows).flatten(0, 1)
-
-
-def without_negatives_gradient(name: str, negatives: Tensor) -> None:
-    """Raises where a gradient of the negatives would be lost."""
-    if negatives.requires_grad and torch.is_grad_enabled():
-        raise NotImplementedError(
-            f"{name} requires a gradient, which this adapter does not pass on; take them from a queue or an encoder "
-            "under torch.no_grad(), or call flashnce.torch.info_nce(..., batch=), whose columns have gradients"
-        )

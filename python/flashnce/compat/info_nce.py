@@ -7,24 +7,20 @@ differs in all three.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import normalize as unit
 
 from .._options import choice
-from ._backend import check_backend, contrast
-from ._rows import without_negatives_gradient
+from ._backend import check_backend, contrast_with
 
-_IN_BATCH = (
-    "negative_keys is None: the other rows' positive keys as negatives have gradients, which this adapter does not "
-    "pass on; give negatives of a queue, or call flashnce.torch.info_nce(..., batch=True), or keep info_nce.InfoNCE"
-)
 _PAIRED = (
     "negative_mode is 'paired', negatives [N,M,D] of each query's own; FlashNCE takes negatives [M,D] that all queries "
     "share: negative_mode='unpaired'"
 )
 
 
-def _shapes_or_raise(query: Tensor, positive_key: Tensor, negative_keys: Tensor) -> None:
-    for name, value in (("query", query), ("positive_key", positive_key), ("negative_keys", negative_keys)):
+def _shapes_or_raise(query: Tensor, positive_key: Tensor, negative_keys: Tensor | None) -> None:
+    given = {"query": query, "positive_key": positive_key, "negative_keys": negative_keys}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
         if value.dim() != 2:
             raise ValueError(f"<{name}> must have 2 dimensions; it has shape {list(value.shape)}")
     if len(query) != len(positive_key):
@@ -32,7 +28,7 @@ def _shapes_or_raise(query: Tensor, positive_key: Tensor, negative_keys: Tensor)
             f"<query> and <positive_key> must have the same number of samples; they have {len(query)} and "
             f"{len(positive_key)}"
         )
-    for name, value in (("positive_key", positive_key), ("negative_keys", negative_keys)):
+    for name, value in given.items():
         if value.shape[1] != query.shape[1]:
             raise ValueError(
                 f"vectors of <query> and <{name}> must have the same number of components; they have "
@@ -54,7 +50,8 @@ def info_nce(
 
     Args:
         query, positive_key: [N,D], float32, float16 or bfloat16; both get gradients.
-        negative_keys: [M,D], shared by all queries ("unpaired"); divided by their norms here, in a copy.
+        negative_keys: [M,D], shared by all queries ("unpaired"), with a gradient if they require one; None: the positive
+            keys of the other rows.
         temperature: > 0, a number or a tensor of one element, which may require a gradient.
         reduction: "none" | "sum" | "mean".
         negative_mode: "unpaired"; "paired" raises.
@@ -63,18 +60,15 @@ def info_nce(
     Returns: float32 [], or [N] with reduction "none".
 
     Raises:
-        NotImplementedError: negative_keys is None (in-batch negatives) or requires a gradient; negative_mode "paired".
+        NotImplementedError: negative_keys with negative_mode "paired".
         ValueError, TypeError: shapes, as in the package; the rest as flashnce.torch.info_nce.
     """
     choice("negative_mode", negative_mode, ("paired", "unpaired"))
-    if negative_keys is None:
-        raise NotImplementedError(_IN_BATCH)
-    if negative_mode == "paired":
+    if negative_mode == "paired" and negative_keys is not None:
         raise NotImplementedError(_PAIRED)
     _shapes_or_raise(query, positive_key, negative_keys)
-    without_negatives_gradient("negative_keys", negative_keys)
-    return contrast(
-        query, positive_key, unit(negative_keys, dim=-1), temperature=temperature, reduction=reduction,
+    return contrast_with(
+        query, positive_key, negative_keys, temperature=temperature, reduction=reduction,
         detach_key=False, backend=backend,
     )  # fmt: skip
 

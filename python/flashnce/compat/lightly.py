@@ -1,4 +1,4 @@
-"""NTXentLoss of lightly 1.6 (`from lightly.loss import NTXentLoss`) with a memory bank."""
+"""NTXentLoss of lightly 1.6 (`from lightly.loss import NTXentLoss`), with a memory bank and without."""
 
 from __future__ import annotations
 
@@ -16,20 +16,25 @@ _BANK = ("memory_bank.queue", "memory_bank.position")
 
 
 class NTXentLoss(nn.Module):
-    """The cross entropy of out0's positives, out1, among them and the memory bank, of unit vectors; equation (7).
+    """The cross entropy of positives among them and the negatives, of unit vectors; equation (7).
+
+    With a memory bank the positives of out0 are out1, and the negatives are the bank. Without one both are rows, as in
+    SimCLR: the other view is the positive, and both views of all other images are negatives, with their gradients.
 
     Args:
         temperature: > 0.
-        memory_bank_size: (K, D), negatives and features. Without a bank the loss is an in-batch one, which raises.
-        gather_distributed: whether the out1 of all processes enter the bank, in rank order.
+        memory_bank_size: (K, D), negatives and features, or 0: no bank.
+        gather_distributed: whether the out1 of all processes enter the bank, in rank order. Without a bank, in more
+            than one process, it raises.
         backend: see flashnce.compat.
-        transform: mixes features by its schedule; whoever trains calls its step().
+        transform: mixes features by its schedule; whoever trains calls its step(). Needs a bank.
 
     The bank is the Queue `memory_bank`. It is in state_dict(), where lightly's is not; a state without it, such as
     lightly's, leaves the bank as it is.
 
     Raises:
-        NotImplementedError: memory_bank_size is 0. ValueError: temperature or memory_bank_size is wrong, as in lightly.
+        NotImplementedError: transform without a bank. ValueError: temperature or memory_bank_size is wrong, as in
+            lightly.
     """
 
     def __init__(
@@ -45,16 +50,13 @@ class NTXentLoss(nn.Module):
         if abs(temperature) < 1e-8:
             raise ValueError(f"Illegal temperature: abs({temperature}) < 1e-8")
         size = (memory_bank_size,) if isinstance(memory_bank_size, int) else tuple(memory_bank_size)
-        if size == (0,):
-            raise NotImplementedError(
-                "memory_bank_size is 0: in-batch negatives have gradients, which this adapter does not pass on; give "
-                "memory_bank_size=(K, D), or call flashnce.torch.info_nce(..., batch=), or keep lightly's loss"
-            )
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"Illegal memory bank size {memory_bank_size}, expected (K, D)")
+        if size != (0,) and (len(size) != 2 or min(size) < 1):
+            raise ValueError(f"Illegal memory bank size {memory_bank_size}, expected (K, D) or 0")
+        if size == (0,) and transform is not None:
+            raise NotImplementedError("transform is given and memory_bank_size is 0; batch columns are never mixed")
         self.temperature, self.gather_distributed = temperature, gather_distributed
         self.backend, self.transform = check_backend(backend), transform
-        self.memory_bank = queue_of(unit(torch.randn(size), dim=-1))
+        self.memory_bank = None if size == (0,) else queue_of(unit(torch.randn(size), dim=-1))
         self.register_load_state_dict_post_hook(_keep_bank)
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
@@ -63,6 +65,8 @@ class NTXentLoss(nn.Module):
         Args:
             out0, out1: [N,D], float32, float16 or bfloat16; both get gradients.
         """
+        if self.memory_bank is None:
+            return self._in_batch(out0, out1)
         given = {} if self.transform is None else self.transform()
         loss = contrast(
             out0, out1, self.memory_bank, temperature=self.temperature, detach_key=False, backend=self.backend, **given
@@ -71,6 +75,19 @@ class NTXentLoss(nn.Module):
             keys = unit(out1.detach(), dim=1)
             self._push(gathered(keys) if self.gather_distributed else keys)
         return loss
+
+    def _in_batch(self, out0: Tensor, out1: Tensor) -> Tensor:
+        if self.gather_distributed and len(gathered(out0[:1])) > 1:
+            raise NotImplementedError(
+                "gather_distributed is True and memory_bank_size is 0: this adapter's columns are those of one process"
+            )
+        views = torch.cat([out0, out1])
+        # The id of an image leaves out the row itself and its other view, which is the positive.
+        ids = torch.arange(len(out0), device=views.device).repeat(2)
+        return contrast(
+            views, torch.cat([out1, out0]), None, batch=views, ids=ids, batch_ids=ids, temperature=self.temperature,
+            detach_key=False, backend=self.backend,
+        )  # fmt: skip
 
     @torch.no_grad()
     def _push(self, keys: Tensor) -> None:

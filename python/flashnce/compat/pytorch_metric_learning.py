@@ -1,8 +1,7 @@
-"""CrossBatchMemory around NTXentLoss of pytorch-metric-learning 2.9, where it is the loss of a queue.
+"""NTXentLoss of pytorch-metric-learning 2.9 with labels, and CrossBatchMemory around it, where that is the loss of a queue.
 
 It is one where keys are marked by enqueue_mask, as in that package's MoCo example, and each label occurs once in the
-memory: then each query has one positive there and everything else in it is a negative. Anything else needs columns left
-out of single rows, or gradients of negatives, and raises.
+memory: then each query has one positive there and everything else in it is a negative. Anything else raises.
 """
 
 from __future__ import annotations
@@ -18,15 +17,17 @@ _ELSEWHERE = "; keep pytorch_metric_learning's loss for that"
 
 
 class NTXentLoss(nn.Module):
-    """What CrossBatchMemory takes as its loss: the temperature. Called by itself it is an in-batch loss, which raises.
+    """The cross entropy of each pair of one label among itself and the embeddings of other labels, of unit vectors: the
+    mean over all pairs (i, j), i != j. It is also what CrossBatchMemory takes as its loss.
 
     Args:
         temperature: > 0.
+        backend: see flashnce.compat.
         kwargs: distance, reducer, embedding_regularizer and whatever else the package takes: raise unless None, which
             is cosine similarity and the mean over positive pairs.
     """
 
-    def __init__(self, temperature: float = 0.07, **kwargs) -> None:
+    def __init__(self, temperature: float = 0.07, *, backend: str = "auto", **kwargs) -> None:
         super().__init__()
         for name, value in kwargs.items():
             if value is not None:
@@ -34,13 +35,54 @@ class NTXentLoss(nn.Module):
                     f"{name} is given; flashnce.compat has cosine similarity and the mean over positive pairs only"
                     + _ELSEWHERE
                 )
-        self.temperature = temperature
+        self.temperature, self.backend = temperature, check_backend(backend)
 
-    def forward(self, embeddings: Tensor, labels: Tensor | None = None, *args, **kwargs) -> Tensor:
-        raise NotImplementedError(
-            "NTXentLoss outside CrossBatchMemory has in-batch negatives, whose gradients this adapter does not pass "
-            "on, though flashnce.torch.info_nce(..., batch=, ids=) does" + _ELSEWHERE
-        )
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | None = None,
+        indices_tuple: object = None,
+        ref_emb: Tensor | None = None,
+        ref_labels: Tensor | None = None,
+    ) -> Tensor:
+        """The mean loss, float32 []; 0 where no two embeddings have one label. Waits for the device, which must tell how
+        many pairs there are.
+
+        Args:
+            embeddings: [N,D], float32, float16 or bfloat16, with a gradient.
+            labels: an integer [N].
+            indices_tuple: None; pairs that are chosen raise.
+            ref_emb, ref_labels: [M,D] of the same type with a gradient, and an integer [M]: what embeddings are
+                contrasted with, in place of each other.
+
+        Raises:
+            NotImplementedError: what is said above. ValueError: labels are None or of another shape.
+        """
+        if indices_tuple is not None:
+            raise NotImplementedError("indices_tuple is given; pairs cannot be chosen" + _ELSEWHERE)
+        labels = _labels("labels", labels, embeddings)
+        others, other_labels = embeddings, labels
+        if ref_emb is not None:
+            others, other_labels = ref_emb, _labels("ref_labels", ref_labels, ref_emb)
+        same = labels[:, None] == other_labels
+        if ref_emb is None or ref_emb is embeddings:
+            same.fill_diagonal_(False)
+        anchors, positives = same.nonzero(as_tuple=True)
+        if not len(anchors):
+            return 0.0 * embeddings.float().sum()
+        # A row for each pair; one id per label leaves out all columns of the row's own.
+        return contrast(
+            embeddings[anchors], others[positives], None, batch=others, ids=labels[anchors], batch_ids=other_labels,
+            temperature=self.temperature, detach_key=False, backend=self.backend,
+        )  # fmt: skip
+
+
+def _labels(name: str, labels: Tensor | None, embeddings: Tensor) -> Tensor:
+    """Labels as ids, beside their embeddings."""
+    if not isinstance(labels, Tensor) or labels.shape != embeddings.shape[:1]:
+        found = None if not isinstance(labels, Tensor) else list(labels.shape)
+        raise ValueError(f"{name} has shape {found}; it must be [{len(embeddings)}]")
+    return labels.to(embeddings.device, torch.int64)
 
 
 def _only_positives(labels: Tensor, memory: Tensor) -> Tensor:

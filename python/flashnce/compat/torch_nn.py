@@ -1,4 +1,4 @@
-"""F.info_nce_loss and nn.InfoNCELoss as proposed for torch (pytorch#195380, open), where negatives are given.
+"""F.info_nce_loss and nn.InfoNCELoss as proposed for torch (pytorch#195380, open).
 
 The proposal is not merged, so `temperature` has no default here: one that differed would train another model.
 """
@@ -6,10 +6,8 @@ The proposal is not merged, so `temperature` has no default here: one that diffe
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import normalize as unit
 
-from ._backend import check_backend, contrast
-from ._rows import without_negatives_gradient
+from ._backend import check_backend, contrast_with
 
 
 def info_nce_loss(
@@ -25,7 +23,8 @@ def info_nce_loss(
 
     Args:
         query, positive_key: [N,D], float32, float16 or bfloat16; both get gradients.
-        negative_keys: [M,D], shared by all queries, as given: divided by their norms here, in a copy.
+        negative_keys: [M,D], shared by all queries, with a gradient if they require one; None: the positive keys of the
+            other rows.
         temperature: > 0, a number or a tensor of one element, which may require a gradient.
         reduction: "none" | "mean" | "sum".
         backend: see flashnce.compat.
@@ -33,17 +32,10 @@ def info_nce_loss(
     Returns: float32 [], or [N] with reduction "none".
 
     Raises:
-        NotImplementedError: negative_keys is None (in-batch negatives) or requires a gradient.
         TypeError, ValueError: as flashnce.torch.info_nce.
     """
-    if negative_keys is None:
-        raise NotImplementedError(
-            "negative_keys is None: in-batch negatives have gradients, which this adapter does not pass on; give "
-            "negatives of a queue, or call flashnce.torch.info_nce(..., batch=True)"
-        )
-    without_negatives_gradient("negative_keys", negative_keys)
-    return contrast(
-        query, positive_key, unit(negative_keys, dim=1), temperature=temperature, reduction=reduction,
+    return contrast_with(
+        query, positive_key, negative_keys, temperature=temperature, reduction=reduction,
         detach_key=False, backend=backend,
     )  # fmt: skip
 

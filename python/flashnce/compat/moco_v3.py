@@ -1,0 +1,33 @@
+"""contrastive_loss of moco-v3 (moco/builder.py of facebookresearch/moco-v3), whose keys are those of all processes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..torch._arguments import own_rank
+from ._backend import contrast
+from ._rows import gathered
+
+
+def contrastive_loss(q: Tensor, k: Tensor, T: float = 1.0, *, backend: str = "auto") -> Tensor:  # noqa: N803
+    """2 T times the cross entropy of each query's key among the keys of all processes, of unit vectors: what
+    MoCo.contrastive_loss(q, k) is with its self.T.
+
+    Args:
+        q: [N,D], float32, float16 or bfloat16, with a gradient.
+        k: [N,D] of the momentum encoder, without one; the same N on each process.
+        T: temperature, > 0.
+        backend: see flashnce.compat.
+
+    Returns: float32 [].
+
+    Raises: TypeError, ValueError as flashnce.torch.info_nce.
+    """
+    everyone, n = gathered(k.detach()), len(q)
+    first = own_rank() * n if len(everyone) > n else 0
+    ids = torch.arange(len(everyone), device=q.device)
+    return 2 * T * contrast(
+        q, k, None, batch=everyone, ids=ids[first : first + n], batch_ids=ids, temperature=T, detach_key=True,
+        backend=backend,
+    )  # fmt: skip
