@@ -1,4 +1,4 @@
-"""Adapters of losses whose negatives are the batch, beside what they stand for: loss and both gradients over 50 steps."""
+"""Adapters of losses whose negatives are the batch, beside what they stand for: loss and gradients over 50 steps."""
 
 from __future__ import annotations
 

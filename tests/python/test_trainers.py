@@ -25,7 +25,7 @@ PACKAGES = {
     "pytorch_metric_learning": "pytorch_metric_learning.losses",
     "pytorch_metric_learning_labels": "pytorch_metric_learning.losses",
 }
-# Of packages whose own imports take more than the loss does.
+# These packages import more than their losses do.
 MODULES = {
     "open_clip": "open_clip.loss",
     "sentence_transformers": "sentence_transformers.sentence_transformer.losses.multiple_negatives_ranking",

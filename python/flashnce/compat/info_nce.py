@@ -50,8 +50,8 @@ def info_nce(
 
     Args:
         query, positive_key: [N,D], float32, float16 or bfloat16; both get gradients.
-        negative_keys: [M,D], shared by all queries ("unpaired"), with a gradient if they require one; None: the positive
-            keys of the other rows.
+        negative_keys: [M,D], shared by all queries ("unpaired"), with a gradient if they require one; None: the
+            positive keys of the other rows.
         temperature: > 0, a number or a tensor of one element, which may require a gradient.
         reduction: "none" | "sum" | "mean".
         negative_mode: "unpaired"; "paired" raises.

@@ -1,4 +1,4 @@
-"""NTXentLoss of pytorch-metric-learning 2.9 with labels, and CrossBatchMemory around it, where that is the loss of a queue.
+"""NTXentLoss of pytorch-metric-learning 2.9 with labels, and CrossBatchMemory, where that is the loss of a queue.
 
 It is one where keys are marked by enqueue_mask, as in that package's MoCo example, and each label occurs once in the
 memory: then each query has one positive there and everything else in it is a negative. Anything else raises.
@@ -45,8 +45,8 @@ class NTXentLoss(nn.Module):
         ref_emb: Tensor | None = None,
         ref_labels: Tensor | None = None,
     ) -> Tensor:
-        """The mean loss, float32 []; 0 where no two embeddings have one label. Waits for the device, which must tell how
-        many pairs there are.
+        """The mean loss, float32 []; 0 where no two embeddings have one label. Waits for the device, which must tell
+        how many pairs there are.
 
         Args:
             embeddings: [N,D], float32, float16 or bfloat16, with a gradient.
