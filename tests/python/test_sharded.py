@@ -185,7 +185,7 @@ ERRORS = {
     "keys": "ValueError: {on}keys has shape [4, 11]; it must be [N, 12]",
     "normalize of push": "ValueError: normalize is False on rank {last} and True on rank 0",
     "k": "ValueError: {on}k has shape [3, 12]",
-    "ids": "ValueError: {on}ids is given; with a ShardedQueue it must be None",
+    "ids": "ValueError: {on}ids is given but the negatives have none",
     "form": "ValueError: form is 'decoupled' on rank {last} and 'info_nce' on rank 0",
     "weight": "ValueError: {on}weight has shape [3]",
     "temperature": "ValueError: temperature is 0.25 on rank {last} and 0.2 on rank 0",

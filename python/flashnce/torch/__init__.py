@@ -11,7 +11,8 @@ A batch contrasts with itself by info_nce(q, k, batch=True), whose gradient reac
 ways, by clip_loss(a, b). ids leave columns out. docs/negatives.md shows which training takes which negatives.
 
 scores(q, k, queue) gives the statistics of the scores alone, before any mixing, to log. A ShardedQueue holds the
-negatives of several processes. A FeatureTransform says when features are mixed and how much, step by step.
+negatives of several processes, and info_nce(..., gather=True) takes their batches. A FeatureTransform says when
+features are mixed and how much, step by step.
 
 Works in eager mode and under torch.compile(fullgraph=True), with DistributedDataParallel and autocast, on CPU and CUDA
 tensors. On CUDA a call enqueues its work on PyTorch's current stream of the tensors' device, takes memory from

@@ -229,10 +229,17 @@ def weight_or_none(value: object, q: Tensor) -> Tensor | None:
     return value
 
 
-def check_sharded(permutation: object, **beyond: object) -> None:
-    """What a ShardedQueue cannot do."""
+def check_shared(shared: object, negatives: object, permutation: object, group: object) -> None:
+    """What a call whose columns are spread over processes, as `shared` says, cannot do."""
+    if shared is None:
+        if group is not None:
+            raise ValueError("group is given and gather is False; it says whose batch columns gather=True takes")
+        return
     if permutation is not None:
         raise ValueError("permutation is given; with a ShardedQueue it must be None: a shard can only draw its own")
-    for name, value in beyond.items():
-        if value is not None:
-            raise ValueError(f"{name} is given; with a ShardedQueue it must be None: its columns are the queue's alone")
+    if isinstance(negatives, ShardedQueue):
+        if group is not None:
+            raise ValueError("group is given; with a ShardedQueue it must be None: the group is the queue's")
+    elif negatives is not None:
+        kind = type(negatives).__name__
+        raise ValueError(f"gather is True and negatives is a {kind}; it must be a ShardedQueue or None")

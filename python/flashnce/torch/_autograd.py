@@ -161,10 +161,12 @@ def gradients_of(
     return Gradients(*found)
 
 
-def kept(ctx, inputs: Inputs, structure: Structure, numbers: Numbers, outputs: Sequence) -> tuple[Tensor, ...]:
-    """What the forward of a Function returns, whose backward is gradients_kept."""
+def kept(
+    ctx, inputs: Inputs, structure: Structure, numbers: Numbers, outputs: Sequence, more: Sequence[Tensor | None] = ()
+) -> tuple[Tensor, ...]:
+    """What the forward of a Function returns, whose backward is gradients_kept. `more` is saved behind the rest."""
     loss, *_, floats, integers = outputs
-    saved = saved_of(inputs, structure, outputs)
+    saved = (*saved_of(inputs, structure, outputs), *more)
     ctx.version = None
     if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
         # A checkpoint will give back what a recomputation saves, so that this tells which queue that has seen.

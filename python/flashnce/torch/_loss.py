@@ -14,7 +14,7 @@ from .. import _library as c
 from .._options import PRESETS, Mix, choice, flag, key_is_detached, mix_or_none, number, resolve_columns
 from . import _autograd, _sharded
 from ._arguments import (
-    check_sharded, mixing_of, negative_rows, of_one_type, offset_of, pair, row_offset_of, seed_of,
+    check_shared, mixing_of, negative_rows, of_one_type, offset_of, pair, row_offset_of, seed_of,
     temperature_or_number, weight_or_none,
 )  # fmt: skip
 from ._call import Inputs, Numbers, Structure
@@ -57,6 +57,8 @@ class Options(TypedDict, total=False):
     generator: torch.Generator | None
     rng: str
     row_offset: int
+    gather: bool
+    group: torch.distributed.ProcessGroup | None
 
 
 @overload
@@ -107,6 +109,8 @@ def info_nce(
     generator: torch.Generator | None = None,
     rng: str = "rank",
     row_offset: int = 0,
+    gather: bool = False,
+    group: torch.distributed.ProcessGroup | None = None,
     return_scores: bool = False,
 ) -> Tensor | tuple[Tensor, Scores]:
     """The contrastive loss of equation (7) in one fused pass, differentiable in q, k, the batch columns and the
@@ -127,8 +131,9 @@ def info_nce(
             With 16-bit ones a GPU multiplies numbers of that type, as do processors that can with bfloat16 ones: q^,
             mixed negatives and the weights of the softmax are rounded to it, and the sums are float32. A ShardedQueue,
             whose rows are spread over processes, makes the call collective: reductions are over this process's rows,
-            draws are those of one process with all rows, lambda_neg is of all K, and rng is of no account: a seed that
-            is drawn is rank 0's. It takes no columns beyond it: no batch, ids, bias or margin.
+            draws are those of one process with all rows, lambda_neg, negative_ids and bias are of all K and the same on
+            all ranks, and rng is of no account: a seed that is drawn is rank 0's. Batch columns are then those of all
+            ranks, as with `gather`.
             Rows that do not follow each other in memory are copied by every call: MoCo's buffer [D,K] must not come in
             as `queue.T` but be loaded into a Queue, and a warning says so where the copy is large.
         batch: [C,D] raw features of q's kinds, columns that are normalised like q and never mixed, equation (13), with
@@ -170,6 +175,11 @@ def info_nce(
         row_offset: the number of row 0 in the batch whose draws are wanted: micro-batches with the seed of the batch,
             each with the row that it starts at, draw what the whole batch would (as Scores.seed reports it, or given).
             With a ShardedQueue the rows of all ranks start there.
+        gather: whether the batch columns of all ranks are columns of every rank's rows, in rank order. The call and its
+            backward pass are then collective: anchors travel, each rank keeps its own columns, and their gradient is
+            that of all ranks' losses. Row numbers as ids count on from rank to rank; ids, where they are given, are of
+            all ranks. `negatives` is None or a ShardedQueue.
+        group: the processes of `gather`; None: the default group or, without torch.distributed, this process alone.
         return_scores: also return Scores, equation (9). The second matrix product then runs even without gradients.
 
     Returns:
@@ -179,33 +189,29 @@ def info_nce(
         TypeError: an argument of the wrong type; float64 features (flashnce.reference.info_nce takes them).
         ValueError: anything else that is wrong, in one sentence that names the argument.
     """
-    sharded = isinstance(negatives, ShardedQueue)
+    shared = _sharded.shared_by(negatives, gather, group, q)
     try:
-        _check_options(normalize, return_scores, form, anchor, reduction, rng, positive, negative)
+        _check_options(normalize, return_scores, form, anchor, reduction, rng, positive, negative, gather)
         q, k = pair(q, k)
         rows = negative_rows(negatives, q, batch)
-        if sharded:
-            check_sharded(
-                permutation, batch=batch, ids=ids, negative_ids=negative_ids, batch_ids=batch_ids, bias=bias,
-                batch_bias=batch_bias, margin=margin,
-            )  # fmt: skip
+        check_shared(shared, negatives, permutation, group)
         grad, in_batch = torch.is_grad_enabled(), batch is True
         if key_is_detached(detach_key, k.requires_grad and grad, in_batch):
             k = k.detach()
         q, k, batch = of_one_type(q, k, batch_or_none(batch, k, q))
         # Those of the whole queue, where it is sharded.
-        size = negatives.size if sharded else rows.shape[0]
+        size = rows.shape[0] if shared is None else shared.size
         temperature, temperature_value = temperature_or_number(temperature, q)
         mixing = mixing_of(positive, negative, lambda_pos, lambda_neg, permutation, size, q)
         positive, negative = positive or _NO_MIX, negative or _NO_MIX
         seed_given = seed is not None
-        seed, seed_value = seed_of(seed, generator, "shared" if sharded else rng, q, mixing.draws)
+        seed, seed_value = seed_of(seed, generator, rng if shared is None else "shared", q, mixing.draws)
         inputs = Inputs(
             q, k, rows, temperature=temperature, weight=weight_or_none(weight, q), lambda_pos=mixing.lambda_pos,
             lambda_neg=mixing.lambda_neg, permutation=mixing.permutation, seed=seed, seed_value=seed_value,
             offset=offset_of(offset), row_offset=row_offset_of(row_offset), batch=batch,
-            **ids_of(negatives, rows, q, batch, in_batch, ids, negative_ids, batch_ids),
-            **biases_of(rows, q, batch, bias, batch_bias),
+            **ids_of(negatives, size, q, batch, in_batch, ids, negative_ids, batch_ids),
+            **biases_of(size, q, batch, bias, batch_bias),
         )  # fmt: skip
         margin_mask, margin = margin_of(margin)
         structure = Structure(
@@ -224,12 +230,12 @@ def info_nce(
         if torch.compiler.is_compiling():
             # With fullgraph=True PyTorch would hide the sentence; without, the call runs again outside the graph.
             torch._dynamo.graph_break(msg=str(error))
-        if sharded:
-            _sharded.fail(negatives, error)
+        if shared is not None:
+            _sharded.fail(shared, error)
         raise
-    if sharded:
-        call = _sharded.Call(inputs, structure, numbers, mixing.draws, seed_given)
-        outputs, inputs = _sharded.info_nce_forward(negatives, call)
+    if shared is not None:
+        call = _sharded.Call(inputs, structure, numbers, mixing.draws, seed_given, in_batch and ids is None)
+        outputs, inputs = _sharded.info_nce_forward(shared, call)
     else:
         outputs = _autograd.info_nce_forward(inputs, structure, numbers)
     if not return_scores:
@@ -246,7 +252,8 @@ def _reported(inputs: Inputs, seed_given: bool) -> Tensor | int:
     return inputs.seed.clone() if seed_given else inputs.seed
 
 
-def _check_options(normalize, return_scores, form, anchor, reduction, rng, positive, negative) -> None:
+def _check_options(normalize, return_scores, form, anchor, reduction, rng, positive, negative, gather=False) -> None:
+    flag("gather", gather)
     flag("normalize", normalize)
     flag("return_scores", return_scores)
     choice("form", form, tuple(c.FORM))

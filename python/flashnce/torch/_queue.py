@@ -41,6 +41,25 @@ def check_ids(name: str, ids: object, shape: tuple[int, ...], device: torch.devi
     return ids.long()
 
 
+def ids_to_push(queue: nn.Module, keys: Tensor, ids: Tensor | None, normalize: object) -> Tensor | None:
+    """The ids of keys that can be pushed into a Queue or a ShardedQueue, or None where that has no room for them."""
+    flag("normalize", normalize)
+    check_keys(keys, queue.queue)
+    if queue.named == (ids is None):
+        kind = type(queue).__name__
+        raise ValueError(
+            f"ids is None; a {kind} with ids=True needs those of the keys"
+            if queue.named
+            else f"ids is given; a {kind} keeps them if it is made with ids=True"
+        )
+    if queue.ids is None:
+        return None
+    count = keys.shape[0]
+    if ids is None:
+        return torch.full((count,), UNNAMED, dtype=torch.int64, device=queue.ids.device)
+    return check_ids("ids", ids, (count,), queue.ids.device)
+
+
 def rename_moco(state_dict: dict, prefix: str, shape: tuple[int, int]) -> None:
     """Turns MoCo's `queue` [D,K] and `queue_ptr` [1] into a state of a queue of this shape, [K,D]."""
     pointer, rows = state_dict.pop(prefix + "queue_ptr", None), state_dict.get(prefix + "queue")
@@ -190,7 +209,7 @@ class Queue(nn.Module):
         flag("gather", gather)
         if gather:
             keys, ids = self._gathered(keys, ids, normalize, Ranks(group))
-        ids = self._checked_ids(keys, ids, normalize)
+        ids = ids_to_push(self, keys, ids, normalize)
         if self.ids is None:
             _ops.queue_push(self.queue, self.position, keys.detach(), normalize=normalize)
             return
@@ -219,29 +238,12 @@ class Queue(nn.Module):
         self.queue, self.ids = rows, ids
         self.position.fill_(kept % size)
 
-    def _checked_ids(self, keys: Tensor, ids: Tensor | None, normalize: object) -> Tensor | None:
-        """The ids of keys that can be pushed, or None where the queue has no room for them."""
-        flag("normalize", normalize)
-        check_keys(keys, self.queue)
-        if self.named == (ids is None):
-            raise ValueError(
-                "ids is None; a Queue with ids=True needs those of the keys"
-                if self.named
-                else "ids is given; a Queue keeps them if it is made with ids=True"
-            )
-        if self.ids is None:
-            return None
-        count = keys.shape[0]
-        if ids is None:
-            return torch.full((count,), UNNAMED, dtype=torch.int64, device=self.ids.device)
-        return check_ids("ids", ids, (count,), self.ids.device)
-
     def _gathered(
         self, keys: Tensor, ids: Tensor | None, normalize: bool, ranks: Ranks
     ) -> tuple[Tensor, Tensor | None]:
         error, fields = None, {}
         try:
-            ids = self._checked_ids(keys, ids, normalize)
+            ids = ids_to_push(self, keys, ids, normalize)
             kinds = {code: str(dtype) for dtype, code in ELEMENT_TYPES.items()}
             fields = {
                 "the type of keys": Field(ELEMENT_TYPES[keys.dtype], kinds.get),

@@ -69,8 +69,8 @@ def scores(
     margin_mask, margin = margin_of(margin)
     inputs = Inputs(
         q, k, rows, temperature=temperature, batch=batch,
-        **ids_of(negatives, rows, q, batch, in_batch, ids, negative_ids, batch_ids),
-        **biases_of(rows, q, batch, bias, batch_bias),
+        **ids_of(negatives, len(rows), q, batch, in_batch, ids, negative_ids, batch_ids),
+        **biases_of(len(rows), q, batch, bias, batch_bias),
     )  # fmt: skip
     structure = _ops.PLAIN._replace(normalize=int(normalize), margin_mask=margin_mask)
     numbers = Numbers(temperature_value, 1.0, 0.0, 1.0, 0.0, margin)

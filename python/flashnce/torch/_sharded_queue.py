@@ -7,11 +7,12 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as unit
 
 from .. import _library as c
-from .._options import flag, integer
+from .._library import NO_COLUMN
+from .._options import UNNAMED, flag, integer
 from . import _call, _ops
 from ._call import ELEMENT_TYPES
 from ._memory import queue_rows
-from ._queue import check_keys, check_position, check_queue_type, rename_moco
+from ._queue import check_position, check_queue_type, ids_to_push, rename_moco
 from ._ranks import Field, Ranks, overwritten
 
 _TYPE_NAMES = {code: str(dtype) for dtype, code in ELEMENT_TYPES.items()}
@@ -31,6 +32,7 @@ class ShardedQueue(nn.Module):
         size: K >= 1, over all ranks.
         features: D >= 1.
         perm_block: a multiple of 16. At most ceil(K / perm_block) ranks get rows.
+        ids, empty: whether each slot has an id, and whether the slots are empty at first, as in a Queue.
         group: the process group; None: the default one or, without torch.distributed, this process alone.
         dtype: element type of the queue: float32, float16 or bfloat16.
         device: where the buffers live.
@@ -45,16 +47,19 @@ class ShardedQueue(nn.Module):
         queue: [K_r,D], this rank's rows of the ring.
         position: int64 [1], the row of the whole ring that the next key goes to, equal on all ranks.
         first_row: int64 [1], the row of the whole ring that row 0 of `queue` is.
+        ids: int64 [K_r], only with `ids` or `empty`: those of this rank's rows.
 
-    In a state of several processes `queue` and `first_row` are called queue_1_of_3 and first_row_1_of_3 on rank 1 of 3,
-    so that torch.distributed.checkpoint does not take shards for copies of one tensor.
+    In a state of several processes `queue`, `first_row` and `ids` are called queue_1_of_3, ... on rank 1 of 3, so that
+    torch.distributed.checkpoint does not take shards for copies of one tensor.
 
     load_state_dict takes such a state of the same rank of as many processes, or that of the whole ring, {"queue":
-    full_queue(), "position": position}: of any number of processes, of a Queue, or of MoCo.
+    full_queue(), "position": position} and, where there are ids, "ids": full_ids(): of any number of processes, of a
+    Queue, or of MoCo.
     """
 
     queue: Tensor
     position: Tensor
+    ids: Tensor | None
     first_row: Tensor
 
     def __init__(
@@ -63,6 +68,8 @@ class ShardedQueue(nn.Module):
         features: int,
         *,
         perm_block: int = 1024,
+        ids: bool = False,
+        empty: bool = False,
         group: torch.distributed.ProcessGroup | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
@@ -81,12 +88,16 @@ class ShardedQueue(nn.Module):
                     allowed = "a multiple of 16" if least > 1 else "at least 1"
                     raise ValueError(f"{name} is {value}; it must be {allowed}")
             check_queue_type(dtype)
+            flag("ids", ids)
+            flag("empty", empty)
             fields = {
                 "size": Field(size),
                 "features": Field(features),
                 "perm_block": Field(perm_block),
                 "dtype": Field(ELEMENT_TYPES[dtype], _TYPE_NAMES.get),
                 "check": Field(int(check), bool),
+                "ids": Field(int(ids), bool),
+                "empty": Field(int(empty), bool),
             }
         except (TypeError, ValueError) as wrong:
             error = wrong
@@ -96,23 +107,32 @@ class ShardedQueue(nn.Module):
         elif error is not None:
             raise error
         self.size, self.features, self.perm_block, self.check = size, features, perm_block, check
+        self.named, self.empty = ids, empty
         blocks = -(-size // perm_block)
         # Rank r holds rows starts[r] .. starts[r+1] - 1.
         starts = [min(rank * blocks // self.ranks.count * perm_block, size) for rank in range(self.ranks.count + 1)]
         self.sizes = [end - start for start, end in zip(starts, starts[1:])]
         self.rows = range(starts[self.ranks.rank], starts[self.ranks.rank + 1])
         suffix = f"_{self.ranks.rank}_of_{self.ranks.count}" if self.ranks.count > 1 else ""
-        self._names = {name: name + suffix for name in ("queue", "first_row")}
+        self._names = {name: name + suffix for name in ("queue", "first_row", "ids")}
         self.register_buffer(self._names["queue"], queue_rows(len(self.rows), features, dtype, device))
         self.register_buffer("position", position)
         self.register_buffer(self._names["first_row"], torch.empty_like(position))
+        own = torch.empty(len(self.rows), dtype=torch.int64, device=device) if ids or empty else None
+        self.register_buffer(self._names["ids"], own)
         self.reset_parameters(generator)
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Random unit rows and position 0, as after construction; to be called after to_empty() of a "meta" module."""
+        """Empty or random unit rows and position 0, as after construction; to be called after to_empty() of a "meta"
+        module."""
         self.position.zero_()
         self.first_row.fill_(self.rows.start)
+        if self.ids is not None:
+            self.ids.fill_(NO_COLUMN if self.empty else UNNAMED)
+        if self.empty:
+            self.queue.zero_()
+            return
         if self.queue.device.type == "meta":
             return
         # Every rank draws every block and keeps its own.
@@ -147,7 +167,7 @@ class ShardedQueue(nn.Module):
             raise ValueError(overwritten(f"of rank {self.ranks.rank}"))
 
     @torch.no_grad()
-    def push(self, keys: Tensor, *, normalize: bool = True) -> None:
+    def push(self, keys: Tensor, ids: Tensor | None = None, *, normalize: bool = True) -> None:
         """Writes the keys of all ranks, in rank order, over the oldest rows of the ring, with wrap-around.
 
         Of more than K keys the last K stay. Collective.
@@ -155,6 +175,7 @@ class ShardedQueue(nn.Module):
         Args:
             keys: [N,D], this rank's: any N >= 0, which may differ from rank to rank (the same N where check is False);
                 float32, float16 or bfloat16; never mixed ones.
+            ids: [N] of a queue with ids, int64 or int32: those of this rank's keys.
             normalize: whether the keys are divided by their norms first.
 
         Raises:
@@ -163,8 +184,7 @@ class ShardedQueue(nn.Module):
         if self.check:
             error = None
             try:
-                flag("normalize", normalize)
-                check_keys(keys, self.queue)
+                ids = ids_to_push(self, keys, ids, normalize)
             except (TypeError, ValueError) as wrong:
                 error = wrong
             count = [keys.shape[0] if error is None else 0]
@@ -172,8 +192,7 @@ class ShardedQueue(nn.Module):
             numbers, _ = self.ranks.agree("push", self.queue.device, count, fields, error, self.shard())
             sizes = [row[0] for row in numbers]
         else:
-            flag("normalize", normalize)
-            check_keys(keys, self.queue)
+            ids = ids_to_push(self, keys, ids, normalize)
             self.check_shard()
             sizes = self.ranks.equal_rows("keys", keys.shape[0], self.queue)
         own = self.queue.new_empty(keys.shape)
@@ -181,10 +200,12 @@ class ShardedQueue(nn.Module):
             # A ring of its own size turns raw keys into rows of the queue.
             _ops.queue_push(own, torch.zeros_like(self.position), keys.detach(), normalize=normalize)
         if max(sizes):
-            self._write(self.ranks.gather_rows(own, sizes))
+            ids = None if ids is None else self.ranks.gather_rows(ids[:, None], sizes)
+            self._write(self.ranks.gather_rows(own, sizes), ids)
 
-    def _write(self, rows: Tensor) -> None:
-        """Writes into the ring what of `rows`, the new ones of all ranks in order, falls into this rank's shard.
+    def _write(self, rows: Tensor, ids: Tensor | None) -> None:
+        """Writes into the ring what of `rows`, the new ones of all ranks in order, falls into this rank's shard, and
+        their ids [M,1].
 
         The rows of this shard that are written follow each other in the shard taken as a ring of its own, from the
         position if that lies inside, else from its start. So all is done with tensors of known size on the device.
@@ -202,6 +223,9 @@ class ShardedQueue(nn.Module):
             new = (source < count)[:, None]
             source = source.clamp(max=count - 1)
             self.queue.index_copy_(0, to, torch.where(new, rows[source], self.queue[to]))
+            if ids is not None:
+                ids = ids[len(ids) - count :]
+                self.ids.index_copy_(0, to, torch.where(new, ids[source], self.ids[to, None])[:, 0])
         self.position.copy_((position + count) % self.size)
 
     @torch.no_grad()
@@ -210,6 +234,16 @@ class ShardedQueue(nn.Module):
         self.ranks.agree("full_queue", self.queue.device, first_row=self.shard())
         return self.queue.clone() if self.ranks.count == 1 else self.ranks.gather_rows(self.queue, self.sizes)
 
+    @torch.no_grad()
+    def full_ids(self) -> Tensor | None:
+        """int64 [K]: the ids of the whole ring, on every rank; None where it has none. Collective, as full_queue."""
+        if self.ids is None:
+            return None
+        self.ranks.agree("full_queue", self.queue.device, first_row=self.shard())
+        if self.ranks.count == 1:
+            return self.ids.clone()
+        return self.ranks.gather_rows(self.ids[:, None], self.sizes)[:, 0]
+
     def _load_from_state_dict(self, state_dict, prefix, metadata, strict, missing, unexpected, errors) -> None:
         whole = (self.size, self.features)
         rename_moco(state_dict, prefix, whole)
@@ -217,16 +251,21 @@ class ShardedQueue(nn.Module):
         for name, own in self._names.items():
             if own != name and prefix + name in state_dict:
                 state_dict[prefix + own] = state_dict.pop(prefix + name)
-        rows_name, first_name = (prefix + self._names[name] for name in ("queue", "first_row"))
+        rows_name, first_name, ids_name = (prefix + self._names[name] for name in ("queue", "first_row", "ids"))
         rows, first = state_dict.get(rows_name), state_dict.get(first_name)
         if rows is not None and tuple(rows.shape) == whole:
             state_dict[rows_name] = rows[self.rows.start : self.rows.stop]
             state_dict[first_name] = torch.full_like(self.first_row, self.rows.start)
+            if (ids := state_dict.get(ids_name)) is not None:
+                state_dict[ids_name] = ids[self.rows.start : self.rows.stop]
         elif rows is not None and first is not None and first.item() != self.rows.start:
             errors.append(
                 f"{prefix}queue holds the rows from {first.item()} on, but this rank has those from {self.rows.start} "
                 f"on; load the state of this rank, or the {self.size} rows of full_queue()"
             )
             return
+        if rows is not None and self.ids is not None and not self.named:
+            # The state of a queue that is never empty.
+            state_dict.setdefault(ids_name, torch.full_like(self.ids, UNNAMED, device="cpu"))
         if check_position(state_dict, prefix, self.size, errors):
             super()._load_from_state_dict(state_dict, prefix, metadata, strict, missing, unexpected, errors)
