@@ -129,6 +129,17 @@ HWY_INLINE void run_group(const TileJob& job, const Panel& panel, int j, V (&sum
   if constexpr (!Products::kScoresWait) add_to(sum, panel.tile_l);
 }
 
+// The same for a group that may have columns that do not count, the last of a tile or one of a mask; `lanes` holds the
+// sum. Not inline: such groups are few, and every copy of the product takes long to compile.
+template <class Products, TileMode kMode, int NV>
+HWY_NOINLINE void run_asking_group(const TileJob& job, const Panel& panel, int j, float* lanes,
+                                   Prefetcher& prefetcher) {
+  V sum[NV];
+  FNCE_UNROLL for (int v = 0; v < NV; ++v) sum[v] = hn::Load(df, lanes + v * kLanes);
+  run_group<Products, kMode, NV, true>(job, panel, j, sum, prefetcher);
+  FNCE_UNROLL for (int v = 0; v < NV; ++v) hn::Store(sum[v], df, lanes + v * kLanes);
+}
+
 template <class Products, TileMode kMode, int NV>
 HWY_NOINLINE void run_panel(const TileJob& job, Panel panel, Prefetcher& prefetcher) {
   constexpr int kGroup = Products::group(NV);
@@ -142,12 +153,13 @@ HWY_NOINLINE void run_panel(const TileJob& job, Panel panel, Prefetcher& prefetc
   V sum[NV];
   set_zero(sum);
   int j = 0;
-  for (; panel.asks && j + kGroup <= job.columns; j += kGroup)
-    run_group<Products, kMode, NV, true>(job, panel, j, sum, prefetcher);
-  for (; j + kGroup <= job.columns; j += kGroup) run_group<Products, kMode, NV, false>(job, panel, j, sum, prefetcher);
+  for (; !panel.asks && j + kGroup <= job.columns; j += kGroup)
+    run_group<Products, kMode, NV, false>(job, panel, j, sum, prefetcher);
   if (j < job.columns) {
-    run_group<Products, kMode, NV, true>(job, panel, j, sum, prefetcher);
-    j += kGroup;
+    HWY_ALIGN float lanes[NV * kLanes];
+    FNCE_UNROLL for (int v = 0; v < NV; ++v) hn::Store(sum[v], df, lanes + v * kLanes);
+    for (; j < job.columns; j += kGroup) run_asking_group<Products, kMode, NV>(job, panel, j, lanes, prefetcher);
+    FNCE_UNROLL for (int v = 0; v < NV; ++v) sum[v] = hn::Load(df, lanes + v * kLanes);
   }
   if (!job.in_loss) return;
   if (job.mask && !panel.asks)
