@@ -5,8 +5,8 @@
 Queries are the first sentences of docstrings of functions and classes, items are modules, each with its own docstring.
 Both towers average embeddings of words. The negatives of a query are the other items of its batch, which are there as
 often as they have functions: a bias of -log of that share (logQ) makes the softmax over the batch one over all modules,
-and ids leave out the copies of a query's own module. Printed is recall: how many sentences that were held out have their
-module among the first k of all.
+and ids leave out the copies of a query's own module. Printed is recall: how many sentences that were held out have
+their module among the first k of all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""fully_shard on two processes: a learned temperature among the sharded parameters, and a step equal to one process's."""
+"""fully_shard on two processes: a learned temperature among the sharded parameters, and the steps of one process."""
 
 from __future__ import annotations
 

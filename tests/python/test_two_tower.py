@@ -45,7 +45,8 @@ def test_recall_counts_modules_above_the_own_one(example):
 
 def test_documented_skips_what_it_cannot_read(example, tmp_path):
     good, bad = tmp_path / "good.py", tmp_path / "bad.py"
-    good.write_text('"""A module."""\n\ndef f():\n    """Does this and that. And more."""\n\ndef g():\n    """Short."""\n')
+    functions = 'def f():\n    """Does this and that. And more."""\n\ndef g():\n    """Short."""\n'
+    good.write_text(f'"""A module."""\n\n{functions}')
     bad.write_text("def f(:\n")
     assert example["documented"](good) == ("A module.", ["Does this and that"])
     assert example["documented"](bad) == ("", [])
