@@ -1,4 +1,5 @@
-// The loss as foreign functions of XLA, which flashnce.jax registers: a handler for each kind of device, over fnce_run.
+// The loss and the gradient of batch columns as foreign functions of XLA, which flashnce.jax registers: a handler of
+// each for each kind of device, over fnce_run and fnce_columns_backward.
 //
 // A handler computes nothing. It reads sizes and types off the buffers, structure off one attribute, and points
 // fnce_args at the rest. The library is the one that Python has loaded, so that FLASHNCE_LIBRARY counts here too: it is
@@ -6,15 +7,19 @@
 #include <dlfcn.h>
 #include <flashnce/flashnce.h>
 
+#include <cctype>
 #include <cfenv>
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
-#include <string_view>
 #include <type_traits>
+#include <vector>
 
 #include <xla/ffi/api/ffi.h>
 
@@ -33,6 +38,12 @@ struct Library {
   decltype(&fnce_run) run = nullptr;
   decltype(&fnce_last_error) last_error = nullptr;
   decltype(&fnce_get_threads) get_threads = nullptr;
+  decltype(&fnce_plan_create) plan_create = nullptr;
+  decltype(&fnce_plan_destroy) plan_destroy = nullptr;
+  decltype(&fnce_plan_workspace) plan_workspace = nullptr;
+  decltype(&fnce_columns_backward) columns_backward = nullptr;
+  // What Python calls the fields of problems and arguments.
+  std::map<std::string, std::string, std::less<>> names;
 };
 
 Library library;
@@ -53,34 +64,97 @@ enum Field : size_t {
   kScores,
   kRowOffset,
   kThreads,
+  kForm,
+  kIdMask,
+  kColumnBias,
+  kMarginMask,
   kFields
 };
 
-struct Inputs {
-  ffi::AnyBuffer q, k, negatives;         // [N,D], [N,D], [K,D]
-  ffi::AnyBuffer numbers;                 // float32 [5]: temperature, alpha and shift of either side
-  ffi::AnyBuffer draws;                   // uint32 [4]: seed and offset, low word first
-  ffi::AnyBuffer weight;                  // float32; this and the next three hold nothing where they are not given
-  ffi::AnyBuffer lambda_pos, lambda_neg;  // float32
-  ffi::AnyBuffer permutation;             // int32
+// What both kinds of handlers read, in the order of Inputs in python/flashnce/jax/_ffi.py. What is not given holds
+// nothing.
+enum Input : size_t {
+  kQ,            // [N,D]
+  kK,            // [N,D]
+  kNegatives,    // [K,D]
+  kNumbers,      // float32 [6]: temperature, alpha and shift of either side, margin
+  kDraws,        // uint32 [4]: seed and offset, low word first
+  kWeight,       // float32 [N]
+  kLambdaPosIn,  // float32
+  kLambdaNegIn,  // float32
+  kPermutation,  // int32 [K]
+  kBatch,        // [C,D]
+  kIds,          // uint32 [N,2]: int64, low word first, as the next two
+  kNegativeIds,  // [K,2]
+  kBatchIds,     // [C,2]
+  kBias,         // float32 [K]
+  kBatchBias,    // float32 [C]
+  kInputs,
+  kLogSumExp = kInputs,  // float32 [N], of the gradient of batch columns alone, as the next
+  kUpstream,             // float32 [N] or [1]
+  kColumnsInputs
 };
 
-struct Outputs {
-  Result loss, dq, dk, dtemperature;  // float32; a gradient without elements is not computed
-  Result float_scores;                // float32 [rows,N], in the order of fnce_score_buffers
-  Result int_scores;                  // uint32 [rows,N,2]: int64, which JAX has by option only
+// What the loss writes; a gradient without elements is not computed. The gradient of batch columns writes one array.
+enum Output : size_t {
+  kLoss,
+  kDq,
+  kDk,
+  kDTemperature,
+  kLogSumExpOut,
+  kFloatScores,  // float32 [rows,N], in the order of fnce_score_buffers
+  kIntScores,    // uint32 [rows,N,2]: int64, which JAX has by option only
+  kOutputs
 };
+
+using Inputs = std::vector<ffi::AnyBuffer>;
+using Outputs = std::vector<Result>;
+
+// All buffers of a call; none where there are other than `count`.
+template <typename T, typename Remaining>
+std::vector<T> buffers_of(const Remaining& remaining, size_t count) {
+  std::vector<T> found;
+  for (size_t i = 0; i < count && remaining.size() == count; ++i) {
+    if constexpr (std::is_same_v<T, Result>) {
+      if (auto buffer = remaining.template get<ffi::AnyBuffer>(i)) found.push_back(*buffer);
+    } else {
+      if (auto buffer = remaining.template get<T>(i)) found.push_back(*buffer);
+    }
+  }
+  return found;
+}
 
 struct Device {
   int32_t kind, index;
   fnce_stream stream;
 };
 
+// A caller knows arguments, not the structs that carry them: `args.x_q` is q, `args.*seed_pointer` is seed.
+std::string in_python(const std::string& sentence) {
+  std::string words;
+  for (size_t at = 0; at < sentence.size();) {
+    size_t end = at;
+    std::string prefix;
+    for (const std::string& one : {std::string("problem."), std::string("args.")})
+      if (sentence.compare(at, one.size(), one) == 0) prefix = one, end = at + one.size();
+    if (prefix.empty()) {
+      words += sentence[at++];
+      continue;
+    }
+    if (end < sentence.size() && sentence[end] == '*') ++end;
+    const size_t start = end;
+    while (end < sentence.size() && (std::isalnum(static_cast<unsigned char>(sentence[end])) || sentence[end] == '_'))
+      ++end;
+    const std::string field = sentence.substr(start, end - start);
+    const auto name = library.names.find(prefix + field);
+    words += name == library.names.end() ? field : name->second;
+    at = end;
+  }
+  return words;
+}
+
 ffi::Error error_of(fnce_status status) {
-  std::string sentence = library.last_error();
-  // A caller knows arguments, not the structs that carry them.
-  for (std::string_view word : {"args.*", "args.", "problem.", "_pointer"})
-    for (size_t at; (at = sentence.find(word)) != std::string::npos;) sentence.erase(at, word.size());
+  const std::string sentence = in_python(library.last_error());
   switch (status) {
     case FNCE_INVALID_ARGUMENT: return ffi::Error(ffi::ErrorCode::kInvalidArgument, sentence);
     case FNCE_UNSUPPORTED: return ffi::Error(ffi::ErrorCode::kUnimplemented, sentence);
@@ -111,9 +185,10 @@ T* elements_of(Result& buffer) {
 
 fnce_status problem_of(const Device& device, const Inputs& in, ffi::Span<const int64_t> structure, fnce_problem& p) {
   if (const fnce_status status = library.problem_init(&p, sizeof p, FNCE_PRESET_MOCO)) return status;
-  p.n = in.q.dimensions()[0], p.d = in.q.dimensions()[1], p.k = in.negatives.dimensions()[0];
+  p.n = in[kQ].dimensions()[0], p.d = in[kQ].dimensions()[1], p.k = in[kNegatives].dimensions()[0];
+  p.batch_columns = in[kBatch].dimensions()[0];
   p.device = device.kind, p.device_index = device.index;
-  p.feature_type = type_of(in.q), p.queue_type = type_of(in.negatives);
+  p.feature_type = type_of(in[kQ]), p.queue_type = type_of(in[kNegatives]);
   const auto field = [&](Field which) { return static_cast<int32_t>(structure[which]); };
   p.normalize = field(kNormalize);
   p.lambda_pos = field(kLambdaPos), p.lambda_pos_source = field(kLambdaPosGiven);
@@ -123,6 +198,8 @@ fnce_status problem_of(const Device& device, const Inputs& in, ffi::Span<const i
   p.permutation_source = field(kPermutationGiven);
   p.columns = field(kColumns), p.anchor = field(kAnchor), p.reduction = field(kReduction), p.scores = field(kScores);
   p.row_offset = structure[kRowOffset];
+  p.form = field(kForm), p.id_mask = field(kIdMask), p.column_bias = field(kColumnBias);
+  p.margin_mask = field(kMarginMask);
   // A number that is said, so that the size of the workspace stays right when the process's default changes meanwhile.
   p.threads = device.kind != FNCE_CPU ? 0 : field(kThreads) > 0 ? field(kThreads) : library.get_threads();
   return FNCE_OK;
@@ -130,19 +207,23 @@ fnce_status problem_of(const Device& device, const Inputs& in, ffi::Span<const i
 
 fnce_status point_inputs(const Inputs& in, const fnce_problem& problem, fnce_args& a) {
   if (const fnce_status status = library.args_init(&a, sizeof a)) return status;
-  a.x_q = elements_of<void>(in.q), a.x_k = elements_of<void>(in.k), a.queue = elements_of<void>(in.negatives);
-  a.weight = elements_of<float>(in.weight);
-  if (problem.lambda_pos_source == FNCE_GIVEN) a.lambda_pos = elements_of<float>(in.lambda_pos);
-  if (problem.lambda_neg_source == FNCE_GIVEN) a.lambda_neg = elements_of<float>(in.lambda_neg);
+  a.x_q = elements_of<void>(in[kQ]), a.x_k = elements_of<void>(in[kK]), a.queue = elements_of<void>(in[kNegatives]);
+  a.x_c = elements_of<void>(in[kBatch]);
+  a.weight = elements_of<float>(in[kWeight]);
+  if (problem.lambda_pos_source == FNCE_GIVEN) a.lambda_pos = elements_of<float>(in[kLambdaPosIn]);
+  if (problem.lambda_neg_source == FNCE_GIVEN) a.lambda_neg = elements_of<float>(in[kLambdaNegIn]);
   if (problem.permutation_source == FNCE_GIVEN) {
-    a.permutation = elements_of<int32_t>(in.permutation);
+    a.permutation = elements_of<int32_t>(in[kPermutation]);
     a.checks = FNCE_CHECK_PERMUTATION;
   }
-  const float* const numbers = elements_of<float>(in.numbers);
+  a.query_ids = elements_of<int64_t>(in[kIds]), a.column_ids = elements_of<int64_t>(in[kNegativeIds]);
+  a.batch_ids = elements_of<int64_t>(in[kBatchIds]);
+  a.column_bias = elements_of<float>(in[kBias]), a.batch_bias = elements_of<float>(in[kBatchBias]);
+  const float* const numbers = elements_of<float>(in[kNumbers]);
   a.temperature_pointer = numbers;
   a.alpha_pos_pointer = numbers + 1, a.shift_pos_pointer = numbers + 2;
   a.alpha_neg_pointer = numbers + 3, a.shift_neg_pointer = numbers + 4;
-  const uint64_t* const draws = elements_of<uint64_t>(in.draws);
+  const uint64_t* const draws = elements_of<uint64_t>(in[kDraws]);
   a.seed_pointer = draws, a.offset_pointer = draws + 1;
   return FNCE_OK;
 }
@@ -164,13 +245,15 @@ void point_scores(int64_t n, bool of_loss, float*& floats, int64_t*& integers, f
 }
 
 void point_outputs(Outputs& out, const fnce_problem& problem, fnce_args& a) {
-  a.loss = elements_of<float>(out.loss);
-  a.dq = elements_of<void>(out.dq), a.dk = elements_of<void>(out.dk);
+  a.loss = elements_of<float>(out[kLoss]);
+  a.dq = elements_of<void>(out[kDq]), a.dk = elements_of<void>(out[kDk]);
   (problem.reduction == FNCE_REDUCTION_NONE ? a.dtemperature_rows : a.dtemperature) =
-      elements_of<float>(out.dtemperature);
-  float* floats = elements_of<float>(out.float_scores);
-  int64_t* integers = elements_of<int64_t>(out.int_scores);
+      elements_of<float>(out[kDTemperature]);
+  a.log_sum_exp = elements_of<float>(out[kLogSumExpOut]);
+  float* floats = elements_of<float>(out[kFloatScores]);
+  int64_t* integers = elements_of<int64_t>(out[kIntScores]);
   if (problem.scores & FNCE_SCORES_MIXED) point_scores(problem.n, true, floats, integers, a.mixed);
+  if (problem.column_bias) a.mixed.entropy = nullptr;
   if (problem.scores & FNCE_SCORES_UNMIXED) point_scores(problem.n, false, floats, integers, a.unmixed);
 }
 
@@ -189,59 +272,109 @@ class DefaultFloatEnvironment {
   std::fenv_t previous_;
 };
 
-// `allocate` gives memory of the device, aligned to FNCE_ALIGNMENT, or NULL.
+// The problem and the arguments of a call, or what is wrong with them.
+ffi::Error prepare(const Device& device, const Inputs& in, ffi::Span<const int64_t> structure, fnce_problem& problem,
+                   fnce_args& args) {
+  if (library.run == nullptr) return ffi::Error(ffi::ErrorCode::kFailedPrecondition, "flashnce.jax is not imported");
+  if (structure.size() != kFields || in.empty())
+    return ffi::Error(ffi::ErrorCode::kInvalidArgument, "libflashnce_jax.so is of another version than flashnce.jax");
+  if (const fnce_status status = problem_of(device, in, structure, problem)) return error_of(status);
+  if (const fnce_status status = point_inputs(in, problem, args)) return error_of(status);
+  return ffi::Error::Success();
+}
+
+ffi::Error no_memory(size_t bytes) {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                    "no memory for a workspace of " + std::to_string(bytes) + " bytes");
+}
+
+// `allocate` gives memory of the device, aligned to FNCE_ALIGNMENT, or NULL. The margin is a number of the host, which
+// only the CPU, whose problems alone have one, can read here.
 template <typename Allocate>
 ffi::Error run(const Device& device, const Inputs& in, Outputs out, ffi::Span<const int64_t> structure,
                Allocate allocate) {
-  if (library.run == nullptr) return ffi::Error(ffi::ErrorCode::kFailedPrecondition, "flashnce.jax is not imported");
-  if (structure.size() != kFields)
-    return ffi::Error(ffi::ErrorCode::kInvalidArgument, "libflashnce_jax.so is of another version than flashnce.jax");
   fnce_problem problem;
   fnce_args args;
-  if (const fnce_status status = problem_of(device, in, structure, problem)) return error_of(status);
-  if (const fnce_status status = point_inputs(in, problem, args)) return error_of(status);
+  if (const ffi::Error error = prepare(device, in, structure, problem, args); error.failure()) return error;
+  if (out.empty()) return ffi::Error(ffi::ErrorCode::kInvalidArgument, "results are missing");
+  if (problem.margin_mask && device.kind == FNCE_CPU) args.margin = elements_of<float>(in[kNumbers])[5];
   point_outputs(out, problem, args);
   size_t bytes = 0;
   if (const fnce_status status = library.run_workspace(&problem, &bytes)) return error_of(status);
   void* const workspace = bytes > 0 ? allocate(bytes) : nullptr;
-  if (bytes > 0 && workspace == nullptr)
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      "no memory for a workspace of " + std::to_string(bytes) + " bytes");
+  if (bytes > 0 && workspace == nullptr) return no_memory(bytes);
   if (const fnce_status status = library.run(&problem, &args, workspace, bytes, device.stream)) return error_of(status);
   return ffi::Error::Success();
 }
 
-ffi::Error run_on_cpu(ffi::AnyBuffer q, ffi::AnyBuffer k, ffi::AnyBuffer negatives, ffi::AnyBuffer numbers,
-                      ffi::AnyBuffer draws, ffi::AnyBuffer weight, ffi::AnyBuffer lambda_pos, ffi::AnyBuffer lambda_neg,
-                      ffi::AnyBuffer permutation, Result loss, Result dq, Result dk, Result dtemperature,
-                      Result float_scores, Result int_scores, ffi::Span<const int64_t> structure) {
-  const DefaultFloatEnvironment environment;
-  // XLA has no allocator for handlers on a CPU.
-  std::unique_ptr<void, decltype(&std::free)> workspace(nullptr, &std::free);
-  return run({FNCE_CPU, 0, nullptr}, {q, k, negatives, numbers, draws, weight, lambda_pos, lambda_neg, permutation},
-             {loss, dq, dk, dtemperature, float_scores, int_scores}, structure, [&](size_t bytes) {
-               const size_t rounded = (bytes + FNCE_ALIGNMENT - 1) / FNCE_ALIGNMENT * FNCE_ALIGNMENT;
-               workspace.reset(std::aligned_alloc(FNCE_ALIGNMENT, rounded));
-               return workspace.get();
-             });
+// The gradient of batch columns, in their own type.
+template <typename Allocate>
+ffi::Error run_columns(const Device& device, const Inputs& in, Outputs out, ffi::Span<const int64_t> structure,
+                       Allocate allocate) {
+  fnce_problem problem;
+  fnce_args args;
+  if (const ffi::Error error = prepare(device, in, structure, problem, args); error.failure()) return error;
+  if (out.empty()) return ffi::Error(ffi::ErrorCode::kInvalidArgument, "results are missing");
+  if (problem.margin_mask && device.kind == FNCE_CPU) args.margin = elements_of<float>(in[kNumbers])[5];
+  problem.gradient_type = problem.feature_type;
+  fnce_plan* created = nullptr;
+  if (const fnce_status status = library.plan_create(&problem, &created)) return error_of(status);
+  const std::unique_ptr<fnce_plan, decltype(library.plan_destroy)> plan(created, library.plan_destroy);
+  size_t bytes = 0;
+  if (const fnce_status status = library.plan_workspace(plan.get(), &bytes)) return error_of(status);
+  void* const workspace = bytes > 0 ? allocate(bytes) : nullptr;
+  if (bytes > 0 && workspace == nullptr) return no_memory(bytes);
+  const fnce_status status = library.columns_backward(
+      plan.get(), &args, nullptr, elements_of<float>(in[kLogSumExp]), elements_of<float>(in[kUpstream]),
+      static_cast<int64_t>(in[kUpstream].element_count()), elements_of<void>(out[0]), workspace, bytes, device.stream);
+  return status ? error_of(status) : ffi::Error::Success();
 }
 
-ffi::Error run_on_cuda(fnce_stream stream, int32_t device, ffi::ScratchAllocator scratch, ffi::AnyBuffer q,
-                       ffi::AnyBuffer k, ffi::AnyBuffer negatives, ffi::AnyBuffer numbers, ffi::AnyBuffer draws,
-                       ffi::AnyBuffer weight, ffi::AnyBuffer lambda_pos, ffi::AnyBuffer lambda_neg,
-                       ffi::AnyBuffer permutation, Result loss, Result dq, Result dk, Result dtemperature,
-                       Result float_scores, Result int_scores, ffi::Span<const int64_t> structure) {
-  return run({FNCE_CUDA, device, stream},
-             {q, k, negatives, numbers, draws, weight, lambda_pos, lambda_neg, permutation},
-             {loss, dq, dk, dtemperature, float_scores, int_scores}, structure,
-             [&](size_t bytes) { return scratch.Allocate(bytes, FNCE_ALIGNMENT).value_or(nullptr); });
+// Memory of the host, which XLA does not hand to handlers on a CPU; it goes with this.
+class HostMemory {
+ public:
+  void* operator()(size_t bytes) {
+    const size_t rounded = (bytes + FNCE_ALIGNMENT - 1) / FNCE_ALIGNMENT * FNCE_ALIGNMENT;
+    memory_.reset(std::aligned_alloc(FNCE_ALIGNMENT, rounded));
+    return memory_.get();
+  }
+
+ private:
+  std::unique_ptr<void, decltype(&std::free)> memory_{nullptr, &std::free};
+};
+
+ffi::Error run_on_cpu(ffi::RemainingArgs in, ffi::RemainingRets out, ffi::Span<const int64_t> structure) {
+  const DefaultFloatEnvironment environment;
+  HostMemory memory;
+  return run({FNCE_CPU, 0, nullptr}, buffers_of<ffi::AnyBuffer>(in, kInputs), buffers_of<Result>(out, kOutputs),
+             structure, [&](size_t bytes) { return memory(bytes); });
+}
+
+ffi::Error columns_on_cpu(ffi::RemainingArgs in, ffi::RemainingRets out, ffi::Span<const int64_t> structure) {
+  const DefaultFloatEnvironment environment;
+  HostMemory memory;
+  return run_columns({FNCE_CPU, 0, nullptr}, buffers_of<ffi::AnyBuffer>(in, kColumnsInputs), buffers_of<Result>(out, 1),
+                     structure, [&](size_t bytes) { return memory(bytes); });
+}
+
+ffi::Error run_on_cuda(fnce_stream stream, int32_t device, ffi::ScratchAllocator scratch, ffi::RemainingArgs in,
+                       ffi::RemainingRets out, ffi::Span<const int64_t> structure) {
+  return run({FNCE_CUDA, device, stream}, buffers_of<ffi::AnyBuffer>(in, kInputs), buffers_of<Result>(out, kOutputs),
+             structure, [&](size_t bytes) { return scratch.Allocate(bytes, FNCE_ALIGNMENT).value_or(nullptr); });
+}
+
+ffi::Error columns_on_cuda(fnce_stream stream, int32_t device, ffi::ScratchAllocator scratch, ffi::RemainingArgs in,
+                           ffi::RemainingRets out, ffi::Span<const int64_t> structure) {
+  return run_columns({FNCE_CUDA, device, stream}, buffers_of<ffi::AnyBuffer>(in, kColumnsInputs),
+                     buffers_of<Result>(out, 1), structure,
+                     [&](size_t bytes) { return scratch.Allocate(bytes, FNCE_ALIGNMENT).value_or(nullptr); });
 }
 
 }  // namespace
 
-// Looks the library's functions up in the file that Python has loaded. Returns NULL, or what went wrong in words that
-// stay until this thread's next call.
-extern "C" FNCE_JAX_EXPORT const char* flashnce_jax_bind(const char* path) {
+// Looks the library's functions up in the file that Python has loaded. `names` has lines of a field and what Python
+// calls it, "args.x_q=q". Returns NULL, or what went wrong in words that stay until this thread's next call.
+extern "C" FNCE_JAX_EXPORT const char* flashnce_jax_bind(const char* path, const char* names) {
   void* const handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) return dlerror();
   Library found;
@@ -250,8 +383,15 @@ extern "C" FNCE_JAX_EXPORT const char* flashnce_jax_bind(const char* path) {
   };
   if (!look_up("fnce_problem_init", found.problem_init) || !look_up("fnce_args_init", found.args_init) ||
       !look_up("fnce_run_workspace", found.run_workspace) || !look_up("fnce_run", found.run) ||
-      !look_up("fnce_last_error", found.last_error) || !look_up("fnce_get_threads", found.get_threads))
+      !look_up("fnce_last_error", found.last_error) || !look_up("fnce_get_threads", found.get_threads) ||
+      !look_up("fnce_plan_create", found.plan_create) || !look_up("fnce_plan_destroy", found.plan_destroy) ||
+      !look_up("fnce_plan_workspace", found.plan_workspace) ||
+      !look_up("fnce_columns_backward", found.columns_backward))
     return dlerror();
+  std::istringstream lines(names);
+  for (std::string line; std::getline(lines, line);)
+    if (const size_t equals = line.find('='); equals != std::string::npos)
+      found.names[line.substr(0, equals)] = line.substr(equals + 1);
   library = found;
   return nullptr;
 }
@@ -259,32 +399,17 @@ extern "C" FNCE_JAX_EXPORT const char* flashnce_jax_bind(const char* path) {
 // The version of XLA's interface that the handlers were compiled with: 1000 times the major one, and the minor one.
 extern "C" FNCE_JAX_EXPORT int32_t flashnce_jax_api_version() { return XLA_FFI_API_MAJOR * 1000 + XLA_FFI_API_MINOR; }
 
-// What both handlers read and write, in the order of Inputs and _results in python/flashnce/jax/_ffi.py.
-#define FNCE_JAX_BUFFERS     \
-  Arg<ffi::AnyBuffer>()      \
-      .Arg<ffi::AnyBuffer>() \
-      .Arg<ffi::AnyBuffer>() \
-      .Arg<ffi::AnyBuffer>() \
-      .Arg<ffi::AnyBuffer>() \
-      .Arg<ffi::AnyBuffer>() \
-      .Arg<ffi::AnyBuffer>() \
-      .Arg<ffi::AnyBuffer>() \
-      .Arg<ffi::AnyBuffer>() \
-      .Ret<ffi::AnyBuffer>() \
-      .Ret<ffi::AnyBuffer>() \
-      .Ret<ffi::AnyBuffer>() \
-      .Ret<ffi::AnyBuffer>() \
-      .Ret<ffi::AnyBuffer>() \
-      .Ret<ffi::AnyBuffer>() \
-      .Attr<ffi::Span<const int64_t>>("structure")
-
 extern "C" FNCE_JAX_EXPORT XLA_FFI_Error* flashnce_jax_info_nce_cpu(XLA_FFI_CallFrame* frame);
 extern "C" FNCE_JAX_EXPORT XLA_FFI_Error* flashnce_jax_info_nce_cuda(XLA_FFI_CallFrame* frame);
+extern "C" FNCE_JAX_EXPORT XLA_FFI_Error* flashnce_jax_columns_cpu(XLA_FFI_CallFrame* frame);
+extern "C" FNCE_JAX_EXPORT XLA_FFI_Error* flashnce_jax_columns_cuda(XLA_FFI_CallFrame* frame);
+
+#define FNCE_JAX_BUFFERS RemainingArgs().RemainingRets().Attr<ffi::Span<const int64_t>>("structure")
+#define FNCE_JAX_ON_CUDA Ctx<ffi::PlatformStream<fnce_stream>>().Ctx<ffi::DeviceOrdinal>().Ctx<ffi::ScratchAllocator>()
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(flashnce_jax_info_nce_cpu, run_on_cpu, ffi::Ffi::Bind().FNCE_JAX_BUFFERS);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(flashnce_jax_columns_cpu, columns_on_cpu, ffi::Ffi::Bind().FNCE_JAX_BUFFERS);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(flashnce_jax_info_nce_cuda, run_on_cuda,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::PlatformStream<fnce_stream>>()
-                                  .Ctx<ffi::DeviceOrdinal>()
-                                  .Ctx<ffi::ScratchAllocator>()
-                                  .FNCE_JAX_BUFFERS);
+                              ffi::Ffi::Bind().FNCE_JAX_ON_CUDA.FNCE_JAX_BUFFERS);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(flashnce_jax_columns_cuda, columns_on_cuda,
+                              ffi::Ffi::Bind().FNCE_JAX_ON_CUDA.FNCE_JAX_BUFFERS);

@@ -11,7 +11,8 @@ It needs JAX and the handlers, libflashnce_jax.so, which lie beside libflashnce.
 when that was built. On the CPU a call's threads are the library's own.
 """
 
+from .._library import NO_COLUMN
 from .._options import PRESETS, Mix
 from ._loss import Scores, info_nce
 
-__all__ = ["PRESETS", "Mix", "Scores", "info_nce"]
+__all__ = ["NO_COLUMN", "PRESETS", "Mix", "Scores", "info_nce"]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._options import Mix, integer, lambda_granularity, number
+from .._options import Mix, check_temperature, integer, lambda_granularity, number, resolve_ids
 
 _TYPES = ("float32", "float16", "bfloat16")
 
@@ -36,13 +36,68 @@ def matrix(name: str, value: object, what: str, columns: int | None = None) -> j
 
 def features(q: object, k: object) -> tuple[jax.Array, jax.Array]:
     q = matrix("q", q, "N")
-    if not q.size:
-        raise ValueError(f"q has shape {list(q.shape)}; it must have a row and a feature")
+    if not q.shape[1]:
+        raise ValueError(f"q has shape {list(q.shape)}; it must have a feature")
     k = matrix("k", k, "N", q.shape[1])
     if k.shape != q.shape:
         raise ValueError(f"k has shape {list(k.shape)}; it must be that of q, {list(q.shape)}")
-    # The library takes one type for both. float32 holds the values of either exactly.
-    return (q, k) if q.dtype == k.dtype else (q.astype(jnp.float32), k.astype(jnp.float32))
+    return q, k
+
+
+def of_one_type(*features: jax.Array | None) -> tuple[jax.Array | None, ...]:
+    """The library takes one type for all features. float32 holds the values of any exactly."""
+    if len({x.dtype for x in features if x is not None}) == 1:
+        return features
+    return tuple(None if x is None else x.astype(jnp.float32) for x in features)
+
+
+def batch_columns(value: object, k: jax.Array, detached: bool) -> jax.Array | None:
+    """The raw batch columns [C,D]: for True the keys, whose gradient is theirs as well."""
+    if value is None or value is True:
+        return None if value is None else jax.lax.stop_gradient(k) if detached else k
+    if isinstance(value, bool):
+        raise TypeError("batch is False; it must be None, True or an array")
+    return matrix("batch", value, "C", k.shape[1])
+
+
+def id_words(name: str, value: object, size: int) -> jax.Array:
+    """Ids as uint32 [size,2], the low word first, as int64 lie in memory."""
+    if not isinstance(value, (jax.Array, np.ndarray)):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be an array")
+    if value.dtype not in (np.int32, np.int64):
+        raise TypeError(f"{name} has type {value.dtype}; it must be int64 or int32")
+    if value.shape != (size,):
+        raise ValueError(f"{name} has shape {list(value.shape)}; it must be [{size}]")
+    if isinstance(value, jax.Array):
+        return _words_of_array(value)
+    # JAX would cut off the high words.
+    return jnp.asarray(np.ascontiguousarray(value, "<i8").view(np.uint32).reshape(size, 2))
+
+
+def ids_of(in_batch: bool, sizes: dict[str, int | None], **given: object) -> dict[str, jax.Array]:
+    """The ids of the queries, the negatives and the batch columns: those of all, or none at all."""
+    for name, value in given.items():
+        if value is not None and sizes[name] is not None:
+            given[name] = id_words(name, value, sizes[name])
+    filled = lambda size, value: id_words("", np.full(size, value, np.int64), size)  # noqa: E731
+    numbered = lambda size: id_words("", np.arange(size, dtype=np.int64), size)  # noqa: E731
+    return resolve_ids(**given, sizes=sizes, in_batch=in_batch, full=filled, arange=numbered)
+
+
+def biases_of(sizes: dict[str, int | None], **given: object) -> dict[str, jax.Array]:
+    """The biases of the negatives and of the batch columns: both, or none at all."""
+    if all(value is None for value in given.values()):
+        return {}
+    found = {}
+    for name, value in given.items():
+        size = sizes[name]
+        if size is None and value is not None:
+            raise ValueError(f"{name} is given but batch is None")
+        if size is not None:
+            found[name] = jnp.zeros(size, jnp.float32) if value is None else array(name, value, ("float32",))
+            if found[name].shape != (size,):
+                raise ValueError(f"{name} has shape {list(found[name].shape)}; it must be [{size}]")
+    return found
 
 
 def temperature_array(value: object) -> jax.Array:
@@ -51,6 +106,7 @@ def temperature_array(value: object) -> jax.Array:
         value = number("temperature", value)
         with np.errstate(over="ignore"):
             rounded = np.float32(value)
+        check_temperature(value)
         if not 0 < rounded < math.inf:
             raise ValueError(f"temperature is {value}; it must be a finite number above 0")
         return jnp.asarray(rounded)
@@ -87,7 +143,7 @@ def _words_of_array(value: jax.Array) -> jax.Array:
     if value.dtype.itemsize == 8:
         return jax.lax.bitcast_convert_type(value, jnp.uint32)
     # Two's complement, as an int64 of the same value would have it.
-    return jnp.stack([value.astype(jnp.uint32), jnp.where(value < 0, jnp.uint32(2**32 - 1), jnp.uint32(0))])
+    return jnp.stack([value.astype(jnp.uint32), jnp.where(value < 0, jnp.uint32(2**32 - 1), jnp.uint32(0))], -1)
 
 
 def mixing(name: str, value: object, mix: Mix | None, rows: int, d: int) -> tuple[str, jax.Array | None]:
@@ -110,6 +166,15 @@ def permutation_array(value: object, rows: int, negatives_mixed: bool) -> jax.Ar
         raise ValueError(f"permutation has shape {list(value.shape)}; it must be [{rows}]")
     # Clamped first: an index of 2^32 must not become the 0 that is missing.
     return jnp.clip(value, -1, rows).astype(jnp.int32)
+
+
+def weight_or_none(value: object, n: int) -> jax.Array | None:
+    if value is None:
+        return None
+    value = array("weight", value, ("float32",))
+    if value.shape != (n,):
+        raise ValueError(f"weight has shape {list(value.shape)}; it must be [{n}]")
+    return value
 
 
 def in_range(name: str, value: object, most: int) -> int:
