@@ -12,7 +12,7 @@ import sys
 import torch
 from torch import nn
 from torch.nn.functional import normalize
-from flashnce.compat import _rows, lightly, moco
+from flashnce.compat import _rows, lightly, moco, moco_v3, open_clip, sentence_transformers
 
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
@@ -53,6 +53,55 @@ logits = torch.cat([(query * own).sum(1, keepdim=True), query @ before.T], 1) / 
 expected = nn.functional.cross_entropy(logits, torch.zeros(4, dtype=torch.long))
 assert torch.allclose(loss, expected, atol=1e-5), (loss, expected)
 assert torch.equal(ranks, (logits[:, 1:] >= logits[:, :1]).sum(1))
+# In-batch losses over both processes: the gradient of the sum of their losses, as the packages' gathering has it.
+a, b = (torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in (5, 6))
+
+
+def cross(q, columns, own, tau):
+    return nn.functional.cross_entropy(normalize(q, dim=1) @ normalize(columns, dim=1).T / tau, own)
+
+
+def of_lightly(r, a, b):
+    views = torch.cat([a.flatten(0, 1), b.flatten(0, 1)])
+    logits = normalize(views, dim=1) @ normalize(views, dim=1).T / 0.3
+    logits = logits.masked_fill(torch.eye(16, dtype=torch.bool), -torch.inf)
+    rows = torch.cat([torch.arange(4 * r, 4 * r + 4), torch.arange(8 + 4 * r, 12 + 4 * r)])
+    return nn.functional.cross_entropy(logits[rows], (rows + 8) % 16)
+
+
+def of_clip(r, a, b):
+    own = torch.arange(4 * r, 4 * r + 4)
+    return 0.5 * (cross(a[r], b.flatten(0, 1), own, 0.2) + cross(b[r], a.flatten(0, 1), own, 0.2))
+
+
+def of_ranking(r, a, b):
+    documents = torch.cat([b.flatten(0, 1), (b + 1).flatten(0, 1)])
+    return cross(a[r], documents, torch.arange(4 * r, 4 * r + 4), 1 / 20)
+
+
+def of_moco_v3(r, a, b):
+    return 2 * 0.2 * cross(a[r], b.detach().flatten(0, 1), torch.arange(4 * r, 4 * r + 4), 0.2)
+
+
+unit = lambda x: normalize(x, dim=1)
+clip = open_clip.ClipLoss(True, True, rank=rank, world_size=2)
+ranking = sentence_transformers.MultipleNegativesRankingLoss(None, gather_across_devices=True)
+for ours, theirs in (
+    (lightly.NTXentLoss(0.3, gather_distributed=True), of_lightly),
+    (lambda a, b: clip(unit(a), unit(b), 5.0), of_clip),
+    (lambda a, b: ranking.compute_loss_from_embeddings([a, b, b + 1]), of_ranking),
+    (lambda a, b: moco_v3.contrastive_loss(a, b, 0.2), of_moco_v3),
+):
+    leaves = [x[rank].float().requires_grad_() for x in (a, b)]
+    loss = ours(*leaves)
+    whole = [x.clone().requires_grad_() for x in (a, b)]
+    losses = [theirs(r, *whole) for r in range(2)]
+    assert abs(loss.item() - losses[rank].item()) < 1e-5, theirs.__name__
+    expected = torch.autograd.grad(sum(losses), whole, allow_unused=True)
+    for actual, wanted in zip(torch.autograd.grad(loss, leaves, allow_unused=True), expected):
+        assert (actual is None) == (wanted is None), theirs.__name__
+        assert actual is None or torch.allclose(actual, wanted[rank].float(), atol=1e-5), theirs.__name__
+
 # A rank whose data has ended takes part in no exchange of an adapter.
 wrapped = torch.nn.parallel.DistributedDataParallel(nn.Linear(6, 6))
 with wrapped.join():

@@ -70,26 +70,31 @@ def contrast(
 
     Args:
         q, k, negatives: [N,D], [N,D], and a Queue or [K,D] or None, as of flashnce.torch.info_nce.
-        options: any of its keyword arguments that the reference knows as well: batch, ids, batch_ids, temperature,
-            normalize, positive, negative, columns, detach_key, reduction, weight, lambda_pos, lambda_neg, permutation,
-            seed.
+        options: gather, and any of its keyword arguments that the reference knows as well: batch, ids, batch_ids,
+            temperature, normalize, positive, negative, columns, detach_key, reduction, weight, lambda_pos,
+            lambda_neg, permutation, seed.
 
     Returns:
         the loss, float32 [] or [N], and with return_scores its Scores.
     """
     if _chosen(backend, q) == "fused":
         return fused(q, k, negatives, return_scores=return_scores, **options)
+    if options.pop("gather", False):
+        raise ValueError("columns of several processes are asked for; the reference has those of one")
     return _by_reference(q, k, negatives, return_scores, **options)
 
 
 def contrast_pairs(
-    a: Tensor, b: Tensor, *, logit_scale: float | Tensor, normalize: bool = True, backend: str
+    a: Tensor, b: Tensor, *, logit_scale: float | Tensor, normalize: bool = True, gather: bool = False, backend: str
 ) -> Tensor:
-    """The mean of flashnce.torch.clip_loss, float32 [], of a and b [N,D] by the backend that is asked for."""
-    if _chosen(backend, a) == "fused":
+    """The mean of flashnce.torch.clip_loss, float32 [], of a and b [N,D] by the backend that is asked for; with
+    `gather` each side's columns are those of all processes."""
+    if not gather and _chosen(backend, a) == "fused":
         return clip_loss(a, b, logit_scale=logit_scale, normalize=normalize)
-    options = {"batch": True, "temperature": 1 / logit_scale, "normalize": normalize}
-    return 0.5 * (_by_reference(a, b, None, False, **options) + _by_reference(b, a, None, False, **options))
+    options = {"batch": True, "temperature": 1 / logit_scale, "normalize": normalize, "backend": backend}
+    if gather:
+        options["gather"] = True
+    return 0.5 * (contrast(a, b, None, **options) + contrast(b, a, None, **options))
 
 
 def _by_reference(q, k, negatives, return_scores, positive=None, negative=None, seed=None, **options):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..torch import Queue
+from ..torch._arguments import own_rank
 from ..torch._ranks import Ranks
 
 
@@ -25,6 +26,11 @@ def queue_of(rows: Tensor) -> Queue:
 def push(queue: Queue, keys: Tensor, *, normalize: bool = True) -> None:
     """queue.push for keys of float64 as well, which only the reference computes with."""
     queue.push(keys.float() if keys.dtype == torch.float64 else keys, normalize=normalize)
+
+
+def own_rows(n: int, device: torch.device) -> Tensor:
+    """int64 [n]: numbers of this process's n rows among those of all processes, which have as many each."""
+    return torch.arange(n, device=device) + own_rank() * n
 
 
 @torch.no_grad()

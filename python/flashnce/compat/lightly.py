@@ -10,7 +10,7 @@ from torch.nn.functional import normalize as unit
 
 from ..torch import FeatureTransform
 from ._backend import check_backend, contrast
-from ._rows import gathered, queue_of
+from ._rows import gathered, own_rows, queue_of
 
 _BANK = ("memory_bank.queue", "memory_bank.position")
 
@@ -24,8 +24,8 @@ class NTXentLoss(nn.Module):
     Args:
         temperature: > 0.
         memory_bank_size: (K, D), negatives and features, or 0: no bank.
-        gather_distributed: whether the out1 of all processes enter the bank, in rank order. Without a bank, in more
-            than one process, it raises.
+        gather_distributed: whether the out1 of all processes enter the bank, in rank order. Without a bank, whether the
+            views of all processes, with as many images each, are negatives.
         backend: see flashnce.compat.
         transform: mixes features by its schedule; whoever trains calls its step(). Needs a bank.
 
@@ -77,16 +77,13 @@ class NTXentLoss(nn.Module):
         return loss
 
     def _in_batch(self, out0: Tensor, out1: Tensor) -> Tensor:
-        if self.gather_distributed and len(gathered(out0[:1])) > 1:
-            raise NotImplementedError(
-                "gather_distributed is True and memory_bank_size is 0: this adapter's columns are those of one process"
-            )
         views = torch.cat([out0, out1])
         # The id of an image leaves out the row itself and its other view, which is the positive.
-        ids = torch.arange(len(out0), device=views.device).repeat(2)
+        ids = own_rows(len(out0), views.device).repeat(2)
+        given = {"gather": True} if self.gather_distributed else {}
         return contrast(
             views, torch.cat([out1, out0]), None, batch=views, ids=ids, batch_ids=ids, temperature=self.temperature,
-            detach_key=False, backend=self.backend,
+            detach_key=False, backend=self.backend, **given,
         )  # fmt: skip
 
     @torch.no_grad()

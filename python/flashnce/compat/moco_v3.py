@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..torch._arguments import own_rank
 from ._backend import contrast
-from ._rows import gathered
+from ._rows import gathered, own_rows
 
 
 def contrastive_loss(q: Tensor, k: Tensor, T: float = 1.0, *, backend: str = "auto") -> Tensor:  # noqa: N803
@@ -24,10 +23,8 @@ def contrastive_loss(q: Tensor, k: Tensor, T: float = 1.0, *, backend: str = "au
 
     Raises: TypeError, ValueError as flashnce.torch.info_nce.
     """
-    everyone, n = gathered(k.detach()), len(q)
-    first = own_rank() * n if len(everyone) > n else 0
-    ids = torch.arange(len(everyone), device=q.device)
+    everyone = gathered(k.detach())
     return 2 * T * contrast(
-        q, k, None, batch=everyone, ids=ids[first : first + n], batch_ids=ids, temperature=T, detach_key=True,
-        backend=backend,
+        q, k, None, batch=everyone, ids=own_rows(len(q), q.device), temperature=T, detach_key=True, backend=backend,
+        batch_ids=torch.arange(len(everyone), device=q.device),
     )  # fmt: skip

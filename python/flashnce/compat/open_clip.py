@@ -1,4 +1,4 @@
-"""ClipLoss of open_clip 3.3 (src/open_clip/loss.py), of one process."""
+"""ClipLoss of open_clip 3.3 (src/open_clip/loss.py), of one process, or of all with local_loss and gather_with_grad."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ class ClipLoss(nn.Module):
     open_clip's models divide theirs by their norms. No N x N logits exist.
 
     Args:
-        local_loss, gather_with_grad, rank: of no account in one process.
-        cache_labels: of no account, for there are no labels.
-        world_size: 1; features of several processes raise.
+        local_loss, gather_with_grad: of no account in one process, and both True in several: each has the loss of its
+            own rows against the columns of all, whose gradients come back.
+        cache_labels, rank: of no account, for there are no labels, and torch.distributed knows the rank.
+        world_size: how many processes there are.
         use_horovod: must be False.
         backend: see flashnce.compat.
 
     Raises:
-        NotImplementedError: world_size above 1, or use_horovod.
+        NotImplementedError: world_size above 1 without local_loss and gather_with_grad, or use_horovod.
     """
 
     def __init__(
@@ -34,9 +35,13 @@ class ClipLoss(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        if use_horovod or world_size > 1:
-            what = "use_horovod is True" if use_horovod else f"world_size is {world_size}"
-            raise NotImplementedError(f"{what}; this loss is that of one process's pairs: keep open_clip's ClipLoss")
+        if use_horovod:
+            raise NotImplementedError("use_horovod is True; processes are those of torch.distributed")
+        if world_size > 1 and not (local_loss and gather_with_grad):
+            raise NotImplementedError(
+                f"world_size is {world_size}, local_loss {local_loss} and gather_with_grad {gather_with_grad}; in "
+                "several processes both must be True: keep open_clip's ClipLoss for the others"
+            )
         self.local_loss, self.gather_with_grad, self.cache_labels = local_loss, gather_with_grad, cache_labels
         self.rank, self.world_size, self.use_horovod = rank, world_size, use_horovod
         self.backend = check_backend(backend)
@@ -57,8 +62,9 @@ class ClipLoss(nn.Module):
             logit_bias: moves all logits alike, which a softmax does not see: its gradient is 0.
         """
         loss = contrast_pairs(
-            image_features, text_features, logit_scale=logit_scale, normalize=False, backend=self.backend
-        )
+            image_features, text_features, logit_scale=logit_scale, normalize=False, gather=self.world_size > 1,
+            backend=self.backend,
+        )  # fmt: skip
         if logit_bias is not None and logit_bias.requires_grad:
             loss = loss + 0.0 * logit_bias.sum()
         return {"contrastive_loss": loss} if output_dict else loss

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ._backend import check_backend, contrast
+from ._rows import own_rows
 
 _ELSEWHERE = "; keep sentence_transformers' loss for that"
 
@@ -19,7 +20,7 @@ class MultipleNegativesRankingLoss(nn.Module):
         model: from a dictionary of features to one with "sentence_embedding" [N,D].
         scale: 1 / temperature.
         similarity_fct: None, or the package's cos_sim: cosines.
-        gather_across_devices: must be False.
+        gather_across_devices: whether the sentences of all processes, as many on each, are contrasted with.
         kwargs: directions, partition_mode, hardness_mode and whatever else the package takes: what is not its default
             raises.
         backend: see flashnce.compat.
@@ -41,14 +42,13 @@ class MultipleNegativesRankingLoss(nn.Module):
         super().__init__()
         if similarity_fct is not None and getattr(similarity_fct, "__name__", "") != "cos_sim":
             raise NotImplementedError("similarity_fct is given; flashnce.compat has cosines only" + _ELSEWHERE)
-        if gather_across_devices:
-            raise NotImplementedError("gather_across_devices is True; columns are those of one process" + _ELSEWHERE)
         for name, value in kwargs.items():
             if name not in _DEFAULTS:
                 raise TypeError(f"{name} is no argument of MultipleNegativesRankingLoss")
             if value != _DEFAULTS[name]:
                 raise NotImplementedError(f"{name} is {value!r}; it must be {_DEFAULTS[name]!r}" + _ELSEWHERE)
         self.model, self.scale, self.backend = model, scale, check_backend(backend)
+        self.gather_across_devices = gather_across_devices
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """The mean loss, float32 [].
@@ -66,12 +66,13 @@ class MultipleNegativesRankingLoss(nn.Module):
         if len(embeddings) < 2:
             raise ValueError(f"Expected at least 2 embeddings, got {len(embeddings)}")
         anchors, positives, *hard = embeddings
-        ids = torch.arange(len(anchors), device=anchors.device)
+        ids = own_rows(len(anchors), anchors.device)
         # Each row leaves its own positive out of its columns. Hard negatives have an id that no row has.
-        batch_ids = torch.cat([ids, *(torch.full_like(ids, len(ids)) for _ in hard)])
+        batch_ids = torch.cat([ids, *(torch.full_like(ids, -1) for _ in hard)])
+        given = {"gather": True} if self.gather_across_devices else {}
         return contrast(
             anchors, positives, None, batch=torch.cat([positives, *hard]), ids=ids, batch_ids=batch_ids,
-            temperature=1 / self.scale, detach_key=False, backend=self.backend,
+            temperature=1 / self.scale, detach_key=False, backend=self.backend, **given,
         )  # fmt: skip
 
 
