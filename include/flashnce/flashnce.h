@@ -156,7 +156,8 @@ enum {
  * query it says that the query has none. */
 #define FNCE_NO_COLUMN INT64_MIN
 
-/* The precision of the products with a float32 queue. FAST is a permission: the CPU backend computes EXACT for both.
+/* The precision of the products with a float32 queue. FAST is a permission: the CPU backend computes EXACT for both,
+ * and so does FNCE_CUDA with batch columns, whose gradient needs exact log-sum-exps.
  * With a 16-bit queue a backend may round anchors and softmax weights to the queue's type, because matrix units
  * multiply two operands of one type; sums are float32 (fnce_plan_info.products says which a plan has). */
 enum {
@@ -209,8 +210,7 @@ typedef struct fnce_problem {
   int32_t threads;          /* CPU threads of a call, up to 1024; 0 stands for what fnce_get_threads() returns when the
                                plan is made. Results do not depend on it, the size of the workspace does              */
 
-  /* Columns beyond the queue, and which of them count for a row; equations (13) to (15). On FNCE_CUDA any value but 0
-   * gives FNCE_UNSUPPORTED. */
+  /* Columns beyond the queue, and which of them count for a row; equations (13) to (15). */
   int32_t form;             /* FNCE_FORM_*, equation (7)                                                              */
   int32_t id_mask;          /* 1: columns whose id is the query's are left out: args.query_ids, column_ids, batch_ids */
   int32_t column_bias;      /* 1: a bias is added to the score of each column: args.column_bias, batch_bias           */
@@ -315,8 +315,7 @@ typedef struct fnce_args {
   float margin;                 /* with margin_mask: of inner products, before the division by temperature; not NaN   */
   int32_t reserved2;            /* 0                                                                                  */
 
-  float* log_sum_exp;           /* [N] output, may be NULL: what fnce_columns_backward needs, equation (16). On
-                                   FNCE_CUDA not NULL gives FNCE_UNSUPPORTED                                          */
+  float* log_sum_exp;           /* [N] output, may be NULL: what fnce_columns_backward needs, equation (16)  */
 } fnce_args;
 
 /* Fills `args` with defaults: every pointer NULL, temperature 0.07, FT's alphas 2.0 (positives) and 1.6 (negatives),
@@ -387,7 +386,8 @@ enum {
   FNCE_REASON_FORCED = 20,             /* family: FNCE_BACKEND says so, on a CPU FNCE_CPU_ISA                        */
   FNCE_REASON_COMPUTE_CAPABILITY = 21, /* family: the better one needs compute capability family_limit               */
   FNCE_REASON_FEATURES = 22,           /* family: the better one goes up to family_limit features                    */
-  FNCE_REASON_SHARED_MEMORY = 23       /* family: the better one needs family_limit bytes of shared memory a block   */
+  FNCE_REASON_SHARED_MEMORY = 23,      /* family: the better one needs family_limit bytes of shared memory a block   */
+  FNCE_REASON_MASKS = 24               /* family: the better one has no ids, biases and margins                      */
 };
 
 /* The info says what a plan runs, how its work is cut, and why. Numbers that the device does not have are 0. */

@@ -80,6 +80,8 @@ struct PackedAnchors {
 // Thresholds of the ranks, equation (9): n_greater counts a.z > upper, n_greater_equal counts !(a.z < lower).
 struct Thresholds {
   float *upper[2], *lower[2];  // [N]; [0] mixed, [1] unmixed; null where not gathered
+  float margin;
+  float* limits[2];  // [N] pos + margin, equation (14); null where nothing lies above
 };
 
 // Columns in the order of the pass. Position i of the pass reads row order[i].
@@ -138,6 +140,8 @@ struct PremixParams {
   int32_t out_type;
   int64_t out_stride;
   const uint32_t* invalid;  // not null and not 0: the permutation was found to be none; all rows become NaN
+  const int64_t* ids;       // [K] or null
+  int64_t* partner_ids;     // [K] or null: the ids of the rows' partners
 };
 
 // FNCE_CHECK_PERMUTATION: sets *invalid unless `permutation` is a bijection. `seen` and *invalid are 0 before.
@@ -148,7 +152,8 @@ struct CheckPermutationParams {
   uint32_t* invalid;
 };
 
-// Negatives that the pass runs over: the queue, or premixed rows and then the queue.
+// Negatives that the pass runs over, in their order: premixed rows, the queue, batch columns; what there is of them.
+constexpr int kMostSegments = 3;
 struct Segment {
   const void* rows;  // [count][stride] elements of `type`
   int32_t type;      // FNCE_FLOAT32 | FNCE_FLOAT16 | FNCE_BFLOAT16
@@ -156,6 +161,12 @@ struct Segment {
   int64_t count;
   int32_t in_loss;  // counts in m, l, O and the mixed statistics
   int32_t unmixed;  // its raw scores are the unmixed statistics
+  // Which of its columns count, equations (14) and (15), [count] each; null where nothing is said.
+  const int64_t* ids;
+  const int64_t* partner_ids;  // of the rows that premixed ones were mixed with
+  const float* bias;           // natural
+  const float* limits;         // a column counts for no row with which its product lies above
+  int32_t unnamed_counts;      // columns of the id FNCE_NO_COLUMN count
 };
 
 // The partials of a row over the splits of its columns (split-K): each split leaves the arrays of a partial,
@@ -176,18 +187,22 @@ struct MainParams {
   PackedAnchors packed;  // sm80
   const float* anchor;   // [N,D] float32: plain
   int64_t n, d;
-  Segment segments[2];
+  Segment segments[kMostSegments];  // those beyond segment_count are empty
   int32_t segment_count;
   int32_t splits;  // gridDim.y: split s takes column tiles s*tiles/splits .. (s+1)*tiles/splits - 1
-  int32_t mix;     // scores are mixed: order and lambda of `tables` hold, and there is one segment
+  int32_t mix;     // scores of the first segment are mixed: order and lambda of `tables` hold for it
   int32_t lambda_per_row;
-  int32_t is_union;       // raw columns count beside the mixed ones
+  int32_t is_union;       // its raw columns count beside the mixed ones
   int32_t sums;           // O is wanted
   int32_t statistics[2];  // mixed, unmixed
   Tables tables;
   Number<float> temperature;
   Thresholds thresholds;
-  float* queue_extent;  // [gridDim.x * gridDim.y] largest |z| seen by each block (float32 queues), or null
+  int32_t masked;           // columns may not count: what segments, row_ids and limits say holds
+  const int64_t* row_ids;   // [N] or null
+  const float* limits[2];   // [N] or null: Thresholds.limits
+  const uint32_t* only_if;  // not null: do nothing where it is 0
+  float* queue_extent;      // [gridDim.x * gridDim.y] largest |z| seen by each block (float32 queues), or null
   int32_t queue_extent_count;
   int32_t wide;                  // rows of all segments can be copied in 16-byte pieces
   int32_t only_if_out_of_range;  // plain family: do nothing unless queue_extent says that float16 cannot hold the queue
@@ -207,11 +222,11 @@ struct FinishParams {
   RowsIn rows;
   SplitPartials from;
   Number<float> temperature;
-  int32_t reduction, gradient_type;
+  int32_t reduction, gradient_type, is_decoupled;
   const float* weight;
   float* loss;
   void *dq, *dk;
-  float *dtemperature_rows, *dtemperature;
+  float *dtemperature_rows, *dtemperature, *log_sum_exp;
   fnce_score_buffers mixed, unmixed;
   int32_t needs_gradient;
   float *loss_rows, *dtemperature_row_sums;  // [N] workspace
@@ -227,11 +242,47 @@ struct FinishScoresParams {
   int64_t n;
 };
 
+// The gradient of the batch columns, equation (16): a pass in which rows and columns have changed places. First the
+// biases of the anchors, for what comes from above with a positive and with a negative sign.
+struct UpstreamParams {
+  const float* upstream;  // [N], or [1]
+  int32_t per_row, reduction;
+  const float *weight, *log_sum_exp;  // [N]; weight may be null
+  const float* pos;                   // [N] with a margin, else null
+  float margin;
+  int64_t n;
+  float *bias[2], *limits;  // [N]; limits null without a margin
+  uint32_t* any;            // [2], 0 before: 1 if some row sends something of the sign
+};
+
+// Then the pass for a sign, whose sums become what it adds to the gradient of the normalised columns.
+struct ColumnSumsParams {
+  SplitPartials from;       // of C rows; its O is used up
+  const uint32_t* only_if;  // *only_if is 0: the pass has not run, and adds nothing
+  float sign;
+  int32_t accumulates;       // `sums` already holds those of the other sign
+  const float* batch;        // [C,D] the columns as multiplied
+  const float* batch_bias;   // [C] or null
+  const int64_t* batch_ids;  // [C] or null
+  Number<float> temperature;
+  float* sums;  // [C,D]
+};
+
+// At last back through equation (1).
+struct ColumnGradientParams {
+  const void* x_c;
+  int32_t feature_type, gradient_type, normalize;
+  int64_t c, d;
+  float epsilon;
+  const float* sums;  // [C,D]
+  void* dx_c;
+};
+
 // Equation (10).
 struct PushParams {
   const void* keys;
   void* queue;
-  const int64_t* position_in;
+  const int64_t* position_in;  // null: 0
   int64_t* position_out;
   int64_t n, k, d;
   int32_t key_type, queue_type, normalize;

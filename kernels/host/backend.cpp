@@ -11,9 +11,11 @@
 #include "core/layout.h"
 #include "core/status.h"
 #include "kernels/contract/launch.h"
+#include "kernels/host/column_gradient.h"
 #include "kernels/host/device.h"
 #include "kernels/host/families.h"
 #include "kernels/host/parameters.h"
+#include "kernels/host/pass.h"
 #include "kernels/host/plan.h"
 #include "kernels/host/pointers.h"
 #include "kernels/host/workspace.h"
@@ -22,13 +24,6 @@
 namespace fnce {
 namespace cuda {
 namespace {
-
-// Each item has a block.
-Grid grid_of(int64_t blocks) { return {static_cast<unsigned>(blocks)}; }
-// A kernel that walks over its items gets as many blocks as there is work for, `per_block` items each.
-Grid walking_grid(int64_t items, int64_t per_block) {
-  return grid_of(std::min<int64_t>((items + per_block - 1) / per_block, kRowKernelBlocks));
-}
 
 // Loads the kernels of calls that have no plan, once per device: with its first plan, or by the first of these calls.
 void load_planless_kernels(int32_t device) {
@@ -42,20 +37,16 @@ void load_planless_kernels(int32_t device) {
   done.store(true, std::memory_order_release);
 }
 
-void copy_async(void* to, const void* from, uint64_t bytes, fnce_stream stream) {
-  check_runtime(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "a copy in device memory");
-}
-
-void zero_async(void* memory, uint64_t bytes, fnce_stream stream) {
-  check_runtime(cudaMemsetAsync(memory, 0, bytes, stream), "filling device memory");
-}
-
 class CudaPlan : public BackendPlan {
  public:
-  CudaPlan(const Problem& problem, const DeviceCaps& caps, const CudaChoice& choice)
+  // The kernels are those that fit `planned`, the device's caps or what they are said to be; of the family `forced`
+  // unless it is null.
+  CudaPlan(const Problem& problem, const DeviceCaps& caps, const DeviceCaps& planned, const Family* forced)
       : problem_(problem),
-        choice_(choice),
-        workspace_bytes_(Workspace(nullptr, problem_, choice_).bytes()),
+        choice_(choose(problem, planned, forced)),
+        gradient_(problem.batch_columns() > 0 ? std::make_unique<ColumnGradient>(problem, choice_, planned, forced)
+                                              : nullptr),
+        workspace_bytes_(bytes_of(Workspace(nullptr, problem_, choice_))),
         info_(info_of(problem_, choice_, caps, workspace_bytes_)) {
     const DeviceGuard guard(device());
     load_kernels();
@@ -119,9 +110,16 @@ class CudaPlan : public BackendPlan {
     launch_finish(bind(call, workspace), split_partials_of(problem_, partial), call.stream);
   }
 
-  // core/problem.cpp refuses batch columns on this device, so that no plan comes here.
-  void columns_backward(const Call&, const ColumnsCall&) const override {
-    unsupported("problem.batch_columns", to_text(problem_.batch_columns()), "0 on FNCE_CUDA");
+  void columns_backward(const Call& call, const ColumnsCall& columns) const override {
+    const DeviceGuard guard(device());
+    check(call, {.workspace = call.workspace, .anchors = columns.anchors, .columns = &columns});
+    const Workspace workspace(call.workspace, problem_, choice_);
+    const CudaCall cuda_call = bind(call, workspace);
+    const fnce_anchors own = {workspace.anchor, problem_.has_margin() ? workspace.exact_pos : nullptr, nullptr, {}};
+    if (!columns.anchors) launch_prep(prep_params(cuda_call, own), call.stream);
+    prep_batch(cuda_call, call.stream);
+    gradient_->run(cuda_call, columns.anchors ? *columns.anchors : own, columns,
+                   static_cast<unsigned char*>(call.workspace) + workspace.rows_bytes(), call.stream);
   }
 
   void scores(const Call& call, const fnce_score_buffers& out) const override {
@@ -142,6 +140,11 @@ class CudaPlan : public BackendPlan {
  private:
   int32_t device() const { return problem_.raw().device_index; }
   fnce_layout layout() const { return partial_layout(problem_.n(), problem_.d(), problem_.raw().scores); }
+  // A gradient of columns is a call of its own, which needs the rows' part of the workspace and then its own.
+  uint64_t bytes_of(const Workspace& workspace) const {
+    if (!gradient_) return workspace.bytes();
+    return std::max(workspace.bytes(), workspace.rows_bytes() + gradient_->bytes());
+  }
   CudaCall bind(const Call& call, const Workspace& workspace) const {
     return {problem_, choice_, call.args, workspace};
   }
@@ -158,9 +161,9 @@ class CudaPlan : public BackendPlan {
     load(pack_kernel(problem_.d()));
     if (choice_.premixes) load(premix_kernel());
     if (choice_.premixes && !problem_.samples_permutation()) load(check_permutation_kernel());
-    load(choice_.loss.kernel());
-    load(choice_.scores.kernel());
-    if (choice_.may_fall_back()) load(choice_.fallback.kernel());
+    load_main(choice_, choice_.loss);
+    load_main(choice_, choice_.scores);
+    if (gradient_) gradient_->load_kernels();
     load(merge_kernel());
     load(finish_kernel(problem_.d()));
     load(finish_scores_kernel());
@@ -187,21 +190,23 @@ class CudaPlan : public BackendPlan {
     launch(premix_kernel(), walking_grid(k, 4), params, stream);
   }
 
+  // Writes batch columns as rows of the queue.
+  void prep_batch(const CudaCall& call, fnce_stream stream) const {
+    const int64_t columns = problem_.batch_columns();
+    if (columns > 0) launch(push_kernel(), walking_grid(columns, 1), batch_params(call), stream);
+  }
+
   // Runs everything between the anchors and the partials of the splits.
   void run_pass(const CudaCall& call, const MainLaunch& chosen, const CudaPass& pass, const float* anchor,
                 fnce_stream stream) const {
     if (pass.mixing && choice_.premixes) premix(call, stream);
-    MainParams params = main_params(call, chosen, pass, anchor);
-    const auto splits = static_cast<unsigned>(chosen.splits);
-    launch(chosen.kernel(), {static_cast<unsigned>(chosen.row_blocks), splits}, params, stream);
-    if (!choice_.may_fall_back()) return;
-    // The device decides: the kernel returns at once where float16 holds the queue.
-    params.only_if_out_of_range = 1;
-    launch(choice_.fallback.kernel(), {static_cast<unsigned>(choice_.fallback.row_blocks), splits}, params, stream);
+    prep_batch(call, stream);
+    run_main(choice_, chosen, main_params(call, chosen, pass, anchor), stream);
   }
 
   const Problem problem_;
   const CudaChoice choice_;
+  const std::unique_ptr<const ColumnGradient> gradient_;  // null without batch columns
   const uint64_t workspace_bytes_;
   const fnce_plan_info info_;
 };
@@ -236,7 +241,7 @@ class CudaBackend : public Backend {
     DeviceCaps planned = caps;
     planned.sm_count = planned_multiprocessors(std::getenv("FNCE_MULTIPROCESSORS"), caps.sm_count);
     const Family* forced = forced_family(std::getenv("FNCE_BACKEND"));
-    return std::make_unique<CudaPlan>(problem, caps, choose(problem, planned, forced));
+    return std::make_unique<CudaPlan>(problem, caps, planned, forced);
   }
 
   void scale(const ScaleCall& call, fnce_stream stream) const override {

@@ -48,6 +48,14 @@ void check_launch(int code, const char* kernel) {
   if (code != cudaSuccess) check_runtime(code, (std::string("kernel ") + kernel).c_str());
 }
 
+void copy_async(void* to, const void* from, uint64_t bytes, fnce_stream stream) {
+  check_runtime(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream), "a copy in device memory");
+}
+
+void zero_async(void* memory, uint64_t bytes, fnce_stream stream) {
+  check_runtime(cudaMemsetAsync(memory, 0, bytes, stream), "filling device memory");
+}
+
 int32_t device_count() { return devices().count; }
 
 std::string why_no_device() { return devices().count > 0 ? "" : no_device_reason(devices().code); }

@@ -14,6 +14,10 @@ namespace fnce::cuda {
 // caller's.
 void check_runtime(int code, const char* what);
 
+// Work on a stream of the present device.
+void copy_async(void* to, const void* from, uint64_t bytes, fnce_stream stream);
+void zero_async(void* memory, uint64_t bytes, fnce_stream stream);
+
 // Devices that the driver shows, asked once; 0 where there is no driver, or none that is new enough.
 int32_t device_count();
 // The reason why there are none, in words; "" where there are some.

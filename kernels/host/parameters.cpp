@@ -30,7 +30,10 @@ PackedAnchors packed_for(const CudaCall& call, const MainLaunch& launch) {
 
 Thresholds thresholds_of(const CudaCall& call, const CudaPass& pass) {
   Thresholds thresholds = {};
+  thresholds.margin = call.args.raw().margin;
   for (int set = 0; set < 2; ++set) {
+    // The margin asks of the scores of the loss, and of raw ones that there are statistics of.
+    if (set == 0 || pass.statistics[set]) thresholds.limits[set] = call.workspace.limits[set];
     if (!pass.statistics[set]) continue;
     thresholds.upper[set] = call.workspace.upper[set];
     thresholds.lower[set] = call.workspace.lower[set];
@@ -66,29 +69,40 @@ bool is_wide(const Segment& segment, int64_t d) {
   return reinterpret_cast<uintptr_t>(segment.rows) % 16 == 0 && segment.stride * size % 16 == 0 && d * size % 16 == 0;
 }
 
-// Premixed rows and then the queue, or the queue alone.
+// Premixed rows, the queue where it counts, batch columns.
 void set_segments(const CudaCall& call, const CudaPass& pass, MainParams& params) {
   const fnce_problem& p = call.problem.raw();
-  Segment queue = {.rows = call.args.raw().queue,
+  const fnce_args& a = call.args.raw();
+  const auto add = [&](const Segment& segment) {
+    if (segment.count > 0 && (segment.in_loss || segment.unmixed)) params.segments[params.segment_count++] = segment;
+  };
+  Segment queue = {.rows = a.queue,
                    .type = p.queue_type,
                    .stride = p.d,
                    .count = p.k,
                    .in_loss = 1,
-                   .unmixed = pass.statistics[1] ? 1 : 0};
-  if (!pass.mixing || !call.choice.premixes) {
-    params.segments[0] = queue;
-    params.segment_count = 1;
-    return;
+                   .unmixed = pass.statistics[1] ? 1 : 0,
+                   .ids = a.column_ids,
+                   .bias = a.column_bias};
+  Segment batch = queue;
+  batch.rows = call.workspace.batch;
+  batch.count = p.batch_columns;
+  batch.ids = a.batch_ids;
+  batch.bias = a.batch_bias;
+  if (pass.mixing && call.choice.premixes) {
+    add({.rows = call.workspace.premixed,
+         .type = call.choice.premixed_type,
+         .stride = call.choice.premixed_stride,
+         .count = p.k,
+         .in_loss = 1,
+         .unmixed = 0,
+         .ids = a.column_ids,
+         .partner_ids = call.workspace.partner_ids,
+         .bias = a.column_bias});
+    queue.in_loss = call.problem.is_union() ? 1 : 0;
   }
-  params.segments[0] = {.rows = call.workspace.premixed,
-                        .type = call.choice.premixed_type,
-                        .stride = call.choice.premixed_stride,
-                        .count = p.k,
-                        .in_loss = 1,
-                        .unmixed = 0};
-  params.segment_count = 1;
-  queue.in_loss = call.problem.is_union() ? 1 : 0;
-  if (queue.in_loss || queue.unmixed) params.segments[params.segment_count++] = queue;
+  add(queue);
+  add(batch);
 }
 
 }  // namespace
@@ -176,7 +190,30 @@ PremixParams premix_params(const CudaCall& call) {
   params.out_type = call.choice.premixed_type;
   params.out_stride = call.choice.premixed_stride;
   params.invalid = a.checks & FNCE_CHECK_PERMUTATION ? call.workspace.invalid : nullptr;
+  params.ids = a.column_ids;
+  params.partner_ids = call.workspace.partner_ids;
   return params;
+}
+
+PushParams batch_params(const CudaCall& call) {
+  const fnce_problem& p = call.problem.raw();
+  return {.keys = call.args.raw().x_c,
+          .queue = call.workspace.batch,
+          .position_in = nullptr,
+          .position_out = nullptr,
+          .n = p.batch_columns,
+          .k = p.batch_columns,
+          .d = p.d,
+          .key_type = p.feature_type,
+          .queue_type = p.queue_type,
+          .normalize = p.normalize,
+          .epsilon = call.args.raw().epsilon};
+}
+
+void set_wide(MainParams& params) {
+  params.wide = 1;
+  for (int s = 0; s < params.segment_count; ++s)
+    if (!is_wide(params.segments[s], params.d)) params.wide = 0;
 }
 
 MainParams main_params(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass, const float* anchor) {
@@ -197,13 +234,14 @@ MainParams main_params(const CudaCall& call, const MainLaunch& launch, const Cud
   if (mix) params.tables = tables_of(call, pass);
   params.temperature = temperature_of(call.args);
   params.thresholds = thresholds_of(call, pass);
+  params.masked = call.problem.has_mask();
+  params.row_ids = call.args.raw().query_ids;
+  for (int set = 0; set < 2; ++set) params.limits[set] = params.thresholds.limits[set];
   if (call.choice.may_fall_back()) {
     params.queue_extent = call.workspace.queue_extent;
     params.queue_extent_count = static_cast<int32_t>(launch.blocks());
   }
-  params.wide = 1;
-  for (int s = 0; s < params.segment_count; ++s)
-    if (!is_wide(params.segments[s], params.d)) params.wide = 0;
+  set_wide(params);
   return params;
 }
 
@@ -239,12 +277,14 @@ FinishParams finish_params(const CudaCall& call, const SplitPartials& from) {
                          .temperature = temperature_of(call.args),
                          .reduction = p.reduction,
                          .gradient_type = p.gradient_type,
+                         .is_decoupled = call.problem.is_decoupled() ? 1 : 0,
                          .weight = a.weight,
                          .loss = a.loss,
                          .dq = a.dq,
                          .dk = a.dk,
                          .dtemperature_rows = a.dtemperature_rows,
                          .dtemperature = a.dtemperature,
+                         .log_sum_exp = a.log_sum_exp,
                          .mixed = a.mixed,
                          .unmixed = a.unmixed};
   params.needs_gradient = call.args.needs_gradient();

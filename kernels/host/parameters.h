@@ -35,6 +35,10 @@ PrepParams prep_params(const CudaCall& call, const fnce_anchors& anchors);
 PackParams pack_params(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass,
                        const fnce_anchors& anchors);
 PremixParams premix_params(const CudaCall& call);
+// Batch columns as rows of a queue.
+PushParams batch_params(const CudaCall& call);
+// Says whether the rows of all segments can be copied in pieces of 16 bytes.
+void set_wide(MainParams& params);
 MainParams main_params(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass, const float* anchor);
 // What main_params() lets a pass write, for whoever merges it.
 SplitPartials split_partials_of(const CudaCall& call, const MainLaunch& launch, const CudaPass& pass);

@@ -53,9 +53,10 @@ Cut cut_of(const Problem& problem, const MainLaunch& launch, int64_t at_once, in
   return best;
 }
 
-// Takes the family's kernel whose blocks end first on the device's multiprocessors.
+// Takes the family's kernel whose blocks end first on the device's multiprocessors. The pass runs `times` over the
+// queue, and over the batch columns.
 MainLaunch launch_of(const Family& family, const Problem& problem, const DeviceCaps& caps, const PassKind& kind,
-                     bool two_segments) {
+                     int times) {
   MainLaunch best = {};
   double least_time = std::numeric_limits<double>::infinity();
   for (const MainKernel& kernel : family.kernels(problem, caps, kind)) {
@@ -65,7 +66,8 @@ MainLaunch launch_of(const Family& family, const Problem& problem, const DeviceC
                          .columns = kernel.columns,
                          .features = kernel.features,
                          .row_blocks = divide_up(problem.n(), kernel.rows),
-                         .column_tiles = divide_up(problem.k(), kernel.columns) * (two_segments ? 2 : 1),
+                         .column_tiles = divide_up(problem.k(), kernel.columns) * times +
+                                         divide_up(problem.batch_columns(), kernel.columns),
                          .splits = 0};
     const int64_t least = divide_up(launch.column_tiles * kernel.columns, kernel.most_columns);
     const Cut cut = cut_of(problem, launch, int64_t{caps.sm_count} * kernel.blocks_per_sm, least);
@@ -163,12 +165,12 @@ CudaChoice choose(const Problem& problem, const DeviceCaps& caps, const Family* 
   // Premixed rows are rounded to the queue's type where that is what is multiplied.
   choice.premixed_type = choice.packs() ? p.queue_type : FNCE_FLOAT32;
   choice.premixed_stride = round_up(p.d, 16 / element_size(choice.premixed_type));
-  const bool two_segments = choice.premixes && (problem.is_union() || problem.gathers_unmixed());
+  const int times = choice.premixes && (problem.is_union() || problem.gathers_unmixed()) ? 2 : 1;
   const PassKind loss = {.mixes_scores = choice.mixes_scores, .statistics = p.scores != 0};
   const PassKind scores = {.mixes_scores = false, .statistics = true};
-  choice.loss = launch_of(*choice.family, problem, caps, loss, two_segments);
-  choice.scores = launch_of(*choice.family, problem, caps, scores, false);
-  if (converts(choice.operand)) choice.fallback = launch_of(*families().back(), problem, caps, loss, two_segments);
+  choice.loss = launch_of(*choice.family, problem, caps, loss, times);
+  choice.scores = launch_of(*choice.family, problem, caps, scores, 1);
+  if (converts(choice.operand)) choice.fallback = launch_of(*families().back(), problem, caps, loss, times);
   return choice;
 }
 

@@ -53,6 +53,13 @@ std::vector<GivenPointer> pointers_of(const Args& args, const OtherPointers& oth
                                     {"args.dk", a.dk},
                                     {"args.dtemperature_rows", a.dtemperature_rows},
                                     {"args.dtemperature", a.dtemperature},
+                                    {"args.x_c", a.x_c},
+                                    {"args.query_ids", a.query_ids},
+                                    {"args.column_ids", a.column_ids},
+                                    {"args.batch_ids", a.batch_ids},
+                                    {"args.column_bias", a.column_bias},
+                                    {"args.batch_bias", a.batch_bias},
+                                    {"args.log_sum_exp", a.log_sum_exp},
                                     {"workspace", others.workspace},
                                     {"partial", others.partial}};
   add_buffers(list, "args.mixed", a.mixed);
@@ -62,6 +69,11 @@ std::vector<GivenPointer> pointers_of(const Args& args, const OtherPointers& oth
     list.push_back({"anchors.anchor", others.anchors->anchor});
     list.push_back({"anchors.pos", others.anchors->pos});
     list.push_back({"anchors.unmixed_pos", others.anchors->unmixed_pos});
+  }
+  if (others.columns) {
+    list.push_back({"log_sum_exp", others.columns->log_sum_exp});
+    list.push_back({"upstream", others.columns->upstream});
+    list.push_back({"dx_c", others.columns->dx_c});
   }
   return list;
 }

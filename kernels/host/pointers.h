@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/args.h"
+#include "core/backend.h"
 
 namespace fnce::cuda {
 
@@ -21,6 +22,7 @@ struct OtherPointers {
   const fnce_anchors* anchors = nullptr;
   const void* partial = nullptr;
   const fnce_score_buffers* out = nullptr;
+  const ColumnsCall* columns = nullptr;
 };
 
 // All pointers of a call with their fields' names.

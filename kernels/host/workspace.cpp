@@ -35,6 +35,7 @@ Workspace::Workspace(void* base, const Problem& problem, const CudaChoice& choic
     const bool gathers = set == 0 || problem.gathers_unmixed();  // fnce_scores has the first of any plan
     upper[set] = gathers ? carver.take<float>(n) : nullptr;
     lower[set] = gathers ? carver.take<float>(n) : nullptr;
+    limits[set] = gathers && problem.has_margin() ? carver.take<float>(n) : nullptr;
   }
   const auto tables = static_cast<uint64_t>(table_blocks(problem));
   order = tables > 0 ? carver.take<int32_t>(k) : nullptr;
@@ -44,6 +45,9 @@ Workspace::Workspace(void* base, const Problem& problem, const CudaChoice& choic
   premixed = choice.premixes ? carver.take<unsigned char>(k * static_cast<uint64_t>(choice.premixed_stride *
                                                                                     element_size(choice.premixed_type)))
                              : nullptr;
+  partner_ids = choice.premixes && problem.has_ids() ? carver.take<int64_t>(k) : nullptr;
+  const auto batch_bytes = static_cast<uint64_t>(p.batch_columns * p.d * element_size(p.queue_type));
+  batch = p.batch_columns > 0 ? carver.take<unsigned char>(batch_bytes) : nullptr;
   const bool given = choice.premixes && !problem.samples_permutation();
   const uint64_t words = (k + 31) / 32;
   seen = given ? carver.take<uint32_t>(words + 1) : nullptr;
@@ -54,6 +58,7 @@ Workspace::Workspace(void* base, const Problem& problem, const CudaChoice& choic
   loss_rows = carver.take<float>(n);
   dtemperature_row_sums = carver.take<float>(n);
   ticket = carver.take<uint32_t>(1);
+  rows_bytes_ = carver.used();
   split_partials_ =
       carver.take<unsigned char>(std::max(split_partials_layout(problem, loss, p.scores).bytes,
                                           split_partials_layout(problem, scores, FNCE_SCORES_MIXED).bytes));

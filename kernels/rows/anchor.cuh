@@ -71,8 +71,13 @@ FNCE_DEVICE void pack_padding(const PackedAnchors& packed, Operand operand, int6
     pack_anchor(packed, operand, {1.0f, 1.0f}, pad, 0, [](int64_t) { return 0.0f; });
 }
 
+FNCE_DEVICE bool wants_thresholds(const Thresholds& thresholds) {
+  return thresholds.upper[0] || thresholds.upper[1] || thresholds.limits[0] || thresholds.limits[1];
+}
+
 // One thread calls this.
 FNCE_DEVICE void write_thresholds(const Thresholds& thresholds, int set, int64_t row, float anchor_norm, float pos) {
+  if (thresholds.limits[set]) thresholds.limits[set][row] = pos + thresholds.margin;
   if (!thresholds.upper[set]) return;
   const float tie = tie_tolerance(anchor_norm, pos);
   thresholds.upper[set][row] = pos + tie;

@@ -13,7 +13,7 @@ FNCE_DEVICE RowColumns columns_of_tiles(const MainParams& p, int32_t width, int3
     const int32_t first = begin < 0 ? 0 : begin, last = end < tiles ? end : tiles;
     if (p.segments[s].in_loss && last > first) {
       const int64_t rows = last < tiles ? int64_t{last} * width : p.segments[s].count;
-      met.count += (p.is_union ? 2 : 1) * (rows - int64_t{first} * width);
+      met.count += (p.is_union && s == 0 ? 2 : 1) * (rows - int64_t{first} * width);
     }
     begin -= tiles;
     end -= tiles;

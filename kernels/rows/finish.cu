@@ -13,7 +13,7 @@ namespace {
 struct FinishShared {
   alignas(16) unsigned char reduce[kReduceBytes];
   float scale_factors[kScaleFactors];
-  RowResult row;
+  RowResult row, softmax;  // the loss, and with the positive in the sum
   SetStats<float> statistics[2];
   unsigned is_last;
 };
@@ -114,8 +114,9 @@ FNCE_DEVICE void fill_gradients(const FinishParams& p, int64_t i, float value) {
 }
 
 // Gradients of row i, and its statistics that follow from them. All threads arrive.
-FNCE_DEVICE void finish_gradients(const FinishParams& p, int64_t i, const BlockRow& s, const RowResult& row, float l,
-                                  float weight, BlockReduce reduce) {
+FNCE_DEVICE void finish_gradients(const FinishParams& p, int64_t i, const BlockRow& s, const FinishShared& shared,
+                                  float l, float weight, BlockReduce reduce) {
+  const RowResult& row = shared.row;
   const float temperature = value_of(p.temperature);
   const bool weighs = has_gradient(row, weight);
   float norm = 0, dtemperature = 0, entropy = nan_float();
@@ -130,7 +131,8 @@ FNCE_DEVICE void finish_gradients(const FinishParams& p, int64_t i, const BlockR
     g.wants_norm = weighs && p.mixed.dq_norm;
     const GradientResult result = write_gradients(p.rows, i, p.gradient_type, s, g, reduce);
     const RowScalars scalars = row_scalars(row, result.anchor_o, g.up, temperature);
-    entropy = scalars.entropy;
+    entropy =
+        p.is_decoupled ? row_scalars(shared.softmax, result.anchor_o, g.up, temperature).entropy : scalars.entropy;
     dtemperature = scalars.dtemperature;
     norm = result.dq_norm;
   }
@@ -164,6 +166,17 @@ FNCE_DEVICE void write_reductions(const FinishParams& p, BlockReduce reduce) {
 
 FNCE_DEVICE bool gathers(const FinishParams& p, int set) {
   return wants_negatives(set == 0 ? p.mixed : p.unmixed) && p.from.view.stats[set].count;
+}
+
+// By one thread: the result of row i from the m and l of its columns.
+FNCE_DEVICE void make_result(const FinishParams& p, int64_t i, const BlockRow& s, float m, float l, float scale,
+                             FinishShared& shared) {
+  shared.row = shared.softmax = row_result(m, l, s.pos, scale, s.finite);
+  const double lse = p.is_decoupled ? log_sum_exp(m, l) : 0.0;
+  if (p.is_decoupled) shared.row = decoupled(shared.softmax, lse, l);
+  if (p.log_sum_exp)
+    p.log_sum_exp[i] = static_cast<float>(p.is_decoupled ? decoupled_log_sum_exp(shared.softmax, lse, l)
+                                                         : row_log_sum_exp(shared.softmax));
 }
 
 // By one thread: what follows from the negatives and the positive alone.
@@ -201,11 +214,11 @@ __global__ void __launch_bounds__(kRowThreads, 4) finish_rows(const __grid_const
   const BlockRow s = prepare_row(p.rows, i, arrays, reduce);
   const float scale = score_scale(value_of(p.temperature)), weight = p.weight ? p.weight[i] : 1.0f;
   if (threadIdx.x == 0) {
-    shared.row = row_result(maximum.m, l, s.pos, scale, s.finite);
+    make_result(p, i, s, maximum.m, l, scale, shared);
     write_row(p, i, s, shared, maximum.m, l, weight, scale);
   }
   __syncthreads();
-  if (p.needs_gradient) finish_gradients(p, i, s, shared.row, l, weight, reduce);
+  if (p.needs_gradient) finish_gradients(p, i, s, shared, l, weight, reduce);
   if (threadIdx.x == 0) {
     __threadfence();
     shared.is_last = atomicAdd(p.ticket, 1u) == gridDim.x - 1;

@@ -11,6 +11,9 @@ Kernel<CheckPermutationParams> check_permutation_kernel();
 Kernel<MergeParams> merge_kernel();
 Kernel<FinishParams> finish_kernel(int64_t d);
 Kernel<FinishScoresParams> finish_scores_kernel();
+Kernel<UpstreamParams> upstream_kernel();
+Kernel<ColumnSumsParams> column_sums_kernel();
+Kernel<ColumnGradientParams> column_gradient_kernel();
 Kernel<PushParams> push_kernel();
 Kernel<PushParams> push_position_kernel();  // writes position_out, after push_kernel in the stream
 Kernel<ScaleParams> scale_kernel();

@@ -14,7 +14,7 @@ FNCE_DEVICE void pack_row(const PackParams& p, int64_t i, BlockReduce reduce) {
   const AnchorScale scale = anchor_scale(p.operand, largest);
   pack_anchor(p.packed, p.operand, scale, i, p.d, [&](int64_t c) { return anchor[c]; });
   pack_padding(p.packed, p.operand, i, p.n);
-  if (!p.thresholds.upper[0] && !p.thresholds.upper[1]) return;
+  if (!wants_thresholds(p.thresholds)) return;
   float squares[1] = {0};
   sum_columns(p.d, squares, [&](int64_t c, float(&piece)[1]) { piece[0] = fma_rn(anchor[c], anchor[c], piece[0]); });
   reduce_block(reduce, squares, Add());

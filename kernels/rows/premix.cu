@@ -80,6 +80,7 @@ __global__ void __launch_bounds__(kRowThreads, 4) premix_rows(const __grid_const
     if (!s.per_feature) s.lambda = lambda_of_row(s.lambdas, s.row, s.global_row);
     float factor = p.renormalize ? inverse_norm_of(p, s) : 1.0f;
     if (all_wrong || pair.wrong) factor = nan_float();
+    if (p.partner_ids && threadIdx.x % 32 == 0) p.partner_ids[s.row] = p.ids[s.partner];
     for (int64_t quad = threadIdx.x % 32; 4 * quad < p.out_stride; quad += 32) {
       Four z = mixed_four(p, s, quad);
       FNCE_UNROLL for (int u = 0; u < 4; ++u) z.value[u] = 4 * quad + u < p.d ? z.value[u] * factor : 0.0f;

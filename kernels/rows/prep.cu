@@ -34,7 +34,7 @@ FNCE_DEVICE void prep_row(const PrepParams& p, int64_t i, unsigned char* shared)
 
   // The scores of float32 queues are compared with the positive as it is, unless the products round it.
   const bool rounds_rank = rows.queue_type != FNCE_FLOAT32 || operand == Operand::kHalfFast;
-  const bool wants_ranks = p.pos || p.unmixed_pos || p.thresholds.upper[0] || p.thresholds.upper[1];
+  const bool wants_ranks = p.pos || p.unmixed_pos || wants_thresholds(p.thresholds);
   float sums[3] = {0, 0, 0};  // |a|^2, q^.k^, q.k
   float* anchors = p.anchor + i * rows.d;
   sum_columns(rows.d, sums, [&](int64_t c, float(&piece)[3]) {

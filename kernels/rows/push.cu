@@ -1,4 +1,5 @@
-// Equation (10): keys into the ring of the queue, a block per key; then the position, by one thread.
+// Equation (10): keys into the ring of the queue, a block per key; then the position, by one thread. Batch columns,
+// equation (13), become rows in the same way.
 #include "kernels/rows/elements.cuh"
 #include "kernels/rows/kernels.h"
 #include "kernels/rows/reduce.cuh"
@@ -9,6 +10,7 @@ namespace {
 
 // The host cannot see a position that lies outside the ring: it is taken modulo K, so that nothing else is written.
 FNCE_DEVICE int64_t position_of(const PushParams& p) {
+  if (!p.position_in) return 0;
   const int64_t position = *p.position_in % p.k;
   return position < 0 ? position + p.k : position;
 }

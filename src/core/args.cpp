@@ -176,8 +176,6 @@ void check_outputs(const fnce_args& a, const Problem& problem) {
   check_alignment(a.dtemperature_rows, 4, "args.dtemperature_rows");
   check_alignment(a.dtemperature, 4, "args.dtemperature");
   check_alignment(a.log_sum_exp, 4, "args.log_sum_exp");
-  if (a.log_sum_exp && problem.raw().device != FNCE_CPU)
-    unsupported("args.log_sum_exp", "not NULL", "NULL on FNCE_CUDA");
   check_score_buffers(a.mixed, true, "args.mixed");
   if (problem.has_bias() && a.mixed.entropy)
     invalid("args.mixed.entropy", "not NULL", "NULL, since problem.column_bias is 1");

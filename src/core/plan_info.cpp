@@ -126,6 +126,7 @@ std::string family_reason_in_words(const fnce_plan_info& info) {
     case FNCE_REASON_COMPUTE_CAPABILITY:
       return better + " needs compute capability " + capability_in_words(info.family_limit);
     case FNCE_REASON_FEATURES: return better + " goes up to " + to_text(info.family_limit) + " features";
+    case FNCE_REASON_MASKS: return better + " has no ids, biases and margins";
     case FNCE_REASON_SHARED_MEMORY:
       return "a block of this device has " + to_text(info.shared_memory_bytes) +
              " bytes of shared memory, the tiles of " + better + " need " + to_text(info.family_limit);

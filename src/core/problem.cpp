@@ -106,17 +106,6 @@ void check_shard(const fnce_problem& p) {
 
 void check_supported(const fnce_problem& p) {
   if (p.reserved != 0) unsupported("problem.reserved", to_text(int64_t{p.reserved}), "0");
-  if (p.device == FNCE_CPU) return;
-  const struct {
-    const char* field;
-    int64_t value;
-  } cpu_only[] = {{"problem.form", p.form},
-                  {"problem.id_mask", p.id_mask},
-                  {"problem.column_bias", p.column_bias},
-                  {"problem.margin_mask", p.margin_mask},
-                  {"problem.batch_columns", p.batch_columns}};
-  for (const auto& field : cpu_only)
-    if (field.value != 0) unsupported(field.field, to_text(field.value), "0 on FNCE_CUDA");
 }
 
 }  // namespace
@@ -143,6 +132,24 @@ Problem::Problem(const fnce_problem* problem)
   check_mixing(raw_);
   check_shard(raw_);
   check_supported(raw_);
+}
+
+Problem places_changed(const Problem& problem, int32_t anchor_type) {
+  const fnce_problem& from = problem.raw();
+  fnce_problem p = preset_problem(FNCE_PRESET_MOCO);
+  p.device = from.device;
+  p.device_index = from.device_index;
+  p.n = from.batch_columns;
+  p.k = from.n;
+  p.d = from.d;
+  p.feature_type = from.feature_type;
+  p.queue_type = anchor_type;
+  p.gradient_type = from.gradient_type;
+  p.normalize = from.normalize;
+  p.threads = from.threads;
+  p.id_mask = from.id_mask;
+  p.column_bias = 1;
+  return Problem(&p);
 }
 
 int64_t Problem::lambda_count(int32_t granularity, int64_t rows) const {

@@ -56,4 +56,8 @@ class Problem {
   fnce_problem raw_;
 };
 
+// The problem of the gradient of batch columns, equation (16): they are the queries and the anchors are the columns, of
+// type `anchor_type`, each with a bias, and with ids where the problem has some.
+Problem places_changed(const Problem& problem, int32_t anchor_type);
+
 }  // namespace fnce

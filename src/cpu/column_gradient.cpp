@@ -1,7 +1,6 @@
 #include "cpu/column_gradient.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "core/types.h"
@@ -14,32 +13,6 @@ namespace fnce::cpu {
 namespace {
 
 constexpr float kInfinity = __builtin_huge_valf(), kNan = __builtin_nanf("");
-
-Problem changed_places(const Problem& problem, int32_t product_type) {
-  const fnce_problem& from = problem.raw();
-  fnce_problem p = preset_problem(FNCE_PRESET_MOCO);
-  p.n = from.batch_columns;
-  p.k = from.n;
-  p.d = from.d;
-  p.feature_type = from.feature_type;
-  p.queue_type = product_type;  // of the anchors
-  p.gradient_type = from.gradient_type;
-  p.normalize = from.normalize;
-  p.threads = from.threads;
-  p.id_mask = from.id_mask;
-  p.column_bias = 1;
-  return Problem(&p);
-}
-
-// What comes from above to row i and its P: their logarithm, for the sign asked for. A row that sends nothing of that
-// sign is left out (-infinity); one that is not finite shows as NaN, once.
-float bias_of(float upstream, float weight, float log_sum_exp, float sign) {
-  if (upstream == 0.0f || weight == 0.0f || log_sum_exp == -kInfinity) return -kInfinity;
-  const double factor = static_cast<double>(upstream) * static_cast<double>(weight);
-  if (!is_finite(factor) || !is_finite(log_sum_exp)) return sign > 0 ? kNan : -kInfinity;
-  if (factor * static_cast<double>(sign) <= 0.0) return -kInfinity;
-  return static_cast<float>(std::log(std::fabs(factor)) - static_cast<double>(log_sum_exp));
-}
 
 }  // namespace
 
@@ -66,7 +39,7 @@ struct ColumnGradient::Memory {
 };
 
 ColumnGradient::ColumnGradient(const Problem& problem, const Kernels& kernels, int threads)
-    : problem_(changed_places(problem, kernels.tiles_for(problem.raw().queue_type).product_type)),
+    : problem_(places_changed(problem, kernels.tiles_for(problem.raw().queue_type).product_type)),
       kernels_(kernels),
       tiles_(kernels.tiles_for(problem_.raw().queue_type)),
       threads_(threads),
@@ -108,18 +81,17 @@ void ColumnGradient::run(const CpuCall& forward, const fnce_anchors& anchors, co
     bool any = false;
     for (int64_t i = 0; i < p.n; ++i) {
       const float weight = upstream_factor(a.weight ? a.weight[i] : 1.0f, p.reduction == FNCE_REDUCTION_MEAN, p.n);
-      memory.bias[i] = bias_of(columns.upstream[columns.per_row ? i : 0], weight, columns.log_sum_exp[i], sign);
+      memory.bias[i] = upstream_bias(columns.upstream[columns.per_row ? i : 0], weight, columns.log_sum_exp[i], sign);
       any = any || memory.bias[i] != -kInfinity;
     }
     if (!any) continue;
     run_pass(call, request, {workspace.anchors, nullptr, nullptr, {}}, partial);
     parallel_rows(threads_, p.batch_columns, [&](int64_t j, int) {
-      const double bias = a.batch_bias ? static_cast<double>(a.batch_bias[j]) : 0.0;
-      const bool counts = partial.l[j] != 0.0f && bias != -static_cast<double>(kInfinity) &&
-                          !(a.batch_ids && a.batch_ids[j] == FNCE_NO_COLUMN);
+      const float bias = a.batch_bias ? a.batch_bias[j] : 0.0f;
+      const bool counts =
+          partial.l[j] != 0.0f && bias != -kInfinity && !(a.batch_ids && a.batch_ids[j] == FNCE_NO_COLUMN);
       if (!counts) return;
-      const double factor =
-          sign * std::exp(static_cast<double>(partial.m[j]) + bias) / static_cast<double>(a.temperature);
+      const double factor = column_factor(partial.m[j], bias, sign, a.temperature);
       for (int64_t c = j * p.d; c < (j + 1) * p.d; ++c)
         memory.sums[c] += static_cast<float>(factor * static_cast<double>(partial.o[c]));
       // The vector code may have lost a NaN on the way.

@@ -81,4 +81,22 @@ FNCE_HD RowScalars row_scalars(const RowResult& row, float anchor_o, float up, f
           static_cast<float>(static_cast<double>(up) * gradient)};
 }
 
+// What comes from above to a row, over the divisor of its softmax, equation (16): the bias of the row where it is a
+// column of the batch columns' gradient, a logarithm, for the sign asked for. A row that sends nothing of that sign is
+// left out (-infinity); one that is not finite shows as NaN, once.
+FNCE_HD float upstream_bias(float upstream, float weight, float log_sum_exp, float sign) {
+  constexpr float kInfinity = __builtin_huge_valf();
+  if (upstream == 0.0f || weight == 0.0f || log_sum_exp == -kInfinity) return -kInfinity;
+  const double factor = static_cast<double>(upstream) * static_cast<double>(weight);
+  if (!is_finite(factor) || !is_finite(log_sum_exp)) return sign > 0 ? __builtin_nanf("") : -kInfinity;
+  if (factor * static_cast<double>(sign) <= 0.0) return -kInfinity;
+  return static_cast<float>(log_of(abs_of(factor)) - static_cast<double>(log_sum_exp));
+}
+
+// What the sums of such a pass are multiplied by, with its maximum m and the bias of the batch column.
+FNCE_HD double column_factor(float m, float bias, float sign, float temperature) {
+  return static_cast<double>(sign) * exp_of(static_cast<double>(m) + static_cast<double>(bias)) /
+         static_cast<double>(temperature);
+}
+
 }  // namespace fnce

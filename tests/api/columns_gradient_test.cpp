@@ -14,8 +14,6 @@ namespace {
 
 using namespace support;
 
-const char* const kOnCpu = "columns beyond the queue run on the CPU";
-
 // Central differences of the total loss with the choice of columns that the case makes.
 std::vector<double> differences(oracle::Inputs& inputs, std::vector<double>& values) {
   std::vector<double> out;
@@ -86,7 +84,6 @@ std::vector<float> floats(const std::vector<double>& values) { return {values.be
 }  // namespace
 
 TEST_CASE("columns: finite differences, every set of options, mixing, anchor and reduction") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   for (int bits = 0; bits < 64; ++bits) {
     const auto bit = [bits](int position) { return (bits >> position & 1) != 0; };
     const auto seed = 3000 + static_cast<uint64_t>(bits);
@@ -106,7 +103,6 @@ TEST_CASE("columns: finite differences, every set of options, mixing, anchor and
 }
 
 TEST_CASE("columns: upstream gradients of every kind, weights and reductions") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   uint64_t seed = 3100;
   for (const int32_t reduction : {FNCE_REDUCTION_NONE, FNCE_REDUCTION_MEAN, FNCE_REDUCTION_SUM}) {
     for (const bool weighs : {false, true}) {
@@ -135,7 +131,6 @@ TEST_CASE("columns: upstream gradients of every kind, weights and reductions") {
 }
 
 TEST_CASE("columns: dx_c turns with the upstream gradient, and a row of weight or upstream 0 adds nothing") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   const Case c = [] {
     Case made = beyond_case({20, 30, 25, 12}, 3200, {true, false, false, false});
     made.arrays.upstream.assign(20, 1.0f);
@@ -169,7 +164,6 @@ TEST_CASE("columns: dx_c turns with the upstream gradient, and a row of weight o
 }
 
 TEST_CASE("columns: a planted error in dx_c or the log-sum-exps is rejected") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   for (const bool decoupled : {false, true}) {
     Case c = beyond_case({20, 30, 25, 32}, 3300, {true, true, true, decoupled});
     c.arrays.upstream = {1.0f};
@@ -196,7 +190,6 @@ TEST_CASE("columns: a planted error in dx_c or the log-sum-exps is rejected") {
 }
 
 TEST_CASE("columns: a huge value in a column left out hides no error") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   Case c = beyond_case({20, 30, 25, 32}, 3400, {true, true, false, false});
   c.problem.normalize = 0;
   fill_beyond(c, 3400);

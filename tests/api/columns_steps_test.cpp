@@ -14,7 +14,6 @@ namespace {
 using namespace support;
 
 constexpr int32_t kBoth = FNCE_SCORES_MIXED | FNCE_SCORES_UNMIXED;
-const char* const kOnCpu = "columns beyond the queue run on the CPU";
 
 Case sharded(int32_t preset, uint64_t seed, const Beyond& options) {
   Case c = beyond_case({21, 160, 50, 24}, seed, {options.ids, options.bias, false, options.decoupled}, preset);
@@ -30,7 +29,6 @@ Case sharded(int32_t preset, uint64_t seed, const Beyond& options) {
 }  // namespace
 
 TEST_CASE("columns in steps: shards of rows, queue and batch equal the whole problem") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   const int32_t preset = GENERATE(values<int32_t>({FNCE_PRESET_MOCO, FNCE_PRESET_FT, FNCE_PRESET_FT_ELEMENTWISE}));
   for (int bits = 0; bits < 16; ++bits) {
     const Beyond options{(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0};
@@ -48,7 +46,6 @@ TEST_CASE("columns in steps: shards of rows, queue and batch equal the whole pro
 }
 
 TEST_CASE("columns in steps: batch columns alone, in two processes and in one") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   for (const bool margin : {false, true}) {
     Case c = beyond_case({33, 0, 70, 20}, 4100, {true, false, margin, false});
     c.want.dtemperature = false;
@@ -60,7 +57,6 @@ TEST_CASE("columns in steps: batch columns alone, in two processes and in one") 
 }
 
 TEST_CASE("columns in steps: a row whose columns are all in one process") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   Case c = beyond_case({20, 96, 60, 16}, 4200, {true, false, false, true});
   c.problem.perm_block = 32;
   c.problem.scores = kBoth;
@@ -78,7 +74,6 @@ TEST_CASE("columns in steps: a row whose columns are all in one process") {
 }
 
 TEST_CASE("columns in steps: element types") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   for (const int32_t type : kTypes) {
     Case c = sharded(FNCE_PRESET_MOCO, 4300, {true, true, false, false});
     set_types(c, type, type, type);

@@ -16,7 +16,6 @@ namespace {
 using namespace support;
 
 constexpr int32_t kBoth = FNCE_SCORES_MIXED | FNCE_SCORES_UNMIXED;
-const char* const kOnCpu = "columns beyond the queue run on the CPU";
 
 // Every set of options by its bits.
 Beyond options_of(int bits) { return {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0}; }
@@ -32,7 +31,6 @@ void check(Case& c) {
 }  // namespace
 
 TEST_CASE("columns: the worked example") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   // Two queries against each other's keys and one of a queue: every number by hand.
   Case c = make_case(FNCE_PRESET_MOCO, 2, 1, 2);
   c.problem.batch_columns = 2;
@@ -67,7 +65,6 @@ TEST_CASE("columns: the worked example") {
 }
 
 TEST_CASE("columns: every set of options, with a queue, without one, and the queue alone") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   for (int bits = 0; bits < 16; ++bits) {
     for (const Shape& shape : {Shape{19, 0, 37, 13}, Shape{19, 75, 37, 24}, Shape{19, 75, 0, 24}}) {
       Case c = beyond_case(shape, 900 + static_cast<uint64_t>(bits), options_of(bits));
@@ -78,7 +75,6 @@ TEST_CASE("columns: every set of options, with a queue, without one, and the que
 }
 
 TEST_CASE("columns: every set of options where negatives are mixed") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   uint64_t seed = 1000;
   for (const int32_t granularity : {FNCE_LAMBDA_CALL, FNCE_LAMBDA_ROW, FNCE_LAMBDA_DIMENSION, FNCE_LAMBDA_ELEMENT}) {
     for (const int32_t columns : {FNCE_COLUMNS_MIXED, FNCE_COLUMNS_UNION}) {
@@ -99,7 +95,6 @@ TEST_CASE("columns: every set of options where negatives are mixed") {
 }
 
 TEST_CASE("columns: the edges of tiles and blocks") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   uint64_t seed = 1100;
   for (const int64_t n : {1, 15, 16, 17, 47, 48, 49}) {
     for (const int64_t c : {1, 15, 16, 95, 96, 97, 200}) {
@@ -126,7 +121,6 @@ TEST_CASE("columns: the edges of tiles and blocks") {
 }
 
 TEST_CASE("columns: every element type, skewed arrays, features as they are") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   uint64_t seed = 1200;
   for (const int32_t feature : kTypes)
     for (const int32_t queue : kTypes)
@@ -149,7 +143,6 @@ TEST_CASE("columns: every element type, skewed arrays, features as they are") {
 }
 
 TEST_CASE("columns: random cases over every other option") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   int with_margin = 0;
   for (uint64_t seed = 1; seed <= 150; ++seed) {
     Case c = random_case(seed + 300);
@@ -164,7 +157,6 @@ TEST_CASE("columns: random cases over every other option") {
 }
 
 TEST_CASE("columns: what is left out is as if it were not there") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   // Odd columns carry the id of all queries, in another case by a bias of -inf; the smaller problem has the even ones.
   for (const bool by_bias : {false, true}) {
     Case c = beyond_case({21, 80, 50, 16}, 1300, {!by_bias, by_bias, false, false});
@@ -201,7 +193,6 @@ TEST_CASE("columns: what is left out is as if it were not there") {
 }
 
 TEST_CASE("columns: a batch of unit rows is a queue") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   Case queue = beyond_case({33, 120, 0, 40}, 1400, {true, true, true, false});
   Case batch = queue;
   std::swap(batch.problem.k, batch.problem.batch_columns);
@@ -212,7 +203,6 @@ TEST_CASE("columns: a batch of unit rows is a queue") {
 }
 
 TEST_CASE("columns: every pair of options that can occur, these and the others, in about a hundred cases") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   const CoveringArray& array = option_grid(Grid::kBeyond);
   CHECK(array.rows.size() <= 150);
   CHECK(array.impossible < 30);

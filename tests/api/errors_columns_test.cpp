@@ -14,8 +14,6 @@ namespace {
 
 using namespace support;
 
-const char* const kOnCpu = "columns beyond the queue run on the CPU";
-
 // Everything that fnce_columns_backward needs, in good order.
 struct Backward {
   Backward() : c(make()), plan(c.problem), call(c), workspace(make_workspace(plan)) {
@@ -67,7 +65,6 @@ void check_backward(const std::function<void(Backward&)>& spoil, fnce_status exp
 }  // namespace
 
 TEST_CASE("errors: fnce_columns_backward") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   const auto wrong = [](const std::function<void(Backward&)>& spoil, const std::vector<std::string>& words) {
     check_backward(spoil, FNCE_INVALID_ARGUMENT, words);
   };
@@ -88,7 +85,6 @@ TEST_CASE("errors: fnce_columns_backward") {
 }
 
 TEST_CASE("errors: arguments and anchors of fnce_columns_backward") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   // Wrong whether anchors are given or not, and then those that only features or only anchors need.
   const auto wrong = [](bool given, const std::function<void(Backward&)>& spoil,
                         const std::vector<std::string>& words) {
@@ -136,7 +132,6 @@ TEST_CASE("errors: fnce_columns_backward without batch columns") {
 }
 
 TEST_CASE("errors: a margin compares with the positives of fnce_prep and fnce_partial") {
-  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   Backward b;
   b.anchors.pos = nullptr;
   check_refused(fnce_prep(b.plan.get(), b.args, &b.anchors, b.workspace.get(), b.bytes, device().stream()),

@@ -160,13 +160,6 @@ TEST_CASE("errors: columns beyond the queue") {
               {"problem.batch_columns ", "2147483648", "0 .. 2147483647"}}});
   check_all(good_case(), FNCE_UNSUPPORTED,
             {{[](fnce_problem& p) { p.reserved = 9; }, {"problem.reserved ", "9", "0"}}});
-  if (device().kind() == FNCE_CPU) return;
-  check_all(good_case(), FNCE_UNSUPPORTED,
-            {{[](fnce_problem& p) { p.form = FNCE_FORM_DECOUPLED; }, {"problem.form ", "1", "0 on FNCE_CUDA"}},
-             {[](fnce_problem& p) { p.id_mask = 1; }, {"problem.id_mask ", "1", "0 on FNCE_CUDA"}},
-             {[](fnce_problem& p) { p.column_bias = 1; }, {"problem.column_bias ", "1", "0 on FNCE_CUDA"}},
-             {[](fnce_problem& p) { p.margin_mask = 1; }, {"problem.margin_mask ", "1", "0 on FNCE_CUDA"}},
-             {[](fnce_problem& p) { p.batch_columns = 64; }, {"problem.batch_columns ", "64", "0 on FNCE_CUDA"}}});
 }
 
 TEST_CASE("errors: a problem of the first version has no columns beyond the queue") {

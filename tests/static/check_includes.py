@@ -33,7 +33,7 @@ RULES = [
     ("kernels/rows/", ["kernels/rows/", "kernels/contract/", "src/core/", "src/math/", PUBLIC]),
     ("kernels/engines/sm80/", ["kernels/engines/sm80/", "kernels/pass/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/",
                                PUBLIC]),
-    ("kernels/engines/plain/", ["kernels/engines/plain/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/",
+    ("kernels/engines/plain/", ["kernels/engines/plain/", "kernels/pass/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/",
                                 PUBLIC]),
     ("kernels/host/families.cpp", ["kernels/host/", "kernels/engines/", "kernels/contract/", "src/core/", "src/math/", PUBLIC]),
     ("kernels/host/", ["kernels/host/", "kernels/rows/", "kernels/contract/", "src/core/", "src/math/", PUBLIC]),

@@ -36,7 +36,7 @@ FNCE_DEVICE void multiply_scores(const MainParams& p, const ColumnTile& tile, in
   float total[kThreadRows] = {};
   for (int64_t first = 0; first < p.d; first += kChunk) {
     stage_anchors(p, first_row, first, shared);
-    stage_columns(p, tile, first, shared);
+    stage_columns(p, tile, first, false, shared);
     __syncthreads();
     // A short sum first, then one addition to the long one: errors grow with D / kChunk.
     float sum[kThreadRows] = {};
@@ -56,7 +56,7 @@ FNCE_DEVICE void add_sums(const MainParams& p, const ColumnTile& tile, int64_t f
   constexpr int kThreadRows = kRows * kChunk / kThreads;
   const int thread = static_cast<int>(threadIdx.x), c = thread % kChunk, r0 = thread / kChunk * kThreadRows;
   for (int64_t first = 0; first < p.d; first += kChunk) {
-    stage_columns(p, tile, first, shared);
+    stage_columns(p, tile, first, true, shared);
     __syncthreads();
     float sum[kThreadRows] = {};
     for (int j = 0; j < tile.columns; ++j) {
@@ -83,13 +83,16 @@ FNCE_DEVICE void write_row(const MainParams& p, int64_t row, const RunningRow& s
   for (int set = 0; set < 2; ++set)
     if (p.statistics[set]) store_stats(state.sets[set], out.stats[set], at);
   if (!p.statistics[1]) return;
-  out.stats[1].m[at] = ended_sum(state.unmixed.m, state.met);
-  out.stats[1].l[at] = ended_sum(state.unmixed.l, state.met);
+  // What the loss has met is not what these scores are of, where columns may not count.
+  const RowColumns met = p.masked ? RowColumns() : state.met;
+  out.stats[1].m[at] = ended_sum(state.unmixed.m, met);
+  out.stats[1].l[at] = ended_sum(state.unmixed.l, met);
 }
 
 __global__ void __launch_bounds__(kThreads, 4) main_plain(const __grid_constant__ MainParams p) {
   FNCE_DYNAMIC_SHARED(memory);
   Shared& shared = *reinterpret_cast<Shared*>(memory);
+  if (p.only_if && *p.only_if == 0) return;
   if (p.only_if_out_of_range && fits_float16(p, shared)) return;
   const int64_t first_row = int64_t{blockIdx.x} * kRows;
   const int first_of_warp = static_cast<int>(threadIdx.x) / 32 * kWarpRows;

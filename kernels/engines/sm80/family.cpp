@@ -17,7 +17,9 @@ Operand operand_of(const Problem& problem) {
   const fnce_problem& p = problem.raw();
   if (p.queue_type == FNCE_FLOAT16) return Operand::kHalf;
   if (p.queue_type == FNCE_BFLOAT16) return Operand::kBfloat;
-  return p.precision == FNCE_PRECISION_FAST ? Operand::kHalfFast : Operand::kHalfSplit;
+  // The gradient of batch columns needs log-sum-exps of the scores that it computes itself, in float32's accuracy.
+  const bool fast = p.precision == FNCE_PRECISION_FAST && p.batch_columns == 0;
+  return fast ? Operand::kHalfFast : Operand::kHalfSplit;
 }
 
 // Shared memory of the smallest tile with statistics, which fnce_scores always asks for.
@@ -30,6 +32,7 @@ int64_t least_shared_bytes(const Problem& problem, Operand operand) {
 
 FamilyReason obstacle(const Problem& problem, const DeviceCaps& caps) {
   if (caps.arch() < kOldest) return {FNCE_REASON_COMPUTE_CAPABILITY, kOldest};
+  if (problem.has_mask()) return {FNCE_REASON_MASKS, 0};
   if (problem.d() > kMaxFeatures) return {FNCE_REASON_FEATURES, kMaxFeatures};
   const int64_t needed = least_shared_bytes(problem, operand_of(problem));
   if (needed > caps.shared_bytes) return {FNCE_REASON_SHARED_MEMORY, needed};

@@ -22,16 +22,23 @@ FNCE_DEVICE int32_t tiles_in(const Segment& segment) {
 
 template <class C>
 FNCE_DEVICE Walk walk_of(const MainParams& p, int64_t split) {
-  const int64_t tiles = tiles_in<C>(p.segments[0]) + (p.segment_count > 1 ? tiles_in<C>(p.segments[1]) : 0);
+  int64_t tiles = 0;
+  FNCE_UNROLL for (int s = 0; s < kMostSegments; ++s) tiles += tiles_in<C>(p.segments[s]);
   const int64_t begin = split * tiles / p.splits;
   return {static_cast<int32_t>(begin), static_cast<int32_t>((split + 1) * tiles / p.splits - begin)};
 }
 
 template <class C>
 FNCE_DEVICE ColumnTile tile_at(const MainParams& p, const Walk& walk, int step) {
-  const int32_t index = walk.first + step, first_tiles = tiles_in<C>(p.segments[0]);
-  const int segment = index < first_tiles ? 0 : 1;
-  const int64_t first = int64_t{segment == 0 ? index : index - first_tiles} * C::kColumns;
+  int32_t index = walk.first + step;
+  int segment = 0;
+  FNCE_UNROLL for (int s = 0; s < kMostSegments - 1; ++s) {
+    const int32_t tiles = tiles_in<C>(p.segments[s]);
+    if (segment != s || index < tiles) continue;
+    index -= tiles;
+    ++segment;
+  }
+  const int64_t first = int64_t{index} * C::kColumns;
   const int64_t left = p.segments[segment].count - first;
   return {segment, first, static_cast<int>(left < C::kColumns ? left : C::kColumns)};
 }
@@ -48,7 +55,8 @@ FNCE_DEVICE ColumnInfo column_info(const MainParams& p, const Walk& walk, int st
   const ColumnTile tile = tile_at<C>(p, walk, step);
   if (column >= tile.valid) return {-1, 0.0f};
   const int64_t position = tile.first + column;
-  if (!p.mix) return {static_cast<int32_t>(position), 0.0f};
+  // Columns that are not mixed are mixed with nothing of their neighbours.
+  if (!p.mix || tile.segment != 0) return {static_cast<int32_t>(position), 1.0f};
   return {p.tables.order[position], p.tables.lambda[p.lambda_per_row ? position : 0]};
 }
 

@@ -82,7 +82,7 @@ FNCE_DEVICE void compute(const MainParams& p, const ColumnTile& tile, const Shar
                          const Anchors<C>& anchors, int step, RunningRows<C>& rows, Sums<C>& o,
                          Statistics<C>* statistics) {
   const bool mixes = kVariant == Variant::kMixed || (kVariant == Variant::kStatistics && p.mix);
-  const bool is_union = mixes && p.is_union;
+  const bool is_union = mixes && p.is_union && tile.segment == 0;
   const int stage = C::kConverts ? 0 : step % C::kStages;
   const Place<C> place = Place<C>::of(thread_in_loop<C>());
   Scores<C> s;
@@ -96,7 +96,7 @@ FNCE_DEVICE void compute(const MainParams& p, const ColumnTile& tile, const Shar
                               tile.valid - place.first_column(), place.lane};
   const Segment& segment = p.segments[tile.segment];
   if constexpr (kVariant == Variant::kStatistics)
-    gather_statistics<C>(p, segment, columns, mixes, shared, place, s, *statistics);
+    gather_statistics<C>(p, segment, columns, mixes, is_union, shared, place, s, *statistics);
   if (!segment.in_loss) return;
   if (!p.sums) check_scores<C>(s, rows);
   prepare_scores<C>(columns, mixes, is_union, s, rows, o);

@@ -40,8 +40,9 @@ FNCE_DEVICE void start_statistics(const MainParams& p, const Shared<C>& shared, 
 // Adds the scores of one tile, before prepare_scores changes them. `segment` is the tile's.
 template <class C>
 FNCE_DEVICE void gather_statistics(const MainParams& p, const Segment& segment, const Columns<C>& columns, bool mixes,
-                                   const Shared<C>& shared, const Place<C>& place, Scores<C>& s, Statistics<C>& out) {
-  const bool of_loss = p.statistics[0] && segment.in_loss, both = of_loss && mixes && p.is_union;
+                                   bool is_union, const Shared<C>& shared, const Place<C>& place, Scores<C>& s,
+                                   Statistics<C>& out) {
+  const bool of_loss = p.statistics[0] && segment.in_loss, both = of_loss && is_union;
   FNCE_UNROLL for (int g = 0; g < C::kGroups; ++g) {
     const Quad quad = quad_of<C>(columns, g);
     const int count = quad.existing;
