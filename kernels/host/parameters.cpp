@@ -105,6 +105,15 @@ void set_segments(const CudaCall& call, const CudaPass& pass, MainParams& params
   add(batch);
 }
 
+// Numbers the column tiles of all segments.
+void set_tiles(const MainLaunch& launch, MainParams& params) {
+  params.tiles = 0;
+  for (int s = 0; s < kMostSegments; ++s) {
+    params.first_tile[s] = params.tiles;
+    params.tiles += static_cast<int32_t>((params.segments[s].count + launch.columns - 1) / launch.columns);
+  }
+}
+
 }  // namespace
 
 Number<float> temperature_of(const Args& args) { return {args.raw().temperature, args.raw().temperature_pointer}; }
@@ -224,6 +233,7 @@ MainParams main_params(const CudaCall& call, const MainLaunch& launch, const Cud
   params.n = call.problem.n();
   params.d = call.problem.d();
   set_segments(call, pass, params);
+  set_tiles(launch, params);
   params.splits = launch.splits;
   params.mix = mix;
   params.lambda_per_row = mix && call.problem.raw().lambda_neg == FNCE_LAMBDA_ROW;

@@ -15,30 +15,17 @@ struct ColumnTile {
   int valid;      // columns; the rest of the tile lies beyond the segment
 };
 
-template <class C>
-FNCE_DEVICE int32_t tiles_in(const Segment& segment) {
-  return static_cast<int32_t>((segment.count + C::kColumns - 1) / C::kColumns);
-}
-
-template <class C>
 FNCE_DEVICE Walk walk_of(const MainParams& p, int64_t split) {
-  int64_t tiles = 0;
-  FNCE_UNROLL for (int s = 0; s < kMostSegments; ++s) tiles += tiles_in<C>(p.segments[s]);
-  const int64_t begin = split * tiles / p.splits;
+  const int64_t tiles = p.tiles, begin = split * tiles / p.splits;
   return {static_cast<int32_t>(begin), static_cast<int32_t>((split + 1) * tiles / p.splits - begin)};
 }
 
 template <class C>
 FNCE_DEVICE ColumnTile tile_at(const MainParams& p, const Walk& walk, int step) {
-  int32_t index = walk.first + step;
+  const int32_t index = walk.first + step;
   int segment = 0;
-  FNCE_UNROLL for (int s = 0; s < kMostSegments - 1; ++s) {
-    const int32_t tiles = tiles_in<C>(p.segments[s]);
-    if (segment != s || index < tiles) continue;
-    index -= tiles;
-    ++segment;
-  }
-  const int64_t first = int64_t{index} * C::kColumns;
+  FNCE_UNROLL for (int s = 1; s < kMostSegments; ++s) segment += index >= p.first_tile[s];
+  const int64_t first = int64_t{index - p.first_tile[segment]} * C::kColumns;
   const int64_t left = p.segments[segment].count - first;
   return {segment, first, static_cast<int>(left < C::kColumns ? left : C::kColumns)};
 }

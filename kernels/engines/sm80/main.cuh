@@ -111,7 +111,7 @@ template <class C, Variant kVariant>
 FNCE_DEVICE void run(const MainParams& p, unsigned char* memory) {
   const Shared<C> shared = {memory};
   const Place<C> place = Place<C>::of(static_cast<int>(threadIdx.x));
-  const Walk walk = walk_of<C>(p, blockIdx.y);
+  const Walk walk = walk_of(p, blockIdx.y);
   RunningRows<C> rows;
   Sums<C> o;
   start_rows<C>(p, shared, place, rows, o);

@@ -57,6 +57,10 @@ MainParams params_of(Inputs& in, Out& out, Grid grid) {
     p.segments[1].in_loss = c.is_union;
   }
   if (!gathers(c, 1)) p.segments[0].unmixed = p.segments[1].unmixed = 0;
+  for (int s = 0; s < kMostSegments; ++s) {
+    p.first_tile[s] = p.tiles;
+    p.tiles += static_cast<int32_t>((p.segments[s].count + in.tile.columns - 1) / in.tile.columns);
+  }
   p.splits = c.splits;
   p.mix = c.columns == Columns::kScores;
   p.lambda_per_row = c.lambda_per_row;
