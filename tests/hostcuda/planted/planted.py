@@ -81,6 +81,7 @@ SPLIT_PLAIN = Kernel(SPLIT, 0, PLAIN)
 # The narrowest whose warps divide the features: 256 features, 32 rows, 4 warps side by side along the features.
 SPLIT_DIVIDED = Kernel(SPLIT, 4, MIXED)
 FINISH, PREMIX, PLAIN_MAIN = Calls("rows", "finish.cu"), Calls("rows", "premix.cu"), Calls("engines/plain", "main.cu")
+COLUMN_GRADIENT = Calls("rows", "column_gradient.cu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,13 +178,44 @@ BUGS = [
         "for (int64_t c = threadIdx.x; c <= rows.d; c += kRowThreads) {\n    float g_q", ASAN),
     Bug("the last negative is not mixed", PREMIX, "premix.cu", "i < p.k; i += warps", "i + 1 < p.k; i += warps"),
     Bug("scores of a tile that is not there yet", PLAIN_MAIN, "main.cu",
-        "    stage_columns(p, tile, first, shared);\n    __syncthreads();\n    // A short sum first",
-        "    stage_columns(p, tile, first, shared);\n    // A short sum first", TSAN),
+        "    stage_columns(p, tile, first, false, shared);\n    __syncthreads();\n    // A short sum first",
+        "    stage_columns(p, tile, first, false, shared);\n    // A short sum first", TSAN),
     Bug("a tile is filled again while it is read", PLAIN_MAIN, "main.cu",
         "total[r] += sum[r];\n    __syncthreads();\n", "total[r] += sum[r];\n", TSAN),
     Bug("lane 0 writes a row's maximum while others read it", PLAIN_MAIN, "softmax.cuh",
         "sum = reduce_warp(sum, Add());\n  __syncwarp();\n  if (threadIdx.x % 32 == 0) {\n    state.unmixed.l",
         "sum = reduce_warp(sum, Add());\n  if (threadIdx.x % 32 == 0) {\n    state.unmixed.l", TSAN),
+    Bug("a mixed column counts though its partner's id is the row's", PLAIN_MAIN, "softmax.cuh",
+        "counts(own, of_loss, s.mixed.value[h]) && !names(shared.masks[next], of_loss);",
+        "counts(own, of_loss, s.mixed.value[h]);"),
+    Bug("the raw column of a union is left out with its mixed one", PLAIN_MAIN, "softmax.cuh",
+        "s.raw.valid[h] = counts(own, of_loss, s.raw.value[h]);",
+        "s.raw.valid[h] = counts(own, of_loss, s.raw.value[h]) && "
+        "!(tile.mixes && names(shared.masks[partner(j, tile.columns, true)], of_loss));"),
+    Bug("the ids of premixed rows are those of the rows alone", PREMIX, "premix.cu",
+        "p.partner_ids[s.row] = p.ids[s.partner];", "p.partner_ids[s.row] = p.ids[s.row];"),
+    Bug("a column of the reserved id counts", PLAIN_MAIN, "pass/masks.cuh",
+        "mask.nobodys = !segment.unnamed_counts &&", "mask.nobodys = false &&"),
+    Bug("rows without an id have the reserved one", PLAIN_MAIN, "pass/masks.cuh",
+        "(row.id != FNCE_NO_COLUMN && (row.id", "((row.id"),
+    Bug("ids compare 32 bits", PLAIN_MAIN, "pass/masks.cuh",
+        "row.id == column.id ||", "static_cast<int32_t>(row.id) == static_cast<int32_t>(column.id) ||"),
+    Bug("a bias is not multiplied by the temperature", PLAIN_MAIN, "pass/masks.cuh",
+        "segment.bias[row] * temperature;", "segment.bias[row];"),
+    Bug("the margin asks for all scores as for those of the loss", PLAIN_MAIN, "softmax.cuh",
+        "of_unmixed = row_mask(p, 1, row);", "of_unmixed = row_mask(p, 0, row);"),
+    Bug("0 times an infinity of a column that is left out", PLAIN_MAIN, "tile.cuh",
+        "if (finite && p.masked && !is_finite(value)) value = 0.0f;", ""),
+    Bug("the counts of a row are those of the tile", PLAIN_MAIN, "softmax.cuh",
+        "if (p.masked) columns = count_of(s);", ""),
+    Bug("the positive is in the sum of the decoupled form", FINISH, "finish.cu",
+        "if (p.is_decoupled) shared.row = decoupled(shared.softmax, lse, l);", ""),
+    Bug("what rows send with a negative sign is lost", COLUMN_GRADIENT, "column_gradient.cu",
+        "sums[c] = p.accumulates ? sums[c] + added : added;", "sums[c] = p.accumulates ? sums[c] : added;"),
+    Bug("the gradient of a batch column keeps what is along it", COLUMN_GRADIENT, "column_gradient.cu",
+        "rule = norm_backward(norm, p.epsilon, dot[0]);", "rule = norm_backward(norm, p.epsilon, 0.0f);"),
+    Bug("a pass that has not run adds what memory held", COLUMN_GRADIENT, "column_gradient.cu",
+        "const bool ran = *p.only_if != 0;", "const bool ran = true;"),
 ]
 
 
