@@ -81,6 +81,55 @@ std::vector<Case> small_cases() {
       {"ft f16 per row, union, scores", ft, 37, 299, 128, f16, f16, exact, FNCE_LAMBDA_ROW, FNCE_COLUMNS_UNION, both},
       {"ft-elementwise f16 union", element, 17, 130, 128, f16, f16, exact, -1, FNCE_COLUMNS_UNION},
       {.name = "ft f32 renormalised", .preset = ft, .n = 17, .k = 130, .d = 64, .renormalizes = true},
+      {.name = "moco f32 batch", .preset = moco, .n = 37, .k = 130, .d = 64, .batch = 90},
+      {.name = "ft f16 batch, scores",
+       .preset = ft,
+       .n = 37,
+       .k = 130,
+       .d = 128,
+       .feature_type = f16,
+       .queue_type = f16,
+       .scores = both,
+       .batch = 37},
+      {.name = "ft bf16 union, batch, decoupled",
+       .preset = ft,
+       .n = 20,
+       .k = 130,
+       .d = 256,
+       .feature_type = b16,
+       .queue_type = b16,
+       .columns = FNCE_COLUMNS_UNION,
+       .batch = 20,
+       .decoupled = true},
+      {.name = "moco bf16 batch alone, masks",
+       .preset = moco,
+       .n = 70,
+       .k = 0,
+       .d = 128,
+       .feature_type = b16,
+       .queue_type = b16,
+       .scores = both,
+       .batch = 140,
+       .masks = true},
+      {.name = "ft f32 per row, union, batch, masks, scores",
+       .preset = ft,
+       .n = 37,
+       .k = 299,
+       .d = 64,
+       .lambda_neg = FNCE_LAMBDA_ROW,
+       .columns = FNCE_COLUMNS_UNION,
+       .scores = both,
+       .batch = 37,
+       .masks = true},
+      {.name = "ft-elementwise f16 batch, masks",
+       .preset = element,
+       .n = 17,
+       .k = 130,
+       .d = 128,
+       .feature_type = f16,
+       .queue_type = f16,
+       .batch = 50,
+       .masks = true},
       {.name = "ft f32 given permutation", .preset = ft, .n = 17, .k = 130, .d = 64, .gives_permutation = true},
       large("ft f16 d64, 128 rows", 150, 64, f16, 128),
       large("ft f16 d128, 64 rows", 50, 128, f16, 64),
@@ -105,6 +154,14 @@ std::vector<Case> training_cases() {
       {"ft f32 256x16384x128", ft, 256, 16384, 128, f32, f32},
       {"ft bf16 1024x16384x256", ft, 1024, 16384, 256, b16, b16},
       {"moco f16 256x4096x512", FNCE_PRESET_MOCO, 256, 4096, 512, f16, f16},
+      {.name = "moco bf16 batch of 1024x1024x128",
+       .preset = FNCE_PRESET_MOCO,
+       .n = 1024,
+       .k = 0,
+       .d = 128,
+       .feature_type = b16,
+       .queue_type = b16,
+       .batch = 1024},
       {"ft-elementwise f16 64x4096x128", FNCE_PRESET_FT_ELEMENTWISE, 64, 4096, 128, f16, f16},
   };
 }
@@ -122,6 +179,24 @@ std::shared_ptr<const Inputs> inputs_of(const Case& c, uint64_t seed) {
   std::vector<int32_t> permutation(static_cast<size_t>(c.k));
   for (int64_t i = 0; i < c.k; ++i) permutation[static_cast<size_t>(i)] = static_cast<int32_t>((i * 7 + 3) % c.k);
   inputs->permutation = Memory(permutation);
+  inputs->x_c = in_type(random_rows(c.batch, c.d, 3 * seed + 5, false), c.feature_type);
+  const auto ids = [](int64_t count, int64_t step) {
+    std::vector<int64_t> list(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) list[static_cast<size_t>(i)] = i % 11 == 10 ? FNCE_NO_COLUMN : i * step % 7;
+    return Memory(list);
+  };
+  inputs->query_ids = ids(c.n, 1);
+  inputs->column_ids = ids(c.k, 3);
+  inputs->batch_ids = ids(c.batch, 2);
+  const auto biases = [](int64_t count) {
+    std::vector<float> list(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i)
+      list[static_cast<size_t>(i)] = i % 13 == 12 ? -INFINITY : static_cast<float>(i % 5) * 0.25f;
+    return Memory(list);
+  };
+  inputs->column_bias = biases(c.k);
+  inputs->batch_bias = biases(c.batch);
+  inputs->upstream = Memory(std::vector<float>{-0.5f});
   return inputs;
 }
 
@@ -137,6 +212,9 @@ Plan::Plan(const Case& c) {
   if (c.lambda_neg >= 0) problem_.lambda_neg = c.lambda_neg;
   if (c.columns >= 0) problem_.columns = c.columns;
   problem_.scores = c.scores;
+  problem_.batch_columns = c.batch;
+  problem_.id_mask = problem_.column_bias = problem_.margin_mask = c.masks;
+  problem_.form = c.decoupled ? FNCE_FORM_DECOUPLED : FNCE_FORM_INFO_NCE;
   problem_.renormalize_pos = problem_.renormalize_neg = c.renormalizes;
   if (c.gives_permutation) problem_.permutation_source = FNCE_GIVEN;
   if (c.block_rows > 0) setenv("FNCE_MULTIPROCESSORS", "1", 1);
@@ -200,7 +278,29 @@ Call::Call(std::shared_ptr<const Plan> plan, std::shared_ptr<const Inputs> input
       *field = next(f);
     for (int64_t** field : {&b->neg_count, &b->n_greater, &b->n_greater_equal}) *field = next(i);
   }
+  set_columns();
   set(1, 0, 0.1f);
+}
+
+void Call::set_columns() {
+  const fnce_problem& p = plan_->problem();
+  const auto n = static_cast<size_t>(p.n), elements = static_cast<size_t>(p.batch_columns * p.d);
+  log_sum_exp_ = Memory(n * sizeof(float));
+  dx_c_ = Memory(elements * sizeof(float));
+  if (p.batch_columns > 0) {
+    args_.x_c = inputs_->x_c.get();
+    args_.log_sum_exp = log_sum_exp_.as<float>();
+  }
+  if (!p.id_mask) return;
+  args_.margin = 0.5f;
+  args_.query_ids = inputs_->query_ids.as<int64_t>();
+  if (p.k > 0) {
+    args_.column_ids = inputs_->column_ids.as<int64_t>();
+    args_.column_bias = inputs_->column_bias.as<float>();
+  }
+  if (p.batch_columns == 0) return;
+  args_.batch_ids = inputs_->batch_ids.as<int64_t>();
+  args_.batch_bias = inputs_->batch_bias.as<float>();
 }
 
 void Call::set(uint64_t seed, uint64_t offset, float temperature) {
@@ -211,12 +311,20 @@ void Call::set(uint64_t seed, uint64_t offset, float temperature) {
 
 void Call::spoil() {
   for (Memory* memory : {&workspace_, &loss_, &dq_, &dk_, &dtemperature_rows_, &dtemperature_, &floats_, &integers_,
-                         &anchor_, &positives_, &partial_})
+                         &anchor_, &positives_, &partial_, &log_sum_exp_, &dx_c_})
     memory->fill(0xAB);
 }
 
 void Call::enqueue(const Stream& stream) const {
   FNCE_GPU_CHECK(fnce_loss(plan_->get(), &args_, workspace_.get(), workspace_.bytes(), stream.get()));
+  enqueue_backward(nullptr, stream);
+}
+
+void Call::enqueue_backward(const fnce_anchors* anchors, const Stream& stream) const {
+  if (plan_->problem().batch_columns == 0) return;
+  FNCE_GPU_CHECK(fnce_columns_backward(plan_->get(), &args_, anchors, log_sum_exp_.as<float>(),
+                                       inputs_->upstream.as<float>(), 1, dx_c_.get(), workspace_.get(),
+                                       workspace_.bytes(), stream.get()));
 }
 
 void Call::enqueue_steps(const Stream& stream) const {
@@ -231,12 +339,16 @@ void Call::enqueue_steps(const Stream& stream) const {
   FNCE_GPU_CHECK(
       fnce_partial(plan, &args_, &anchors, partial_.get(), partial_.bytes(), workspace, bytes, stream.get()));
   FNCE_GPU_CHECK(fnce_finish(plan, &args_, partial_.get(), partial_.bytes(), workspace, bytes, stream.get()));
+  enqueue_backward(&anchors, stream);
 }
 
 std::vector<unsigned char> Call::results() const {
   std::vector<unsigned char> bytes;
   for (const Memory* memory : {&loss_, &dq_, &dk_, &dtemperature_rows_, &dtemperature_, &floats_, &integers_})
     memory->append_to(bytes);
+  if (plan_->problem().batch_columns == 0) return bytes;
+  log_sum_exp_.append_to(bytes);
+  dx_c_.append_to(bytes);
   return bytes;
 }
 

@@ -21,6 +21,8 @@ struct Case {
   bool gives_permutation = false;  // and has it checked, rather than drawn
   bool renormalizes = false;
   float queue_norm = 1;
+  int64_t batch = 0;                      // batch columns, with their gradient
+  bool masks = false, decoupled = false;  // ids, biases and a margin
   int block_rows =
       0;  // planned as for one multiprocessor, where few queries take large tiles; blocks must have so many rows
 };
@@ -32,6 +34,7 @@ std::vector<Case> training_cases();
 // Random features, keys near them, unit rows as negatives; rounded to the case's types.
 struct Inputs {
   Memory x_q, x_k, queue, permutation;
+  Memory x_c, query_ids, column_ids, batch_ids, column_bias, batch_bias, upstream;
 };
 std::shared_ptr<const Inputs> inputs_of(const Case& c, uint64_t seed = 1);
 
@@ -62,6 +65,7 @@ class Call {
   // Overwrites outputs and workspace with a pattern. Until then they hold what was in memory, which lets initcheck see
   // whoever reads them unwritten.
   void spoil();
+  // The loss, and the gradient of batch columns.
   void enqueue(const Stream& stream) const;
   // The same in steps, through the anchors and a partial of this call's own.
   void enqueue_steps(const Stream& stream) const;
@@ -72,11 +76,15 @@ class Call {
   const fnce_args& args() const { return args_; }
 
  private:
+  void set_columns();
+  // Given anchors, or null.
+  void enqueue_backward(const fnce_anchors* anchors, const Stream& stream) const;
+
   std::shared_ptr<const Plan> plan_;
   std::shared_ptr<const Inputs> inputs_;
   fnce_args args_{};
   Memory workspace_, loss_, dq_, dk_, dtemperature_rows_, dtemperature_, floats_, integers_, numbers_;
-  Memory anchor_, positives_, partial_;
+  Memory anchor_, positives_, partial_, log_sum_exp_, dx_c_;
 };
 
 // A sentence where two results differ, else "".

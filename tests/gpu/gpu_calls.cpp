@@ -143,7 +143,7 @@ std::string graphs(const Case& c) {
     seen.emplace(results.begin(), results.end());
   }
   // Without draws only the temperature makes a difference.
-  const size_t expected = c.preset == FNCE_PRESET_MOCO ? (c.k > 0 ? 2 : 1) : 10;
+  const size_t expected = c.preset == FNCE_PRESET_MOCO ? (c.k + c.batch > 0 ? 2 : 1) : 10;
   if (seen.size() != expected)
     return std::to_string(seen.size()) + " different results of 10 replays, not " + std::to_string(expected);
   return finite(direct);
