@@ -189,7 +189,8 @@ struct MainParams {
   int64_t n, d;
   Segment segments[kMostSegments];  // those beyond segment_count are empty
   int32_t segment_count;
-  int32_t first_tile[kMostSegments], tiles;  // sm80: the first column tile of each segment, and all of them
+  // sm80: the first column tile of each segment, all of them, and those whose scores are mixed, which come first.
+  int32_t first_tile[kMostSegments], tiles, mixed_tiles;
   int32_t splits;  // gridDim.y: split s takes column tiles s*tiles/splits .. (s+1)*tiles/splits - 1
   int32_t mix;     // scores of the first segment are mixed: order and lambda of `tables` hold for it
   int32_t lambda_per_row;

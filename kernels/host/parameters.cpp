@@ -112,6 +112,7 @@ void set_tiles(const MainLaunch& launch, MainParams& params) {
     params.first_tile[s] = params.tiles;
     params.tiles += static_cast<int32_t>((params.segments[s].count + launch.columns - 1) / launch.columns);
   }
+  params.mixed_tiles = params.mix ? params.first_tile[1] : 0;
 }
 
 }  // namespace
@@ -233,9 +234,9 @@ MainParams main_params(const CudaCall& call, const MainLaunch& launch, const Cud
   params.n = call.problem.n();
   params.d = call.problem.d();
   set_segments(call, pass, params);
-  set_tiles(launch, params);
   params.splits = launch.splits;
   params.mix = mix;
+  set_tiles(launch, params);
   params.lambda_per_row = mix && call.problem.raw().lambda_neg == FNCE_LAMBDA_ROW;
   params.is_union = mix && call.problem.is_union();
   params.sums = pass.sums;

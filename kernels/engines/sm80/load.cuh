@@ -11,7 +11,7 @@ struct Walk {
 };
 struct ColumnTile {
   int segment;
-  int64_t first;  // position in the segment
+  int32_t first;  // position in the segment
   int valid;      // columns; the rest of the tile lies beyond the segment
 };
 
@@ -25,9 +25,9 @@ FNCE_DEVICE ColumnTile tile_at(const MainParams& p, const Walk& walk, int step) 
   const int32_t index = walk.first + step;
   int segment = 0;
   FNCE_UNROLL for (int s = 1; s < kMostSegments; ++s) segment += index >= p.first_tile[s];
-  const int64_t first = int64_t{index - p.first_tile[segment]} * C::kColumns;
-  const int64_t left = p.segments[segment].count - first;
-  return {segment, first, static_cast<int>(left < C::kColumns ? left : C::kColumns)};
+  const int32_t first = (index - p.first_tile[segment]) * C::kColumns;
+  const int32_t left = static_cast<int32_t>(p.segments[segment].count) - first;
+  return {segment, first, left < C::kColumns ? left : C::kColumns};
 }
 
 // The row that a column of a tile is (-1: none), and its lambda.
@@ -41,9 +41,9 @@ FNCE_DEVICE ColumnInfo column_info(const MainParams& p, const Walk& walk, int st
   if (step >= walk.steps) return {-1, 0.0f};
   const ColumnTile tile = tile_at<C>(p, walk, step);
   if (column >= tile.valid) return {-1, 0.0f};
-  const int64_t position = tile.first + column;
+  const int32_t position = tile.first + column;
   // Columns that are not mixed are mixed with nothing of their neighbours.
-  if (!p.mix || tile.segment != 0) return {static_cast<int32_t>(position), 1.0f};
+  if (walk.first + step >= p.mixed_tiles) return {position, 1.0f};
   return {p.tables.order[position], p.tables.lambda[p.lambda_per_row ? position : 0]};
 }
 
@@ -82,11 +82,12 @@ FNCE_DEVICE void copy_elements(T* shared, const T* row, int first, int d, bool v
   for (int e = 0; e < kCount; ++e) shared[e] = valid && first + e < d ? row[first + e] : T(0);
 }
 
-// This thread's number inside the main loop. Where warps divide the features registers are scarce, and what copies
-// derive from it is worked out anew in each step.
+// This thread's number inside the main loop. Where registers are scarce, what copies derive from it is worked out anew
+// in each step: where warps divide the features, and where they have two row tiles of split operands.
 template <class C>
 FNCE_DEVICE int thread_in_loop() {
-  return C::kDividesFeatures ? thread_read_again() : static_cast<int>(threadIdx.x);
+  constexpr bool kReadsAgain = C::kDividesFeatures || (C::kPlanes == 2 && C::kMi > 1);
+  return kReadsAgain ? thread_read_again() : static_cast<int>(threadIdx.x);
 }
 
 // Asks for a half piece of a float32 tile.

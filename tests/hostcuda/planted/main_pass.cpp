@@ -63,6 +63,7 @@ MainParams params_of(Inputs& in, Out& out, Grid grid) {
   }
   p.splits = c.splits;
   p.mix = c.columns == Columns::kScores;
+  p.mixed_tiles = p.mix ? p.first_tile[1] : 0;
   p.lambda_per_row = c.lambda_per_row;
   p.is_union = p.mix && c.is_union;
   p.sums = c.sums;
