@@ -45,42 +45,11 @@ Case large(const char* name, int64_t n, int64_t d, int32_t queue_type, int block
   return c;
 }
 
-}  // namespace
-
-std::vector<Case> small_cases() {
-  constexpr int32_t f32 = FNCE_FLOAT32, f16 = FNCE_FLOAT16, b16 = FNCE_BFLOAT16, fast = FNCE_PRECISION_FAST;
-  constexpr int32_t exact = FNCE_PRECISION_EXACT, both = FNCE_SCORES_MIXED | FNCE_SCORES_UNMIXED;
+// Columns beyond the queue.
+std::vector<Case> columns_cases() {
+  constexpr int32_t f16 = FNCE_FLOAT16, b16 = FNCE_BFLOAT16, both = FNCE_SCORES_MIXED | FNCE_SCORES_UNMIXED;
   constexpr int32_t moco = FNCE_PRESET_MOCO, ft = FNCE_PRESET_FT, element = FNCE_PRESET_FT_ELEMENTWISE;
   return {
-      {"moco f32", moco, 37, 300, 64, f32, f32},
-      {"moco f32 fast", moco, 37, 300, 128, f32, f32, fast},
-      {"moco f16 d128", moco, 33, 300, 128, f16, f16},
-      {"moco bf16 d256", moco, 70, 300, 256, b16, b16},
-      {"moco f16 d512", moco, 20, 300, 512, f32, f16},
-      {"moco f32 d20", moco, 9, 75, 20, f32, f32},
-      {"moco f32 d700", moco, 5, 75, 700, f32, f32},
-      {"ft f32", ft, 37, 299, 128, f32, f32},
-      {"ft f16", ft, 37, 299, 128, f16, f16},
-      {"ft bf16 d64", ft, 65, 256, 64, b16, b16},
-      {"ft f16 per row", ft, 37, 299, 128, f16, f16, exact, FNCE_LAMBDA_ROW},
-      {"ft f16 union", ft, 37, 299, 128, f16, f16, exact, -1, FNCE_COLUMNS_UNION},
-      {"ft f16 per dimension", ft, 37, 299, 128, f16, f16, exact, FNCE_LAMBDA_DIMENSION},
-      {"ft f16 scores", ft, 37, 299, 128, f16, f16, exact, -1, -1, both},
-      {"ft f32 scores d96", ft, 37, 299, 96, f32, f32, exact, -1, -1, both},
-      {"ft-elementwise f32", element, 17, 130, 64, f32, f32},
-      {"ft-elementwise bf16", element, 17, 130, 128, b16, b16},
-      {"moco without negatives", moco, 7, 0, 32, f32, f32},
-      // float32 beyond what float16 holds is computed again by the plain kernel; rows beyond shared memory; divided
-      // features.
-      {.name = "moco f32 large values", .preset = moco, .n = 9, .k = 130, .d = 64, .queue_norm = 100},
-      {.name = "moco f32 d1100", .preset = moco, .n = 5, .k = 75, .d = 1100},
-      {.name = "ft f32 d512 scores", .preset = ft, .n = 20, .k = 130, .d = 512, .scores = both},
-      {.name = "ft f32 fast d512", .preset = ft, .n = 20, .k = 130, .d = 512, .precision = fast},
-      {"ft f16 d256 scores", ft, 37, 299, 256, f16, f16, exact, -1, -1, both},
-      {"ft bf16 d512 scores", ft, 20, 130, 512, b16, b16, exact, -1, -1, both},
-      {"ft f16 per row, union, scores", ft, 37, 299, 128, f16, f16, exact, FNCE_LAMBDA_ROW, FNCE_COLUMNS_UNION, both},
-      {"ft-elementwise f16 union", element, 17, 130, 128, f16, f16, exact, -1, FNCE_COLUMNS_UNION},
-      {.name = "ft f32 renormalised", .preset = ft, .n = 17, .k = 130, .d = 64, .renormalizes = true},
       {.name = "moco f32 batch", .preset = moco, .n = 37, .k = 130, .d = 64, .batch = 90},
       {.name = "ft f16 batch, scores",
        .preset = ft,
@@ -130,6 +99,45 @@ std::vector<Case> small_cases() {
        .queue_type = f16,
        .batch = 50,
        .masks = true},
+  };
+}
+
+}  // namespace
+
+std::vector<Case> small_cases() {
+  constexpr int32_t f32 = FNCE_FLOAT32, f16 = FNCE_FLOAT16, b16 = FNCE_BFLOAT16, fast = FNCE_PRECISION_FAST;
+  constexpr int32_t exact = FNCE_PRECISION_EXACT, both = FNCE_SCORES_MIXED | FNCE_SCORES_UNMIXED;
+  constexpr int32_t moco = FNCE_PRESET_MOCO, ft = FNCE_PRESET_FT, element = FNCE_PRESET_FT_ELEMENTWISE;
+  std::vector<Case> cases = {
+      {"moco f32", moco, 37, 300, 64, f32, f32},
+      {"moco f32 fast", moco, 37, 300, 128, f32, f32, fast},
+      {"moco f16 d128", moco, 33, 300, 128, f16, f16},
+      {"moco bf16 d256", moco, 70, 300, 256, b16, b16},
+      {"moco f16 d512", moco, 20, 300, 512, f32, f16},
+      {"moco f32 d20", moco, 9, 75, 20, f32, f32},
+      {"moco f32 d700", moco, 5, 75, 700, f32, f32},
+      {"ft f32", ft, 37, 299, 128, f32, f32},
+      {"ft f16", ft, 37, 299, 128, f16, f16},
+      {"ft bf16 d64", ft, 65, 256, 64, b16, b16},
+      {"ft f16 per row", ft, 37, 299, 128, f16, f16, exact, FNCE_LAMBDA_ROW},
+      {"ft f16 union", ft, 37, 299, 128, f16, f16, exact, -1, FNCE_COLUMNS_UNION},
+      {"ft f16 per dimension", ft, 37, 299, 128, f16, f16, exact, FNCE_LAMBDA_DIMENSION},
+      {"ft f16 scores", ft, 37, 299, 128, f16, f16, exact, -1, -1, both},
+      {"ft f32 scores d96", ft, 37, 299, 96, f32, f32, exact, -1, -1, both},
+      {"ft-elementwise f32", element, 17, 130, 64, f32, f32},
+      {"ft-elementwise bf16", element, 17, 130, 128, b16, b16},
+      {"moco without negatives", moco, 7, 0, 32, f32, f32},
+      // float32 beyond what float16 holds is computed again by the plain kernel; rows beyond shared memory; divided
+      // features.
+      {.name = "moco f32 large values", .preset = moco, .n = 9, .k = 130, .d = 64, .queue_norm = 100},
+      {.name = "moco f32 d1100", .preset = moco, .n = 5, .k = 75, .d = 1100},
+      {.name = "ft f32 d512 scores", .preset = ft, .n = 20, .k = 130, .d = 512, .scores = both},
+      {.name = "ft f32 fast d512", .preset = ft, .n = 20, .k = 130, .d = 512, .precision = fast},
+      {"ft f16 d256 scores", ft, 37, 299, 256, f16, f16, exact, -1, -1, both},
+      {"ft bf16 d512 scores", ft, 20, 130, 512, b16, b16, exact, -1, -1, both},
+      {"ft f16 per row, union, scores", ft, 37, 299, 128, f16, f16, exact, FNCE_LAMBDA_ROW, FNCE_COLUMNS_UNION, both},
+      {"ft-elementwise f16 union", element, 17, 130, 128, f16, f16, exact, -1, FNCE_COLUMNS_UNION},
+      {.name = "ft f32 renormalised", .preset = ft, .n = 17, .k = 130, .d = 64, .renormalizes = true},
       {.name = "ft f32 given permutation", .preset = ft, .n = 17, .k = 130, .d = 64, .gives_permutation = true},
       large("ft f16 d64, 128 rows", 150, 64, f16, 128),
       large("ft f16 d128, 64 rows", 50, 128, f16, 64),
@@ -144,6 +152,9 @@ std::vector<Case> small_cases() {
       large("ft f32 fast d64, 128 rows", 150, 64, f32, 128, fast),
       large("ft f32 fast d128, 128 rows", 150, 128, f32, 128, fast),
   };
+  const std::vector<Case> columns = columns_cases();
+  cases.insert(cases.end(), columns.begin(), columns.end());
+  return cases;
 }
 
 std::vector<Case> training_cases() {

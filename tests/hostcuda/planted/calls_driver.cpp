@@ -148,7 +148,7 @@ std::string run(const support::Case& c, support::Outputs& out) {
   fnce_status status = fnce_plan_create(&c.problem, &plan);
   if (status == FNCE_OK) status = fnce_plan_workspace(plan, &bytes);
   if (status == FNCE_OK) {
-    // Of the size that was asked for, so that a sanitizer sees what is beyond; it holds what a device's memory may.
+    // It has the size that was asked for, so that a sanitizer sees what is beyond, and holds NaN at first.
     void* workspace = nullptr;
     if (cudaMalloc(&workspace, bytes) != cudaSuccess) return "no memory";
     status = fnce_loss(plan, &args, workspace, bytes, nullptr);
