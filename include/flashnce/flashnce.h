@@ -11,8 +11,9 @@
  *   7. fnce_scores                       score statistics alone
  *   8. fnce_prep .. fnce_finish          the loss in steps, negatives sharded over processes
  *   9. fnce_columns_backward             the gradient of batch columns
- *  10. fnce_run                          stateless calls
- *  11. Inspection                        what a seed draws; devices, threads
+ *  10. fnce_symmetric                    both directions of a batch of pairs (CLIP), and their gradients
+ *  11. fnce_run                          stateless calls
+ *  12. Inspection                        what a seed draws; devices, threads
  *
  * A minimal program:
  *
@@ -149,7 +150,11 @@ enum { FNCE_REDUCTION_NONE = 0, FNCE_REDUCTION_MEAN = 1, FNCE_REDUCTION_SUM = 2 
 /* The form of a row's loss, equation (7). */
 enum {
   FNCE_FORM_INFO_NCE = 0, /* the positive is in the sum: cross entropy                    */
-  FNCE_FORM_DECOUPLED = 1 /* it is not: log-sum-exp of the columns minus the positive (DCL) */
+  FNCE_FORM_DECOUPLED = 1, /* it is not: log-sum-exp of the columns minus the positive (DCL) */
+  FNCE_FORM_SYMMETRIC = 2  /* n pairs, each side against the other, equation (17). The calls of such a plan are
+                              fnce_symmetric and fnce_symmetric_backward alone; k and batch_columns are 0, and there is
+                              no mixing, margin_mask or scores. queue_type is what both sides may be rounded to: they
+                              are where fnce_plan_info.products is of that type, and nowhere else                   */
 };
 
 /* The id of a column that is nobody's negative, equation (14): an empty slot of a queue, or padding. As the id of a
@@ -600,7 +605,63 @@ FNCE_API fnce_status fnce_columns_backward(const fnce_plan* plan, const fnce_arg
                                            const float* log_sum_exp, const float* upstream, int64_t upstream_count,
                                            void* dx_c, void* workspace, size_t workspace_bytes, fnce_stream stream);
 
-/* ---- 10. Stateless calls ----------------------------------------------------------------------------------------- */
+/* ---- 10. Both directions of a batch of pairs --------------------------------------------------------------------- */
+
+/* The data and the numbers of fnce_symmetric and its backward pass: n pairs of two sides, a and b, such as images and
+ * their texts. b_i is the positive of a_i, and the reverse; the rows of the other side are the columns. Fill it with
+ * fnce_pairs_init, then set fields. Pointers are device memory. */
+typedef struct fnce_pairs {
+  uint64_t struct_size;         /* sizeof(fnce_pairs) of the caller; set by fnce_pairs_init                           */
+  const void* x_a;              /* [N,D] one side, feature_type                                                       */
+  const void* x_b;              /* [N,D] the other                                                                    */
+  const float* weight;          /* [N] weight of each pair's loss, or NULL for 1                                      */
+  const int64_t* a_ids;         /* [N] with id_mask: rows of equal ids are no columns of each other, and a row of the
+                                   id FNCE_NO_COLUMN is nobody's column. NULL without: each pair then has its own id  */
+  const int64_t* b_ids;         /* [N] likewise                                                                       */
+  const float* a_bias;          /* [N] with column_bias: added to the scores of the rows of a as columns; -inf leaves
+                                   one out                                                                            */
+  const float* b_bias;          /* [N] likewise                                                                       */
+  float temperature;            /* tau > 0                                                                            */
+  float epsilon;                /* smallest divisor of equation (1), >= 1e-18                                         */
+  const float* temperature_pointer; /* [1] read in the place of the value if it is not NULL                           */
+  float* loss;                  /* [1], or [N] with FNCE_REDUCTION_NONE: fnce_symmetric writes it; may be NULL        */
+  float* a_log_sum_exp;         /* [N] of the rows of a, over their columns and the positive. fnce_symmetric writes
+                                   it, and it may be NULL there; fnce_symmetric_backward reads it                     */
+  float* b_log_sum_exp;         /* [N] of the rows of b likewise                                                      */
+  void* da;                     /* [N,D] gradient of x_a, gradient_type: fnce_symmetric_backward writes it; may be
+                                   NULL                                                                               */
+  void* db;                     /* [N,D] gradient of x_b likewise                                                     */
+  float* dtemperature;          /* [1] gradient of the temperature likewise                                           */
+  int32_t checks;               /* FNCE_CHECK_POINTERS or 0                                                           */
+  int32_t reserved;             /* 0                                                                                  */
+} fnce_pairs;
+
+/* Fills `pairs` with defaults: every pointer NULL, temperature 0.07, epsilon 1e-12. `size` is the caller's
+ * sizeof(fnce_pairs). Errors: FNCE_INVALID_ARGUMENT (NULL, size). */
+FNCE_API fnce_status fnce_pairs_init(fnce_pairs* pairs, size_t size);
+
+/* Computes the symmetric loss of equation (17) and the log-sum-exps of both directions, with one matrix product for
+ * both; no N x N array exists. `plan` is of FNCE_FORM_SYMMETRIC. It reads the inputs of `pairs` and writes loss,
+ * a_log_sum_exp and b_log_sum_exp.
+ *
+ * A row that is not finite, or whose weight is not, makes the losses of its pair and of every row for which it counts
+ * as a column NaN. A pair of weight 0 has loss 0, but its rows are columns still: give them the id FNCE_NO_COLUMN where
+ * they are padding.
+ *
+ * Errors: FNCE_INVALID_ARGUMENT, FNCE_UNSUPPORTED, FNCE_WORKSPACE_TOO_SMALL. */
+FNCE_API fnce_status fnce_symmetric(const fnce_plan* plan, const fnce_pairs* pairs, void* workspace,
+                                    size_t workspace_bytes, fnce_stream stream);
+/* Writes the gradients of the pairs' losses times what comes from above, in a fixed order of summation, with two matrix
+ * products a side. `upstream` is [N], that of loss[i] with FNCE_REDUCTION_NONE and else of pair i's part of the reduced
+ * loss, or [1], one number for all pairs (upstream_count of them; float32, device memory). It reads the inputs of
+ * `pairs` and the log-sum-exps that fnce_symmetric wrote with the same ones, and writes da, db and dtemperature. A pair
+ * of weight or upstream gradient 0 adds nothing.
+ * Errors: those of fnce_symmetric. */
+FNCE_API fnce_status fnce_symmetric_backward(const fnce_plan* plan, const fnce_pairs* pairs, const float* upstream,
+                                             int64_t upstream_count, void* workspace, size_t workspace_bytes,
+                                             fnce_stream stream);
+
+/* ---- 11. Stateless calls ----------------------------------------------------------------------------------------- */
 
 /* These are fnce_plan_workspace and fnce_loss for callers that cannot hold a plan, such as a compiler's foreign
  * function interface. The library keeps the 256 plans that were used last and finds them by the bytes of the problem.
@@ -610,7 +671,7 @@ FNCE_API fnce_status fnce_run_workspace(const fnce_problem* problem, size_t* byt
 FNCE_API fnce_status fnce_run(const fnce_problem* problem, const fnce_args* args, void* workspace,
                               size_t workspace_bytes, fnce_stream stream);
 
-/* ---- 11. Inspection ---------------------------------------------------------------------------------------------- */
+/* ---- 12. Inspection ---------------------------------------------------------------------------------------------- */
 
 /* Write the lambda that a call with these arguments uses where lambda is SAMPLED, in row order, [1] | [R] | [D] |
  * [R,D]. `out` is host memory of `count` floats, and `count` must be the size of that shape. Numbers behind a pointer

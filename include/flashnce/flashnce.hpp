@@ -4,7 +4,8 @@
  *   Problem, Args, Push   the C structs, filled when they are made; fields are set as in C
  *   Plan                  owns a fnce_plan
  *   Workspace             owns aligned host memory, for workspaces and for partials
- *   loss, scale, push, scores, prep, partial, merge, partial_rows, finish, columns_backward, run, ...   the calls
+ *   loss, scale, push, scores, prep, partial, merge, partial_rows, finish, columns_backward,
+ *   symmetric, symmetric_backward, run, ...   the calls
  *
  * A minimal program:
  *
@@ -87,6 +88,11 @@ struct Args : fnce_args {
 /* fnce_push with its defaults: CPU, float32, normalised. */
 struct Push : fnce_push {
   Push() { check(fnce_push_init(this, sizeof(fnce_push))); }
+};
+
+/* fnce_pairs with its defaults: no pointers, temperature 0.07. */
+struct Pairs : fnce_pairs {
+  Pairs() { check(fnce_pairs_init(this, sizeof(fnce_pairs))); }
 };
 
 /* ---- Owners ------------------------------------------------------------------------------------------------------ */
@@ -267,6 +273,28 @@ inline void columns_backward(const Plan& plan, const fnce_args& args, const fnce
 inline void columns_backward(const Plan& plan, const fnce_args& args, const float* log_sum_exp, float upstream,
                              void* dx_c, Workspace& workspace) {
   columns_backward(plan, args, nullptr, log_sum_exp, &upstream, 1, dx_c, workspace.data(), workspace.size());
+}
+
+/* ---- Both directions of a batch of pairs ------------------------------------------------------------------------- */
+
+/* Writes the symmetric loss of equation (17), and the log-sum-exps that its backward pass needs. */
+inline void symmetric(const Plan& plan, const fnce_pairs& pairs, void* workspace, std::size_t workspace_bytes,
+                      fnce_stream stream = nullptr) {
+  check(fnce_symmetric(plan.get(), &pairs, workspace, workspace_bytes, stream));
+}
+inline void symmetric(const Plan& plan, const fnce_pairs& pairs, Workspace& workspace) {
+  symmetric(plan, pairs, workspace.data(), workspace.size());
+}
+
+/* Writes da, db and dtemperature for the upstream gradient, one for all pairs or one per pair. */
+inline void symmetric_backward(const Plan& plan, const fnce_pairs& pairs, const float* upstream,
+                               std::int64_t upstream_count, void* workspace, std::size_t workspace_bytes,
+                               fnce_stream stream = nullptr) {
+  check(fnce_symmetric_backward(plan.get(), &pairs, upstream, upstream_count, workspace, workspace_bytes, stream));
+}
+/* The same in host memory, with one upstream for all pairs. */
+inline void symmetric_backward(const Plan& plan, const fnce_pairs& pairs, float upstream, Workspace& workspace) {
+  symmetric_backward(plan, pairs, &upstream, 1, workspace.data(), workspace.size());
 }
 
 /* ---- Inspection -------------------------------------------------------------------------------------------------- */

@@ -23,6 +23,7 @@ COLUMNS = {"queue": 0, "mixed": 1, "union": 2}
 ANCHOR = {"mixed": 0, "query": 1}
 REDUCTION = {"none": 0, "mean": 1, "sum": 2}
 FORM = {"info_nce": 0, "decoupled": 1}
+FORM_SYMMETRIC = 2
 NO_COLUMN = -(2**63)
 PRESET = {"moco": 0, "ft": 1, "ft-elementwise": 2}
 SCORES_NONE, SCORES_MIXED, SCORES_UNMIXED = 0, 1, 2
@@ -249,6 +250,27 @@ class Push(ctypes.Structure):
     ]
 
 
+class Pairs(ctypes.Structure):
+    """fnce_pairs"""
+
+    _fields_ = [
+        ("struct_size", c_uint64),
+        ("x_a", c_void_p),
+        ("x_b", c_void_p),
+        ("weight", c_void_p),
+        ("a_ids", c_void_p),
+        ("b_ids", c_void_p),
+        ("a_bias", c_void_p),
+        ("b_bias", c_void_p),
+        ("temperature", c_float),
+        ("epsilon", c_float),
+        ("temperature_pointer", c_void_p),
+        *((name, c_void_p) for name in ("loss", "a_log_sum_exp", "b_log_sum_exp", "da", "db", "dtemperature")),
+        ("checks", c_int32),
+        ("reserved", c_int32),
+    ]
+
+
 # name: (result, arguments)
 _PROTOTYPES = {
     "fnce_version": (c_int32, []),
@@ -286,6 +308,11 @@ _PROTOTYPES = {
             c_void_p, POINTER(Args), POINTER(Anchors), c_void_p, c_void_p, c_int64, c_void_p, c_void_p, c_size_t,
             c_void_p,
         ],
+    ),  # fmt: skip
+    "fnce_pairs_init": (c_int32, [POINTER(Pairs), c_size_t]),
+    "fnce_symmetric": (c_int32, [c_void_p, POINTER(Pairs), c_void_p, c_size_t, c_void_p]),
+    "fnce_symmetric_backward": (
+        c_int32, [c_void_p, POINTER(Pairs), c_void_p, c_int64, c_void_p, c_size_t, c_void_p],
     ),  # fmt: skip
     "fnce_sample_lambda_pos": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),
     "fnce_sample_lambda_neg": (c_int32, [POINTER(Problem), POINTER(Args), c_void_p, c_int64]),
@@ -374,6 +401,12 @@ def new_push() -> Push:
     push = Push()
     check(LIBRARY.fnce_push_init(push, ctypes.sizeof(Push)))
     return push
+
+
+def new_pairs() -> Pairs:
+    pairs = Pairs()
+    check(LIBRARY.fnce_pairs_init(pairs, ctypes.sizeof(Pairs)))
+    return pairs
 
 
 def plan_info(plan: c_void_p) -> PlanInfo:

@@ -10,6 +10,7 @@
 #include "core/inspect.h"
 #include "core/layout.h"
 #include "core/limits.h"
+#include "core/pairs.h"
 #include "core/plan.h"
 #include "core/plan_info.h"
 #include "core/push.h"
@@ -35,6 +36,13 @@ const fnce_plan& require_plan(const fnce_plan* plan) {
   return *plan;
 }
 
+// The plan of a call of fnce_args.
+const fnce_plan& require_loss_plan(const fnce_plan* plan) {
+  if (require_plan(plan).problem.is_symmetric())
+    fnce::invalid("problem.form", "2 (FNCE_FORM_SYMMETRIC)", "0, 1: fnce_symmetric is the call of a symmetric plan");
+  return *plan;
+}
+
 void require_workspace(const fnce_plan& plan, void* workspace, size_t bytes) {
   const uint64_t needed = plan.steps->workspace_bytes();
   if (bytes < needed)
@@ -57,6 +65,22 @@ Args check_call(const fnce_plan& plan, const fnce_args* args, CallKind kind, voi
   Args checked(args, plan.problem, kind, plan.backend.host_memory());
   require_workspace(plan, workspace, bytes);
   return checked;
+}
+
+// fnce_symmetric, and with `upstream` its backward pass.
+void run_symmetric(const fnce_plan* plan, const fnce_pairs* pairs, const float* upstream, int64_t upstream_count,
+                   void* workspace, size_t bytes) {
+  const fnce::Problem& problem = require_plan(plan).problem;
+  if (!problem.is_symmetric())
+    fnce::invalid("problem.form", fnce::to_text(int64_t{problem.raw().form}), "FNCE_FORM_SYMMETRIC (2)");
+  const fnce_pairs checked = fnce::check_pairs(pairs, problem, upstream != nullptr, plan->backend.host_memory());
+  require_workspace(*plan, workspace, bytes);
+  plan->steps->symmetric({checked, upstream, upstream_count > 1, workspace});
+}
+
+void require_upstream(const float* upstream, int64_t count, int64_t n) {
+  if (count != 1 && count != n) fnce::invalid("upstream_count", fnce::to_text(count), "1, " + fnce::to_text(n));
+  fnce::require_pointer(upstream, 4, "upstream", "device memory of [upstream_count] numbers");
 }
 
 void run_loss(const fnce_plan& plan, const fnce_args* args, void* workspace, size_t bytes, fnce_stream stream) {
@@ -107,7 +131,7 @@ fnce_status fnce_plan_get_info(const fnce_plan* plan, fnce_plan_info* info, size
 
 fnce_status fnce_loss(const fnce_plan* plan, const fnce_args* args, void* workspace, size_t workspace_bytes,
                       fnce_stream stream) {
-  return guard([&] { run_loss(require_plan(plan), args, workspace, workspace_bytes, stream); });
+  return guard([&] { run_loss(require_loss_plan(plan), args, workspace, workspace_bytes, stream); });
 }
 
 fnce_status fnce_scale(int32_t device, int32_t device_index, const float* gradient, int64_t rows, int64_t columns,
@@ -133,7 +157,7 @@ fnce_status fnce_queue_push(const fnce_push* push, fnce_stream stream) {
 fnce_status fnce_scores(const fnce_plan* plan, const fnce_args* args, const fnce_score_buffers* out, void* workspace,
                         size_t workspace_bytes, fnce_stream stream) {
   return guard([&] {
-    const fnce_plan& checked = require_plan(plan);
+    const fnce_plan& checked = require_loss_plan(plan);
     if (out == nullptr) fnce::invalid("out", "NULL", "a pointer to a fnce_score_buffers");
     fnce::check_score_buffers(*out, false, "out");
     const Args call = check_call(checked, args, CallKind::kScores, workspace, workspace_bytes);
@@ -144,7 +168,7 @@ fnce_status fnce_scores(const fnce_plan* plan, const fnce_args* args, const fnce
 fnce_status fnce_prep(const fnce_plan* plan, const fnce_args* args, const fnce_anchors* anchors, void* workspace,
                       size_t workspace_bytes, fnce_stream stream) {
   return guard([&] {
-    const fnce_plan& checked = require_plan(plan);
+    const fnce_plan& checked = require_loss_plan(plan);
     fnce::check_anchors(anchors, checked.problem);
     const Args call = check_call(checked, args, CallKind::kPrep, workspace, workspace_bytes);
     checked.steps->prep({call, workspace, stream}, *anchors);
@@ -153,7 +177,7 @@ fnce_status fnce_prep(const fnce_plan* plan, const fnce_args* args, const fnce_a
 
 fnce_status fnce_partial_layout(const fnce_plan* plan, fnce_layout* layout, size_t size) {
   return guard([&] {
-    const fnce_problem& p = require_plan(plan).problem.raw();
+    const fnce_problem& p = require_loss_plan(plan).problem.raw();
     fnce::init_versioned(layout, size, fnce::partial_layout(p.n, p.d, p.scores), fnce::kFirstLayoutSize, "layout");
   });
 }
@@ -161,7 +185,7 @@ fnce_status fnce_partial_layout(const fnce_plan* plan, fnce_layout* layout, size
 fnce_status fnce_partial(const fnce_plan* plan, const fnce_args* args, const fnce_anchors* anchors, void* partial,
                          size_t partial_bytes, void* workspace, size_t workspace_bytes, fnce_stream stream) {
   return guard([&] {
-    const fnce_plan& checked = require_plan(plan);
+    const fnce_plan& checked = require_loss_plan(plan);
     fnce::check_anchors(anchors, checked.problem);
     require_partial(checked, partial, partial_bytes, "partial");
     const Args call = check_call(checked, args, CallKind::kPartial, workspace, workspace_bytes);
@@ -172,7 +196,7 @@ fnce_status fnce_partial(const fnce_plan* plan, const fnce_args* args, const fnc
 fnce_status fnce_merge(const fnce_plan* plan, const void* const* partials, int32_t count, void* out,
                        size_t partial_bytes, fnce_stream stream) {
   return guard([&] {
-    const fnce_plan& checked = require_plan(plan);
+    const fnce_plan& checked = require_loss_plan(plan);
     if (count < 1) fnce::invalid("count", fnce::to_text(int64_t{count}), "1 or more");
     if (partials == nullptr) fnce::invalid("partials", "NULL", "an array of count partials");
     for (int32_t i = 0; i < count; ++i)
@@ -189,7 +213,7 @@ fnce_status fnce_partial_rows(const fnce_plan* partial_plan, const void* partial
                               const fnce_plan* plan, void* out, size_t partial_bytes, fnce_stream stream) {
   return guard([&] {
     if (partial_plan == nullptr) fnce::invalid("partial_plan", "NULL", "the plan of the partial");
-    const fnce_plan& checked = require_plan(plan);
+    const fnce_plan& checked = require_loss_plan(plan);
     const fnce_problem &from = partial_plan->problem.raw(), &to = checked.problem.raw();
     if (from.d != to.d)
       fnce::invalid("problem.d of plan", fnce::to_text(to.d), fnce::to_text(from.d) + ", as partial_plan");
@@ -207,7 +231,7 @@ fnce_status fnce_partial_rows(const fnce_plan* partial_plan, const void* partial
 fnce_status fnce_finish(const fnce_plan* plan, const fnce_args* args, const void* partial, size_t partial_bytes,
                         void* workspace, size_t workspace_bytes, fnce_stream stream) {
   return guard([&] {
-    const fnce_plan& checked = require_plan(plan);
+    const fnce_plan& checked = require_loss_plan(plan);
     require_partial(checked, partial, partial_bytes, "partial");
     const Args call = check_call(checked, args, CallKind::kFinish, workspace, workspace_bytes);
     checked.steps->finish({call, workspace, stream}, partial);
@@ -218,20 +242,35 @@ fnce_status fnce_columns_backward(const fnce_plan* plan, const fnce_args* args, 
                                   const float* log_sum_exp, const float* upstream, int64_t upstream_count, void* dx_c,
                                   void* workspace, size_t workspace_bytes, fnce_stream stream) {
   return guard([&] {
-    const fnce_plan& checked = require_plan(plan);
+    const fnce_plan& checked = require_loss_plan(plan);
     const fnce_problem& p = checked.problem.raw();
     if (p.batch_columns == 0)
       fnce::invalid("problem.batch_columns", "0", "1 or more, where their gradient is asked for");
     if (anchors) fnce::check_anchors(anchors, checked.problem);
     fnce::require_pointer(log_sum_exp, 4, "log_sum_exp", "device memory of [n] numbers that fnce_loss wrote");
-    if (upstream_count != 1 && upstream_count != p.n)
-      fnce::invalid("upstream_count", fnce::to_text(upstream_count), "1, " + fnce::to_text(p.n));
-    fnce::require_pointer(upstream, 4, "upstream", "device memory of [upstream_count] numbers");
+    require_upstream(upstream, upstream_count, p.n);
     fnce::require_pointer(dx_c, fnce::alignment_of(p.gradient_type), "dx_c", "device memory of [batch_columns,d]");
     const Args call = check_call(checked, args, anchors ? CallKind::kColumnsOfAnchors : CallKind::kColumns, workspace,
                                  workspace_bytes);
     checked.steps->columns_backward({call, workspace, stream},
                                     {anchors, log_sum_exp, upstream, upstream_count > 1, dx_c});
+  });
+}
+
+fnce_status fnce_pairs_init(fnce_pairs* pairs, size_t size) {
+  return guard([&] { fnce::init_versioned(pairs, size, fnce::default_pairs(), fnce::kFirstPairsSize, "pairs"); });
+}
+
+fnce_status fnce_symmetric(const fnce_plan* plan, const fnce_pairs* pairs, void* workspace, size_t workspace_bytes,
+                           fnce_stream) {
+  return guard([&] { run_symmetric(plan, pairs, nullptr, 0, workspace, workspace_bytes); });
+}
+
+fnce_status fnce_symmetric_backward(const fnce_plan* plan, const fnce_pairs* pairs, const float* upstream,
+                                    int64_t upstream_count, void* workspace, size_t workspace_bytes, fnce_stream) {
+  return guard([&] {
+    require_upstream(upstream, upstream_count, require_plan(plan).problem.n());
+    run_symmetric(plan, pairs, upstream, upstream_count, workspace, workspace_bytes);
   });
 }
 
@@ -244,7 +283,8 @@ fnce_status fnce_run_workspace(const fnce_problem* problem, size_t* bytes) {
 
 fnce_status fnce_run(const fnce_problem* problem, const fnce_args* args, void* workspace, size_t workspace_bytes,
                      fnce_stream stream) {
-  return guard([&] { run_loss(*fnce::cached_plan(problem), args, workspace, workspace_bytes, stream); });
+  return guard(
+      [&] { run_loss(require_loss_plan(fnce::cached_plan(problem).get()), args, workspace, workspace_bytes, stream); });
 }
 
 fnce_status fnce_sample_lambda_pos(const fnce_problem* problem, const fnce_args* args, float* out, int64_t count) {

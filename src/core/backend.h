@@ -8,6 +8,7 @@
 
 #include "core/args.h"
 #include "core/problem.h"
+#include "core/status.h"
 
 namespace fnce {
 
@@ -29,6 +30,14 @@ struct ColumnsCall {
   const float* upstream;
   bool per_row;  // upstream is [N], else [1]
   void* dx_c;    // [C,D] gradient_type
+};
+
+// The checked arguments of fnce_symmetric and of its backward pass.
+struct PairsCall {
+  const fnce_pairs& pairs;
+  const float* upstream;  // null: forward
+  bool per_row;           // upstream is [N], else [1]
+  void* workspace;
 };
 
 // One call's arguments and its workspace.
@@ -57,6 +66,10 @@ class BackendPlan {
   // The gradient of the batch columns, equation (16).
   virtual void columns_backward(const Call& call, const ColumnsCall& columns) const = 0;
   virtual void scores(const Call& call, const fnce_score_buffers& out) const = 0;
+  // Equation (17), of plans whose problem is symmetric: a backend that refuses such problems has none of it.
+  virtual void symmetric(const PairsCall&) const {
+    throw StatusError(FNCE_UNSUPPORTED, "this backend has no symmetric loss");
+  }
 };
 
 class Backend {

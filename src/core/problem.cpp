@@ -57,8 +57,8 @@ void check_choices(const fnce_problem& p) {
                "FNCE_REDUCTION_NONE (0), _MEAN (1), _SUM (2)");
   check_choice("problem.scores", p.scores, 0, FNCE_SCORES_MIXED | FNCE_SCORES_UNMIXED,
                "bits FNCE_SCORES_MIXED (1), FNCE_SCORES_UNMIXED (2)");
-  check_choice("problem.form", p.form, FNCE_FORM_INFO_NCE, FNCE_FORM_DECOUPLED,
-               "FNCE_FORM_INFO_NCE (0), FNCE_FORM_DECOUPLED (1)");
+  check_choice("problem.form", p.form, FNCE_FORM_INFO_NCE, FNCE_FORM_SYMMETRIC,
+               "FNCE_FORM_INFO_NCE (0), FNCE_FORM_DECOUPLED (1), FNCE_FORM_SYMMETRIC (2)");
   check_choice("problem.id_mask", p.id_mask, 0, 1, flag);
   check_choice("problem.column_bias", p.column_bias, 0, 1, flag);
   check_choice("problem.margin_mask", p.margin_mask, 0, 1, flag);
@@ -82,6 +82,22 @@ void check_mixing(const fnce_problem& p) {
   if (!mixes_neg && p.columns == FNCE_COLUMNS_UNION)
     invalid("problem.columns", "2 (FNCE_COLUMNS_UNION)",
             "FNCE_COLUMNS_QUEUE, FNCE_COLUMNS_MIXED where negatives are not mixed");
+}
+
+// Both sides of a batch of pairs are all the rows and columns that there are.
+void check_symmetric(const fnce_problem& p) {
+  if (p.form != FNCE_FORM_SYMMETRIC) return;
+  const struct {
+    const char* field;
+    int64_t value;
+  } others[] = {{"problem.k", p.k_global},
+                {"problem.batch_columns", p.batch_columns},
+                {"problem.lambda_pos", p.lambda_pos},
+                {"problem.lambda_neg", p.lambda_neg},
+                {"problem.margin_mask", p.margin_mask},
+                {"problem.scores", p.scores}};
+  for (const auto& other : others)
+    if (other.value != 0) invalid(other.field, to_text(other.value), "0 where problem.form is FNCE_FORM_SYMMETRIC (2)");
 }
 
 // Draws are made by global index, so a permutation must not leave the shard that holds its rows.
@@ -131,6 +147,7 @@ Problem::Problem(const fnce_problem* problem)
   check_choices(raw_);
   check_mixing(raw_);
   check_shard(raw_);
+  check_symmetric(raw_);
   check_supported(raw_);
 }
 

@@ -39,6 +39,7 @@ class Problem {
   // Some column may not count for some row.
   bool has_mask() const { return has_ids() || has_bias() || has_margin(); }
   bool is_decoupled() const { return raw_.form == FNCE_FORM_DECOUPLED; }
+  bool is_symmetric() const { return raw_.form == FNCE_FORM_SYMMETRIC; }
   bool is_union() const { return raw_.columns == FNCE_COLUMNS_UNION; }
   // True if negatives can be mixed as scores: partners then lie in the registers of one thread, and nothing but lambda
   // changes a row.

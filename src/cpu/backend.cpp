@@ -17,6 +17,7 @@
 #include "cpu/queue.h"
 #include "cpu/rows.h"
 #include "cpu/schedule.h"
+#include "cpu/symmetric.h"
 #include "cpu/tiling.h"
 #include "cpu/workspace.h"
 
@@ -35,6 +36,7 @@ class CpuPlan : public BackendPlan {
         schedule_(tiling_, threads_, packing_cost(problem, tiles_)),
         gradient_(problem.batch_columns() > 0 ? std::make_unique<ColumnGradient>(problem, kernels_, threads_)
                                               : nullptr),
+        symmetric_(problem.is_symmetric() ? std::make_unique<Symmetric>(problem, kernels_, threads_) : nullptr),
         workspace_bytes_(bytes_of(Workspace(nullptr, problem_, tiling_, tiles_, threads_))) {}
 
   uint64_t workspace_bytes() const override { return workspace_bytes_; }
@@ -116,6 +118,8 @@ class CpuPlan : public BackendPlan {
     finish_scores(context, partial, pos, out);
   }
 
+  void symmetric(const PairsCall& call) const override { symmetric_->run(call); }
+
  private:
   // The columns of a call.
   PassRequest columns_of(const CpuCall& call) const {
@@ -129,6 +133,7 @@ class CpuPlan : public BackendPlan {
   }
   // A gradient of columns is a call of its own, which needs the rows' part of the workspace and then its own.
   uint64_t bytes_of(const Workspace& workspace) const {
+    if (symmetric_) return symmetric_->bytes();
     if (!gradient_) return workspace.bytes();
     return std::max(workspace.bytes(), workspace.rows_bytes() + gradient_->bytes());
   }
@@ -148,6 +153,7 @@ class CpuPlan : public BackendPlan {
   const Tiling tiling_;
   const Schedule schedule_;
   const std::unique_ptr<const ColumnGradient> gradient_;  // null without batch columns
+  const std::unique_ptr<const Symmetric> symmetric_;      // null for losses of fnce_args
   const uint64_t workspace_bytes_;
 };
 
@@ -157,15 +163,16 @@ fnce_plan_info CpuPlan::info() const {
   info.family_reason = forced_isa() ? FNCE_REASON_FORCED : FNCE_REASON_NONE;
   info.products = tiles_.product_type == FNCE_BFLOAT16 ? FNCE_PRODUCTS_BFLOAT16 : FNCE_PRODUCTS_FLOAT32;
   info.cpu_isa = cpu_isa_of(kernels_.name);
-  info.lanes = tiling_.shape.lanes;
+  const Tiling& tiling = symmetric_ ? symmetric_->tiling() : tiling_;
+  info.lanes = tiling.shape.lanes;
   info.threads = threads_;
-  info.row_blocks = tiling_.row_blocks;
-  info.block_rows = tiling_.row_block;
-  info.column_tiles = tiling_.column_tiles();
+  info.row_blocks = tiling.row_blocks;
+  info.block_rows = tiling.row_block;
+  info.column_tiles = tiling.column_tiles();
   info.tile_columns = kColumnTile;
-  info.tile_features = tiling_.d_padded;
-  info.splits = tiling_.chunks;
-  info.tasks = schedule_.tasks();
+  info.tile_features = tiling.d_padded;
+  info.splits = tiling.chunks;
+  info.tasks = symmetric_ ? symmetric_->schedule().tasks() : schedule_.tasks();
   return info;
 }
 

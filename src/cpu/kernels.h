@@ -60,7 +60,8 @@ constexpr int next_in_quad(int j) { return (j & ~3) | ((j + 1) & 3); }
 enum class TileMode {
   kPlain,  // s_j = A_j
   kMixed,  // s_j = lambda_j A_j + (1 - lambda_j) A_C(j): equation (3) in score space
-  kUnion   // both: a packed column counts as two
+  kUnion,  // both: a packed column counts as two
+  kPairs   // as kPlain, but the weights are those of both directions of a batch of pairs, equation (17)
 };
 
 // What the columns of one kind, raw or mixed, say about the rows that they count for, equations (14) and (15). Arrays
@@ -80,8 +81,26 @@ struct TileMask {
   bool by_number_alone;               // no bias, no limit, nothing spoiled: only rows of these numbers are concerned
 };
 
+// One side of a batch of pairs, equation (17): as rows, and as the columns of the other side's rows. Arrays are [N] and
+// some padding that counts for nobody.
+struct PairSide {
+  const int32_t* numbers;  // of ids; none is no other side's number
+  const float* bias;       // as a column: times the temperature; -inf: it counts for nobody, NaN: it is not finite
+  const float* shift;      // as a row: its log-sum-exp, base 2
+  const float* factor;     // as a row: what its softmax is multiplied by
+};
+
+// The sides of a tile: rows are those of the task, columns those of the tile.
+struct PairTile {
+  PairSide rows, columns;
+  // The softmax of each column over the rows of the task: m in base 2, or what columns.h says of an ended stretch.
+  float *m, *l;    // [columns]; null: they are not asked for
+  float* scratch;  // [kColumnTile] maxima and [kColumnTile][lanes] sums
+};
+
 struct TileJob {
   TileMode mode;
+  const PairTile* pairs;       // null: no pairs
   const TileMask* mask;        // null: all columns count for all rows
   const int32_t* row_numbers;  // [padded rows]; read with a mask, as are the next two
   const float* row_limits[2];  // [padded rows] of inner products, for the loss and for raw scores; null: none

@@ -123,6 +123,25 @@ void end_statistics(const Pass& pass, const TaskState& state, int64_t padded) {
   }
 }
 
+// The sides of the tile of columns from `first` on, against the rows of a task.
+PairTile pair_tile(const Pass& pass, const PassTask& task, int64_t first_padded, int64_t first,
+                   const ThreadScratch& scratch) {
+  const PairPass& p = *pass.options.pairs;
+  const auto from = [](const PairSide& side, int64_t i) {
+    return PairSide{side.numbers + i, side.bias + i, side.shift + i, side.factor + i};
+  };
+  PairTile tile = {from(p.rows, first_padded), from(p.columns, first), nullptr, nullptr, scratch.across};
+  if (!p.m) return tile;
+  tile.m = p.m + task.block * pass.tiling().n + first;
+  tile.l = p.l + task.block * pass.tiling().n + first;
+  return tile;
+}
+
+// The sums of the backward pass of pairs refer to no maximum.
+void end_pairs(const TaskState& state, int64_t padded) {
+  for (int64_t i = 0; i < padded; ++i) state.m[i] = 0;
+}
+
 void run_task(const Pass& pass, const PassTask& task, int worker) {
   const CpuCall& call = pass.call;
   const Tiling& t = pass.tiling();
@@ -176,9 +195,16 @@ void run_task(const Pass& pass, const PassTask& task, int worker) {
     return ColumnRange{first, static_cast<int>(columns > 0 ? columns : 0)};
   };
   call.tiles.enter();
-  for (int64_t first = t.first_column(task.chunk); first < end; first += kColumnTile)
+  for (int64_t first = t.first_column(task.chunk); first < end; first += kColumnTile) {
+    PairTile pairs;
+    if (pass.options.pairs) {
+      pairs = pair_tile(pass, task, first_padded, first, scratch);
+      job.pairs = &pairs;
+    }
     meet(state, padded, run_columns(call, negatives, range_at(first), range_at(first + kColumnTile), scratch, job));
+  }
   call.tiles.leave();
+  if (pass.options.pairs && !pass.options.pairs->m) return end_pairs(state, padded);
   // A column that is not finite leaves no finite result to the rows that have it. The vector code may have lost the NaN
   // on the way.
   for (int64_t i = 0; i < padded; ++i) {

@@ -6,6 +6,12 @@
 
 namespace fnce::cpu {
 
+// Both sides of a batch of pairs, as the rows and the columns of a pass, equation (17).
+struct PairPass {
+  PairSide rows, columns;  // each [N], and kColumnTile of padding
+  float *m, *l;            // [row blocks, N] forward: the softmax of each column over the rows of a block; else null
+};
+
 // The columns of a pass, and what it computes beside m and l.
 struct PassRequest {
   ColumnSource queue, batch;
@@ -14,6 +20,7 @@ struct PassRequest {
   bool sums;               // O
   bool mixed;              // statistics of the columns
   bool unmixed;            // statistics of the raw scores
+  const PairPass* pairs;   // null: no pairs. Forward, tasks hold all panels of their row block
 };
 
 // Checks that a given permutation is a bijection, if asked to. Throws StatusError before anything is written.

@@ -163,7 +163,7 @@ RowColumns run_raw(const Tile& tile, const ColumnRange& range, TileJob& job) {
   for (int j = 0; j < packing.columns; ++j)
     scratch.rows[j] = row_at(tile.call, tile.negatives, range.first + (j < range.count ? j : range.count - 1));
   const bool finite = pack(tile, packing);
-  job.mode = TileMode::kPlain;
+  job.mode = job.pairs && !job.pairs->m ? TileMode::kPairs : TileMode::kPlain;
   return run(tile, {range.count, packing.columns, scratch.rows, nullptr, false, blank_of(tile, finite)}, finite,
              job.in_loss ? 1 : 0, job);
 }

@@ -30,9 +30,9 @@ ColumnCut cut_columns(int64_t n, int64_t d_padded, int64_t columns) {
 }  // namespace
 
 Tiling::Tiling(int64_t queries, int64_t queue_columns, int64_t batch_columns, int64_t features,
-               const TileShape& tile_shape)
+               const TileShape& tile_shape, int64_t most_rows)
     : n(queries), d(features), shape(tile_shape), d_padded(round_up(features, tile_shape.dim_block)) {
-  row_blocks = divide_up(n, kMaxRowBlock);
+  row_blocks = divide_up(n, most_rows);
   row_block = round_up(divide_up(n, row_blocks), shape.lanes);
   row_blocks = divide_up(n, row_block);
   queue = cut_columns(n, d_padded, queue_columns);

@@ -68,7 +68,8 @@ struct ColumnCut {
 };
 
 struct Tiling {
-  Tiling(int64_t queries, int64_t queue_columns, int64_t batch_columns, int64_t features, const TileShape& tile_shape);
+  Tiling(int64_t queries, int64_t queue_columns, int64_t batch_columns, int64_t features, const TileShape& tile_shape,
+         int64_t most_rows = kMaxRowBlock);
 
   int64_t n, d;
   TileShape shape;

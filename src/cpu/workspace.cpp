@@ -97,6 +97,7 @@ ThreadScratch Workspace::carve_thread(Carver& carver) const {
   for (float** array : {&s.bias, &s.mixed_bias, &s.limits, &s.spoiled, &s.mixed_spoiled})
     *array = carver.take<float>(kColumnTile);
   s.blank = carver.take<uint8_t>(kColumnTile);
+  s.across = carver.take<float>(kColumnTile * (1 + lanes));
   for (float** array : {&s.row.raw_q, &s.row.raw_k, &s.row.q, &s.row.k, &s.row.q_mixed, &s.row.k_mixed, &s.lambda_row})
     *array = carver.take<float>(d_padded);
   s.gradient = carver.take<float>(2 * d_padded);

@@ -26,6 +26,7 @@ struct ThreadScratch {
   int32_t *numbers, *partner_numbers, *probe;
   float *bias, *mixed_bias, *limits, *spoiled, *mixed_spoiled;
   uint8_t* blank;
+  float* across;  // PairTile.scratch
   PreparedRow row;
   float *lambda_row, *gradient, *factors;
 };

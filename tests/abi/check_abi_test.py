@@ -83,7 +83,7 @@ class CheckAbiTest(unittest.TestCase):
 
     def test_a_renamed_retyped_or_removed_field_breaks(self):
         self.assert_breaks("fnce_problem.scores: was", ("int32_t scores;", "int32_t score_bits;"))
-        self.assert_breaks("fnce_args.weight: was", ("const float* weight;", "const double* weight;"))
+        self.assert_breaks("fnce_args.lambda_pos: was", ("const float* lambda_pos;", "const double* lambda_pos;"))
         self.assert_breaks("fnce_layout.unmixed_l: was", ("uint64_t unmixed_l;", ""))
 
     def test_a_reserved_field_must_be_used_up_whole(self):

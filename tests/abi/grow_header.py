@@ -6,7 +6,7 @@ import pathlib
 import re
 import sys
 
-STRUCTS = ("fnce_problem", "fnce_args", "fnce_push", "fnce_layout", "fnce_plan_info")
+STRUCTS = ("fnce_problem", "fnce_args", "fnce_push", "fnce_pairs", "fnce_layout", "fnce_plan_info")
 
 
 def main():

@@ -96,6 +96,33 @@ static void push_keys(void) {
   refused(fnce_queue_push(&push, NULL), "push ", offsetof(fnce_push, added));
 }
 
+static void symmetric(void) {
+  float loss = -1;
+  fnce_problem problem;
+  fnce_plan* plan = NULL;
+  fnce_pairs pairs;
+  char* memory = NULL;
+  void* workspace = NULL;
+  size_t bytes = 0;
+  memset(&pairs, 0xA5, sizeof pairs);
+  REQUIRE(fnce_pairs_init(&pairs, sizeof pairs) == FNCE_OK && is_zero(pairs.added));
+  REQUIRE(fnce_problem_init(&problem, sizeof problem, FNCE_PRESET_MOCO) == FNCE_OK);
+  problem.form = FNCE_FORM_SYMMETRIC;
+  problem.n = 1;
+  problem.d = 2;
+  REQUIRE(fnce_plan_create(&problem, &plan) == FNCE_OK && fnce_plan_workspace(plan, &bytes) == FNCE_OK);
+  memory = malloc(bytes + FNCE_ALIGNMENT);
+  REQUIRE(memory != NULL);
+  workspace = memory + (FNCE_ALIGNMENT - (uintptr_t)memory % FNCE_ALIGNMENT);
+  pairs.x_a = pairs.x_b = kRows;
+  pairs.loss = &loss;
+  REQUIRE(fnce_symmetric(plan, &pairs, workspace, bytes, NULL) == FNCE_OK && loss == 0);
+  pairs.added[1] = 1;
+  refused(fnce_symmetric(plan, &pairs, workspace, bytes, NULL), "pairs ", offsetof(fnce_pairs, added) + 8);
+  fnce_plan_destroy(plan);
+  free(memory);
+}
+
 int main(int argc, char** argv) {
   if (argc != 2 || (strcmp(argv[1], "older") != 0 && strcmp(argv[1], "same") != 0)) {
     fprintf(stderr, "usage: newer_caller older | same\n");
@@ -104,6 +131,7 @@ int main(int argc, char** argv) {
   older = strcmp(argv[1], "older") == 0;
   problem_and_args();
   push_keys();
+  symmetric();
   printf("%s library: %s\n", argv[1], fnce_build_info());
   return 0;
 }

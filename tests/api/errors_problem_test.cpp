@@ -150,7 +150,7 @@ TEST_CASE("errors: combinations that are allowed") {
 
 TEST_CASE("errors: columns beyond the queue") {
   check_all(good_case(), FNCE_INVALID_ARGUMENT,
-            {{[](fnce_problem& p) { p.form = 2; }, {"problem.form ", "2", "FNCE_FORM_DECOUPLED"}},
+            {{[](fnce_problem& p) { p.form = 3; }, {"problem.form ", "3", "FNCE_FORM_SYMMETRIC"}},
              {[](fnce_problem& p) { p.form = -1; }, {"problem.form ", "-1", "FNCE_FORM_INFO_NCE"}},
              {[](fnce_problem& p) { p.id_mask = 5; }, {"problem.id_mask ", "5", "0, 1"}},
              {[](fnce_problem& p) { p.column_bias = -2; }, {"problem.column_bias ", "-2", "0, 1"}},
@@ -160,6 +160,9 @@ TEST_CASE("errors: columns beyond the queue") {
               {"problem.batch_columns ", "2147483648", "0 .. 2147483647"}}});
   check_all(good_case(), FNCE_UNSUPPORTED,
             {{[](fnce_problem& p) { p.reserved = 9; }, {"problem.reserved ", "9", "0"}}});
+    if (device().kind() == FNCE_CPU) return;
+    check_all(good_case(), FNCE_UNSUPPORTED,
+              {{[](fnce_problem& p) { p.form = FNCE_FORM_SYMMETRIC, p.k = 0; }, {"problem.form ", "2", "FNCE_CUDA"}}});
 }
 
 TEST_CASE("errors: a problem of the first version has no columns beyond the queue") {

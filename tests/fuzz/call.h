@@ -90,6 +90,9 @@ void attempt(const Attempt& a);
 void attempt_backward(Input& input, const fnce_problem& problem, const fnce_plan* plan, const fnce_anchors* anchors,
                       bool fit);
 
+// fnce_symmetric or its backward pass, of a plan whose problem is symmetric.
+void attempt_symmetric(Input& input, const fnce_problem& problem, const fnce_plan* plan, bool backward);
+
 // The sentence of a refused call, by its form.
 void check_refusal(fnce_status status);
 

@@ -296,6 +296,16 @@ void ask_plan(const Scene& s) {
   check_refusal(status);
 }
 
+// A plan of pairs has calls of its own, and refuses the others.
+void try_pairs(const Scene& s) {
+  if (runs_quickly(s.problem)) return attempt_symmetric(s.in, s.problem, s.plan, s.in.rarely(128));
+  fnce_layout layout;
+  check_refusal(fnce_partial_layout(s.plan, &layout, sizeof layout));
+  fnce_args args;
+  require(fnce_args_init(&args, sizeof args) == FNCE_OK, "fnce_args_init refuses its own size");
+  check_refusal(fnce_loss(s.plan, &args, nullptr, 0, nullptr));
+}
+
 void run(Input& in) {
   const uint8_t kind = in.byte() % 12;
   const fnce_problem problem = read_problem(in);
@@ -303,6 +313,7 @@ void run(Input& in) {
   const PlanPointer plan = make_plan(caller, caller.wrong() ? Verdict::kRefused : judge(problem));
   if (!plan) return;
   const Scene scene{in, problem, caller, plan.get()};
+  if (problem.form == FNCE_FORM_SYMMETRIC) return try_pairs(scene);
   if (kind == 11 || !runs_quickly(problem)) return ask_plan(scene);
   switch (kind) {
     case 0:

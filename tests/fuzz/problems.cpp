@@ -43,6 +43,15 @@ void read_columns(Input& in, fnce_problem& p) {
   p.form = in.rarely(80) ? FNCE_FORM_DECOUPLED : FNCE_FORM_INFO_NCE;
 }
 
+// A batch of pairs in place of all that.
+void read_pairs(Input& in, fnce_problem& p) {
+  if (!in.rarely(25)) return;
+  p.form = FNCE_FORM_SYMMETRIC;
+  p.k = p.k_global = p.column_offset = p.batch_columns = 0;
+  p.lambda_pos = p.lambda_neg = p.lambda_pos_source = p.lambda_neg_source = p.permutation_source = 0;
+  p.renormalize_pos = p.renormalize_neg = p.columns = p.margin_mask = p.scores = 0;
+}
+
 void spoil_field(Input& in, fnce_problem& p) {
   int64_t* const sizes[] = {
       &p.n, &p.k, &p.d, &p.k_global, &p.row_offset, &p.column_offset, &p.perm_block, &p.batch_columns};
@@ -67,8 +76,8 @@ bool choices_valid(const fnce_problem& p) {
          flag(p.renormalize_neg) && flag(p.lambda_pos_source) && flag(p.lambda_neg_source) &&
          flag(p.permutation_source) && within(p.lambda_pos, 0, 4) && within(p.lambda_neg, 0, 4) &&
          within(p.columns, 0, 2) && flag(p.anchor) && within(p.reduction, 0, 2) && within(p.scores, 0, 3) &&
-         within(p.threads, 0, 1024) && flag(p.form) && flag(p.id_mask) && flag(p.column_bias) && flag(p.margin_mask) &&
-         p.reserved == 0;
+         within(p.threads, 0, 1024) && within(p.form, 0, 2) && flag(p.id_mask) && flag(p.column_bias) &&
+         flag(p.margin_mask) && p.reserved == 0;
 }
 
 bool mixing_valid(const fnce_problem& p) {
@@ -76,6 +85,11 @@ bool mixing_valid(const fnce_problem& p) {
   if (p.lambda_neg != FNCE_LAMBDA_NONE) return p.columns != FNCE_COLUMNS_QUEUE;
   return !p.renormalize_neg && p.lambda_neg_source == FNCE_SAMPLED && p.permutation_source == FNCE_SAMPLED &&
          p.columns != FNCE_COLUMNS_UNION;
+}
+
+bool pairs_valid(const fnce_problem& p) {
+  return p.form != FNCE_FORM_SYMMETRIC || (p.k == 0 && p.k_global == 0 && p.batch_columns == 0 && p.lambda_pos == 0 &&
+                                           p.lambda_neg == 0 && p.margin_mask == 0 && p.scores == 0);
 }
 
 Verdict judge_shard(const fnce_problem& p) {
@@ -127,6 +141,7 @@ fnce_problem read_problem(Input& in) {
   p.threads = in.rarely(20) ? static_cast<int32_t>(in.small(0, 4)) : 1;
   if (in.rarely(60)) p.row_offset = in.pick<int64_t>({1, 7, kMaxRowOffset, kMaxRows});
   read_columns(in, p);
+  read_pairs(in, p);
   if (in.rarely(50))
     for (int64_t spoils = in.small(1, 3); spoils > 0; --spoils) spoil_field(in, p);
   return p;
@@ -138,7 +153,7 @@ Verdict judge(const fnce_problem& p) {
                      within(k_global, p.k, kMaxRows) && within(p.row_offset, 0, kMaxRowOffset) &&
                      within(p.column_offset, 0, k_global - p.k) && within(p.perm_block, 0, kMaxRows) &&
                      p.perm_block % 16 == 0 && within(p.batch_columns, 0, kMaxRows);
-  if (!sizes || !choices_valid(p) || !mixing_valid(p)) return Verdict::kRefused;
+  if (!sizes || !choices_valid(p) || !mixing_valid(p) || !pairs_valid(p)) return Verdict::kRefused;
   return judge_shard(p);
 }
 

@@ -78,7 +78,8 @@ void Session::create() {
   fnce_plan* plan = nullptr;
   const fnce_status status = fnce_plan_create(&problem, &plan);
   if (status != FNCE_OK) return check_refusal(status);
-  if (!runs_quickly(problem)) return fnce_plan_destroy(plan);
+  // Pairs have calls of their own.
+  if (!runs_quickly(problem) || problem.form == FNCE_FORM_SYMMETRIC) return fnce_plan_destroy(plan);
   fnce_plan_destroy(slot.plan);
   slot = {problem, plan};
 }

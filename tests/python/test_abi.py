@@ -20,6 +20,7 @@ STRUCTS = {
     "fnce_score_buffers": c.ScoreBuffers,
     "fnce_args": c.Args,
     "fnce_push": c.Push,
+    "fnce_pairs": c.Pairs,
     "fnce_anchors": c.Anchors,
     "fnce_layout": c.Layout,
     "fnce_plan_info": c.PlanInfo,
@@ -77,7 +78,7 @@ def test_constants_are_those_of_the_header():
     for name in (
         "OK INVALID_ARGUMENT UNSUPPORTED NO_DEVICE DEVICE_MISMATCH WORKSPACE_TOO_SMALL OUT_OF_MEMORY DEVICE_ERROR "
         "INTERNAL_ERROR CPU CUDA FLOAT32 FLOAT16 BFLOAT16 SAMPLED GIVEN SCORES_NONE SCORES_MIXED SCORES_UNMIXED "
-        "CHECK_PERMUTATION CHECK_POINTERS"
+        "CHECK_PERMUTATION CHECK_POINTERS FORM_SYMMETRIC"
     ).split():
         mine[f"FNCE_{name}"] = getattr(c, name)
     unused = {name for name in header if name.startswith("FNCE_PRECISION_")}

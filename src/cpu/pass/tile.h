@@ -17,6 +17,7 @@
 #pragma once
 #include <cstring>
 
+#include "cpu/pass/pairs.h"
 #include "cpu/pass/softmax.h"
 #include "cpu/pass/stats.h"
 #include "cpu/simd/prefetch.h"
@@ -82,7 +83,9 @@ void find_maximum(const TileJob& job, const Panel& panel, Prefetcher& prefetcher
 template <class Products, TileMode kMode, int NV, bool kAsks>
 HWY_INLINE void weigh(const TileJob& job, const Panel& panel, int j, V (&s)[Products::group(NV)][NV], V (&sum)[NV]) {
   constexpr int kGroup = Products::group(NV);
-  if constexpr (kMode == TileMode::kUnion) {
+  if constexpr (kMode == TileMode::kPairs) {
+    weigh_pairs(job, panel, j, s, sum);
+  } else if constexpr (kMode == TileMode::kUnion) {
     V mixed[kGroup][NV];
     copy(s, mixed);
     mix_scores(job.lambda + j, mixed);
@@ -148,7 +151,7 @@ HWY_NOINLINE void run_panel(const TileJob& job, Panel panel, Prefetcher& prefetc
   if constexpr (Products::kScoresWait) {
     Products::template multiply_scores<NV>(job, panel, prefetcher);
     if (!job.in_loss) return;
-    find_maximum<Products, kMode, NV>(job, panel, prefetcher);
+    if constexpr (kMode != TileMode::kPairs) find_maximum<Products, kMode, NV>(job, panel, prefetcher);
   }
   V sum[NV];
   set_zero(sum);
@@ -184,6 +187,7 @@ void run_panel(const TileJob& job, const Panel& panel, Prefetcher& prefetcher) {
     case TileMode::kPlain: return run_panel<Products, TileMode::kPlain, NV>(job, panel, prefetcher);
     case TileMode::kMixed: return run_panel<Products, TileMode::kMixed, NV>(job, panel, prefetcher);
     case TileMode::kUnion: return run_panel<Products, TileMode::kUnion, NV>(job, panel, prefetcher);
+    case TileMode::kPairs: return run_panel<Products, TileMode::kPairs, NV>(job, panel, prefetcher);
   }
 }
 
@@ -192,6 +196,8 @@ HWY_INLINE void run_tile_with(const TileJob& job) {
   int64_t steps = 0;
   for (int p = 0; p < job.panels.count(); ++p) steps += Products::steps_of_panel(job, job.panels.width(p));
   Prefetcher prefetcher(job, steps);
+  const bool across = job.pairs && job.pairs->m;
+  if (across) start_across(job);
   for (int p = 0; p < job.panels.count(); ++p) {
     const int64_t lane = int64_t{job.panels.first_vector(p)} * kLanes, elements = lane * job.d_padded;
     const Panel panel{static_cast<const typename Products::Element*>(job.anchors) + elements,
@@ -204,9 +210,16 @@ HWY_INLINE void run_tile_with(const TileJob& job) {
     switch (job.panels.width(p)) {
       case 3:
         if constexpr (Products::kWidest == 3) run_panel<Products, 3>(job, panel, prefetcher);
+        if (across) add_across<3>(job, panel);
         break;
-      case 2: run_panel<Products, 2>(job, panel, prefetcher); break;
-      default: run_panel<Products, 1>(job, panel, prefetcher); break;
+      case 2:
+        run_panel<Products, 2>(job, panel, prefetcher);
+        if (across) add_across<2>(job, panel);
+        break;
+      default:
+        run_panel<Products, 1>(job, panel, prefetcher);
+        if (across) add_across<1>(job, panel);
+        break;
     }
     if (job.mixed || job.unmixed) {
       if (panel.asks)
@@ -215,6 +228,7 @@ HWY_INLINE void run_tile_with(const TileJob& job) {
         gather_statistics<false>(job, p);
     }
   }
+  if (across) end_across(job);
 }
 
 }  // namespace

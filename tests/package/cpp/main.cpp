@@ -176,6 +176,35 @@ void batch_columns() {
          FNCE_INVALID_ARGUMENT);
 }
 
+// Two pairs whose sides are equal and at right angles to each other.
+void pairs() {
+  const std::vector<float> x{1, 0, 0, 1};
+  float loss = 0, dtemperature = 9, sums[2][2] = {}, da[4] = {9, 9, 9, 9};
+  flashnce::Problem problem(flashnce::Preset::moco, 2, 0, 2);
+  problem.form = FNCE_FORM_SYMMETRIC;
+  const flashnce::Plan plan(problem);
+  flashnce::Workspace workspace(plan);
+  flashnce::Pairs args;
+  args.x_a = args.x_b = x.data();
+  args.temperature = 1;
+  args.loss = &loss;
+  args.a_log_sum_exp = sums[0];
+  args.b_log_sum_exp = sums[1];
+  args.da = da;
+  args.dtemperature = &dtemperature;
+  flashnce::symmetric(plan, args, workspace);
+  EXPECT(near(loss, std::log(1 + std::exp(-1.0))) && near(sums[1][0], std::log(std::exp(1.0) + 1)));
+  // Half of either direction, of the mean of two; along itself a normalised row has no gradient.
+  const double share = 1 / (1 + std::exp(1.0));
+  flashnce::symmetric_backward(plan, args, 3.0f, workspace);
+  EXPECT(near(da[1], 3 * share / 2) && near(da[0], 0) && near(dtemperature, 3 * share));
+  const float upstream[] = {0, 0};
+  flashnce::symmetric_backward(plan, args, upstream, 2, workspace.data(), workspace.size());
+  EXPECT(da[1] == 0 && dtemperature == 0);
+  flashnce::Args others = new_args(&loss);
+  EXPECT(refusal([&] { flashnce::loss(plan, others, workspace); }).first == FNCE_INVALID_ARGUMENT);
+}
+
 void queue_and_draws() {
   const std::vector<float> keys{0, 5};
   std::vector<float> queue{9, 9, 9, 9};
@@ -217,6 +246,7 @@ int main() {
   losses();
   steps();
   batch_columns();
+  pairs();
   queue_and_draws();
   std::printf("C++ %ld, %d failures\n", static_cast<long>(__cplusplus), failures);
   return failures == 0 ? 0 : 1;

@@ -68,7 +68,7 @@ struct Float32Products {
     FNCE_UNROLL for (int t = 0; t < MR; ++t) FNCE_UNROLL for (int v = 0; v < NV; ++v) s[t][v] = hn::Zero(df);
     micro_tile<MR, NV, kDimBlock, 1>(columns_of(job) + j * kDimBlock, kTileStride,
                                      static_cast<const float*>(panel.anchors), job.d_padded / 8, s, prefetcher);
-    if (job.mixed || job.unmixed) store(s, job.raw_scores + int64_t{j} * NV * kLanes);
+    if (job.mixed || job.unmixed || (job.pairs && job.pairs->m)) store(s, job.raw_scores + int64_t{j} * NV * kLanes);
   }
 
   template <int MR, int NV>
