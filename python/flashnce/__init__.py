@@ -3,7 +3,7 @@
     flashnce.torch       the loss for PyTorch: InfoNCE, Queue, ShardedQueue, Mix, info_nce, scores
     flashnce.compat      losses of other trainers, such as MoCo's and lightly's, with this one underneath
     flashnce.jax         the loss for JAX: info_nce
-    flashnce.info_nce    the loss for NumPy arrays
+    flashnce.info_nce, flashnce.clip_loss    the losses for NumPy arrays
     flashnce.reference   the loss in plain PyTorch and float64, to read and to test against
     flashnce.sample_lambda, flashnce.permutation    what a seed draws
     flashnce.NO_COLUMN   the id of a column that is nobody's negative
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     from . import reference as reference
     from . import torch as torch
     from .numpy_api import Result, info_nce, permutation, sample_lambda
+    from .numpy_pairs import PairsResult, clip_loss
 
 __version__ = _library.VERSION
-__all__ = ["NO_COLUMN", "PRESETS", "Mix", "Result", "info_nce", "permutation", "sample_lambda"]
+__all__ = [
+    "NO_COLUMN", "PRESETS", "Mix", "PairsResult", "Result", "clip_loss", "info_nce", "permutation", "sample_lambda",
+]  # fmt: skip
 
 
 def __getattr__(name: str):
@@ -36,6 +39,8 @@ def __getattr__(name: str):
         return importlib.import_module(f"{__name__}.{name}")
     if name in ("Result", "info_nce", "permutation", "sample_lambda"):
         return getattr(importlib.import_module(f"{__name__}.numpy_api"), name)
+    if name in ("PairsResult", "clip_loss"):
+        return getattr(importlib.import_module(f"{__name__}.numpy_pairs"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -37,6 +37,10 @@ PYTHON_NAMES = {
     "args.temperature_pointer": "temperature",
     "args.seed_pointer": "seed",
     "args.offset_pointer": "offset",
+    "pairs.x_a": "a",
+    "pairs.x_b": "b",
+    "pairs.a_ids": "ids",
+    "pairs.temperature_pointer": "temperature",
     "push.n": "keys.shape[0]",
     "push.k": "queue.shape[0]",
     "push.d": "queue.shape[1]",
@@ -56,4 +60,4 @@ def in_python(sentence: str, names: dict[str, str] | None = None) -> str:
         return names.get(f"{match[1]}.{match[2]}", match[2])
 
     # A star is what a pointer points at.
-    return re.sub(r"\b(problem|args|push|anchors)\.\*?(\w+)", name_of_field, sentence)
+    return re.sub(r"\b(problem|args|push|pairs|anchors)\.\*?(\w+)", name_of_field, sentence)

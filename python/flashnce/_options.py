@@ -260,3 +260,18 @@ def plan_for(key: tuple[int, ...]) -> Plan:
                 del _plans[next(iter(_plans))]
             _plans[key] = plan
     return plan
+
+
+def pairs_plan(
+    n: int, d: int, device: int, device_index: int, feature_type: int, normalize: int, reduction: int, threads: int,
+    ids: bool, bias: bool,
+) -> Plan:  # fmt: skip
+    """The plan of a batch of pairs, equation (17). bfloat16 features allow products of that type."""
+    fields = dict.fromkeys(PLAN_FIELDS, 0)
+    fields |= {
+        "n": n, "d": d, "device": device, "device_index": device_index, "feature_type": feature_type,
+        "queue_type": c.BFLOAT16 if feature_type == c.BFLOAT16 else c.FLOAT32, "gradient_type": feature_type,
+        "normalize": normalize, "reduction": reduction, "threads": threads, "form": c.FORM_SYMMETRIC,
+        "id_mask": int(ids), "column_bias": int(bias),
+    }  # fmt: skip
+    return plan_for(tuple(fields.values()))

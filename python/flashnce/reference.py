@@ -134,6 +134,34 @@ def info_nce(
     return loss, mixed, unmixed
 
 
+def clip_loss(
+    a: Tensor,
+    b: Tensor,
+    *,
+    temperature: float | Tensor = 0.07,
+    ids: Tensor | None = None,
+    b_ids: Tensor | None = None,
+    a_bias: Tensor | None = None,
+    b_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    normalize: bool = True,
+    reduction: str = "mean",
+) -> Tensor:
+    """The symmetric loss of equation (17): half of either direction, whose columns are the rows of the other side.
+
+    Arguments are those of flashnce.torch.clip_loss, features of any floating type. Computed in float64."""
+    ids = torch.arange(len(a), device=a.device) if ids is None else ids
+    b_ids = ids if b_ids is None else b_ids
+    options = {
+        "temperature": temperature, "weight": weight, "normalize": normalize, "reduction": reduction,
+        "detach_key": False,
+    }  # fmt: skip
+    return 0.5 * (
+        info_nce(a, b, batch=b, ids=ids, batch_ids=b_ids, batch_bias=b_bias, **options)
+        + info_nce(b, a, batch=a, ids=b_ids, batch_ids=ids, batch_bias=a_bias, **options)
+    )
+
+
 def _check_options(
     form: object, anchor: object, reduction: object, columns: str | None, mixes: bool, permutes: bool
 ) -> None:

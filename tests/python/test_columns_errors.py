@@ -91,8 +91,23 @@ def test_the_reference_refuses_the_same_ids(words, kind, wrong):
         ("both of temperature and logit_scale", ValueError, {"temperature": 0.1, "logit_scale": 10.0}),
         ("logit_scale is -1", ValueError, {"logit_scale": -1.0}),
         ("logit_scale is a str", TypeError, {"logit_scale": "1"}),
-        ("k has shape", ValueError, {"temperature": 0.1, "b": torch.zeros(3, D)}),
+        ("b has shape", ValueError, {"temperature": 0.1, "b": torch.zeros(3, D)}),
         ("ids has shape", ValueError, {"temperature": 0.1, "ids": TWO}),
+        ("b has type torch.float64", TypeError, {"temperature": 0.1, "b": torch.zeros(N, D, dtype=torch.float64)}),
+        ("b is a list", TypeError, {"temperature": 0.1, "b": [1.0]}),
+        ("a is on meta", ValueError, {
+            "temperature": 0.1, "a": torch.zeros(N, D, device="meta"), "b": torch.zeros(N, D, device="meta")
+        }),
+        ("b_ids is given but ids is None", ValueError, {"temperature": 0.1, "b_ids": torch.arange(N)}),
+        ("b_ids has type", TypeError, {"temperature": 0.1, "ids": torch.arange(N), "b_ids": torch.zeros(N)}),
+        ("a_bias has shape", ValueError, {"temperature": 0.1, "a_bias": torch.zeros(N - 1)}),
+        ("b_bias has type", TypeError, {"temperature": 0.1, "b_bias": torch.zeros(N, dtype=torch.float64)}),
+        ("b_bias requires a gradient", ValueError, {"temperature": 0.1, "b_bias": torch.zeros(N, requires_grad=True)}),
+        ("weight has shape", ValueError, {"temperature": 0.1, "weight": torch.zeros(N, 1)}),
+        ("reduction is 'all'", ValueError, {"temperature": 0.1, "reduction": "all"}),
+        ("normalize is a int", TypeError, {"temperature": 0.1, "normalize": 1}),
+        ("temperature is -1", ValueError, {"temperature": -1.0}),
+        ("temperature is 0", ValueError, {"temperature": torch.tensor(0.0)}),
     ],
 )
 def test_wrong_arguments_of_clip_loss(words, kind, wrong):

@@ -14,7 +14,7 @@ from flashnce import _library, _names, _options
 from flashnce.torch import InfoNCE, Mix, Queue, info_nce
 
 N, K, D = 6, 32, 8
-C_NAMES = re.compile(r"\b(problem|args|push|anchors)\.")
+C_NAMES = re.compile(r"\b(problem|args|push|pairs|anchors)\.")
 FT = {"positive": Mix(2.0, shift=1.0), "negative": Mix(1.6), "seed": 1}
 GIVEN_NEGATIVE = {"negative": Mix(1.6), "seed": 1}
 
@@ -188,7 +188,10 @@ def test_inspection(words, kind, call):
 
 def test_every_field_of_the_c_interface_has_a_name_of_python():
     """A sentence of the library names a field of its structs; what Python says instead is no field of a struct."""
-    structs = {"problem": _library.Problem, "args": _library.Args, "push": _library.Push, "anchors": _library.Anchors}
+    structs = {
+        "problem": _library.Problem, "args": _library.Args, "push": _library.Push, "pairs": _library.Pairs,
+        "anchors": _library.Anchors,
+    }  # fmt: skip
     fields = {f"{name}.{field}" for name, struct in structs.items() for field, _ in struct._fields_}
     assert not set(_names.PYTHON_NAMES) - fields
     for field in fields:
