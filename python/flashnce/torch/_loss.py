@@ -5,7 +5,7 @@ Everything here can be traced by torch.compile: no data is read, and a seed that
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import torch
 from torch import Tensor, nn
@@ -330,6 +330,10 @@ class InfoNCE(nn.Module):
 
         After .eval() of plain columns, unless `mix_in_eval` or this call's own Mix or lambda says otherwise.
         """
+        return info_nce(q, k, negatives, **self.call_options(options))
+
+    def call_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The keyword arguments of info_nce that a call with these `options` has: the module's own under them."""
         own = {
             "temperature": self.temperature,
             "normalize": self.normalize,
@@ -349,4 +353,4 @@ class InfoNCE(nn.Module):
                 own["positive"] = None
             if options.get("lambda_neg") is None and options.get("negative") is None:
                 own["negative"] = own["columns"] = None
-        return info_nce(q, k, negatives, **(own | options))
+        return own | options
