@@ -7,9 +7,10 @@ PACKAGES_demo="dataset-fashion-mnist"
 PACKAGES_analysis="clang-14,libclang-rt-14-dev|clang-18,libclang-rt-18-dev|clang-19,libclang-rt-19-dev|clang"
 PACKAGES_arm64="g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 PACKAGES_lint="clang-tidy-14|clang-tidy"
-# The demo also takes a folder of images, arm64 machines need no cross compiler, ccache only saves time: without these
-# it goes on.
-PACKAGES_optional=" ccache dataset-fashion-mnist $PACKAGES_arm64 "
+PACKAGES_browser="chromium|chromium-browser"
+# The demo also takes a folder of images, arm64 machines need no cross compiler, ccache only saves time, and tests that
+# need a browser say so: without these it goes on.
+PACKAGES_optional=" ccache dataset-fashion-mnist $PACKAGES_arm64 $PACKAGES_browser "
 
 installed() { [[ $(dpkg-query -W -f '${Status}' "$1" 2>/dev/null) == "install ok installed" ]]; }
 
@@ -114,6 +115,15 @@ setup_docs() {
   if cmp -s "$stamp" tools/requirements-docs.txt; then return 0; fi
   stage "packages for the site" "$VENV/bin/python" -m pip install -q -r tools/requirements-docs.txt
   cp tools/requirements-docs.txt "$stamp"
+}
+
+# What score statistics are written to, and a browser that looks at their report: only the full tier needs them.
+setup_scores() {
+  local stamp=$VENV/flashnce-scores-stamp
+  setup_system browser
+  if cmp -s "$stamp" tools/requirements-scores.txt; then return 0; fi
+  stage "packages for scores" "$VENV/bin/python" -m pip install -q -r tools/requirements-scores.txt
+  cp tools/requirements-scores.txt "$stamp"
 }
 
 # The Python environment; its stamp holds what it was made from, so that a change of that makes it anew.

@@ -187,6 +187,7 @@ cmd_test() {
   done
   if [[ $tier == quick ]]; then setup_system base test; else setup_system base test analysis demo arm64; fi
   setup_python
+  if [[ $tier != quick ]]; then setup_scores; fi
   rm -rf "$RESULTS"
   mkdir -p "$RESULTS"
   on_failure() { print_results || true; }

@@ -4,6 +4,7 @@
     flashnce.compat      losses of other trainers, such as MoCo's and lightly's, with this one underneath
     flashnce.jax         the loss for JAX: info_nce
     flashnce.info_nce, flashnce.clip_loss    the losses for NumPy arrays
+    flashnce.scores      score statistics while training, written, read and explained
     flashnce.reference   the loss in plain PyTorch and float64, to read and to test against
     flashnce.sample_lambda, flashnce.permutation    what a seed draws
     flashnce.NO_COLUMN   the id of a column that is nobody's negative
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from . import compat as compat
     from . import jax as jax
     from . import reference as reference
+    from . import scores as scores
     from . import torch as torch
     from .numpy_api import Result, info_nce, permutation, sample_lambda
     from .numpy_pairs import PairsResult, clip_loss
@@ -35,7 +37,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    if name in ("compat", "jax", "reference", "torch"):
+    if name in ("compat", "jax", "reference", "scores", "torch"):
         return importlib.import_module(f"{__name__}.{name}")
     if name in ("Result", "info_nce", "permutation", "sample_lambda"):
         return getattr(importlib.import_module(f"{__name__}.numpy_api"), name)
@@ -45,4 +47,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "compat", "jax", "reference", "torch"})
+    return sorted({*globals(), *__all__, "compat", "jax", "reference", "scores", "torch"})

@@ -17,6 +17,7 @@ source {TOOLS}/dev_common.sh
 source {TOOLS}/dev_test.sh
 setup_system() {{ :; }}
 setup_python() {{ :; }}
+setup_scores() {{ :; }}
 print_results() {{ echo "the results"; }}
 says() {{ echo "$1" >>"$ROOT/ran"; }}
 fails() {{ says "$1"; echo "the reason of $1"; false; echo "behind it" >>"$ROOT/ran"; }}

@@ -1,4 +1,4 @@
-"""A Lightning callback that steps a flashnce.torch.FeatureTransform. Importing this imports Lightning."""
+"""Lightning callbacks for a FeatureTransform and for a ScoreMeter. Importing this imports Lightning."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..scores import ScoreMeter
 from ..torch import FeatureTransform
 
 try:
@@ -50,3 +51,35 @@ class FeatureTransformCallback(Callback):
         state = state_dict.get("transform")
         if isinstance(state, torch.Tensor):
             self.transform.set_extra_state(state)
+
+
+class ScoreMeterCallback(Callback):
+    """Feeds a ScoreMeter with what training_step returns under "loss" and "scores", and closes it when training ends.
+
+    Where training_step returns no "scores", it calls meter.update itself: before it pushes the keys, which details
+    need. This then counts, keeps the meter's step in checkpoints and closes it, after an exception as well.
+
+    Args:
+        meter: it is closed at the end of the fit.
+    """
+
+    def __init__(self, meter: ScoreMeter) -> None:
+        if not isinstance(meter, ScoreMeter):
+            raise TypeError(f"meter is a {type(meter).__name__}; it must be a ScoreMeter")
+        self.meter = meter
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
+        if isinstance(outputs, dict) and outputs.get("scores") is not None:
+            self.meter.update(outputs["loss"], outputs["scores"], epoch=trainer.current_epoch)
+
+    def on_fit_end(self, trainer, pl_module) -> None:
+        self.meter.close()
+
+    def on_exception(self, trainer, pl_module, exception: BaseException) -> None:
+        self.meter.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.meter.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.meter.load_state_dict(state_dict)

@@ -1,0 +1,252 @@
+"""ScoreMeter: the statistics of the scores, step by step, from the device to files, without waiting for the device."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..torch import InfoNCE, Queue, Scores, ScoreStatistics, ShardedQueue
+from ..torch import scores as raw_scores
+from ._details import call_of, details
+from ._folder import RunFolder
+from ._measure import pack, sets_of
+from ._row import Row, merge_details, merge_rows, names_of
+from ._sinks import Sink
+
+RECENT = 1000
+
+
+class _Waiting(NamedTuple):
+    """A step whose numbers are on their way from the device."""
+
+    when: Row
+    sets: list[str]
+    packed: Tensor  # float64 [columns], or [ranks, columns]
+    histograms: tuple[list[str], Tensor] | None  # names, int64 [names, COUNTS]
+    rest: dict[str, Any] | None
+    statistics: ScoreStatistics | None
+    event: Any
+
+
+def _to_host(x: Any) -> Any:
+    """The same on the CPU: a copy into pinned memory that is enqueued, not awaited."""
+    if not isinstance(x, Tensor) or x.device.type == "cpu":
+        return x.detach() if isinstance(x, Tensor) else x
+    return torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x.detach(), non_blocking=True)
+
+
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.item() if value.dim() == 0 else value.tolist()
+    return {name: _as_plain(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+class ScoreMeter:
+    """Keeps the statistics of the scores of a training, equation (9), and writes them to a folder and other sinks.
+
+        meter = ScoreMeter("runs/ft-0", details_every=200)
+        loss, scores = criterion(q, k, queue, return_scores=True)
+        meter.update(loss, scores, q=q, k=k, negatives=queue, criterion=criterion)     # before the push
+
+    A step is reduced on its device to about 30 numbers, which are copied to the host without waiting; they are written
+    at the next call by which they have arrived. On the CPU that is at once. So a process that dies loses the last step
+    at most, on a GPU those that had not ended there.
+
+    Args:
+        folder: of the run, read by `python -m flashnce report`; None: sinks alone.
+        name: of the run, for people (default: the folder's).
+        group: runs of one group differ in their seed alone, and are shown as one curve with a band.
+        details_every: steps between those with details: the scores before any transformation, histograms and pairs. 0:
+            none. The step of an update counts from 0. Such a step costs another pass over the negatives, and waits for
+            the device to know what was drawn.
+        across_ranks: None: each rank writes files of its own into the folder, which are merged when they are read. A
+            group of torch.distributed, or True for the default one: the rows of all ranks are gathered at each update,
+            which then is a collective call, and rank 0 alone writes.
+        sinks: where rows go beside the folder: TensorBoard, Parquet, Dictionary, AuthorsNpy, or anything like them.
+        mode: "new": the folder must hold no run; "resume": goes on with one; "replace": removes it.
+        about: what run.json says beside, as JSON can hold it, such as temperature=0.2, seed=0.
+
+    Raises:
+        RunError: the folder holds a run, or one of another version.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike | None = None,
+        *,
+        name: str | None = None,
+        group: str | None = None,
+        details_every: int = 0,
+        across_ranks: Any = None,
+        sinks: Iterable[Sink] = (),
+        mode: str = "new",
+        **about: Any,
+    ) -> None:
+        if isinstance(details_every, bool) or not isinstance(details_every, int) or details_every < 0:
+            raise ValueError(f"details_every is {details_every!r}; it must be an int of 0 or more")
+        self.details_every = details_every
+        self._group = dist.group.WORLD if across_ranks is True else across_ranks or None
+        several = dist.is_available() and dist.is_initialized()
+        self._rank = dist.get_rank(self._group) if several else 0
+        self._ranks = dist.get_world_size(self._group) if several else 1
+        self._sinks: list[Sink] = list(sinks) if self._group is None or self._rank == 0 else []
+        if folder is not None and (self._group is None or self._rank == 0):
+            files = self._ranks if self._group is None else 1
+            description = {"name": name or Path(folder).name, "group": group, "ranks": files, "about": about}
+            self._sinks.insert(0, RunFolder(folder, description, mode, self._rank if self._group is None else 0))
+        self._next_step, self._began = 0, time.time()
+        self._waiting: deque[_Waiting] = deque()
+        self.recent: deque[Row] = deque(maxlen=RECENT)
+        """The last rows that have arrived: column, value."""
+
+    def wants_details(self, step: int | None = None) -> bool:
+        """Whether an update of this step, or of the next one, takes details."""
+        step = self._next_step if step is None else step
+        return self.details_every > 0 and step % self.details_every == 0
+
+    @torch.no_grad()
+    def update(
+        self,
+        loss: Tensor,
+        scores: Scores,
+        *,
+        step: int | None = None,
+        epoch: int = 0,
+        q: Tensor | None = None,
+        k: Tensor | None = None,
+        negatives: Queue | ShardedQueue | Tensor | None = None,
+        criterion: InfoNCE | None = None,
+        **options: Any,
+    ) -> None:
+        """Takes a step. Call it before the keys are pushed.
+
+        Args:
+            loss: of the call, any shape; its mean is kept.
+            scores: what return_scores=True added.
+            step: default: one after the last update's, from 0 on.
+            epoch: as the trainer counts.
+            q, k, negatives: of the call; used on steps with details alone. Without them such a step has histograms of
+                the positives only, as it has where columns beyond a queue take part.
+            criterion, options: with what the loss was called, so that the mixed negatives can be made again.
+
+        Raises:
+            TypeError: scores is not what return_scores=True adds.
+        """
+        if not isinstance(scores, Scores):
+            raise TypeError(f"scores is a {type(scores).__name__}; it must be the Scores that return_scores=True adds")
+        step = self._next_step if step is None else int(step)
+        self._next_step = step + 1
+        raw, histograms, rest = None, None, None
+        if self.wants_details(step):
+            raw, histograms, rest = self._details(scores, q, k, negatives, criterion, options)
+        sets = sets_of(scores, raw)
+        packed = self._gathered(pack(loss, scores.mixed, list(sets.values())))
+        when = {"step": step, "epoch": int(epoch), "seconds": round(time.time() - self._began, 3)}
+        # A rank that does not write has done its part.
+        if not self._sinks and self._rank and self._group is not None:
+            return
+        wanted = any(getattr(sink, "rows_wanted", False) for sink in self._sinks)
+        self._enqueue(when, list(sets), packed, histograms, rest, scores.mixed if wanted else None)
+        self.drain()
+
+    def _details(self, scores, q, k, negatives, criterion, options):
+        """The raw statistics, histograms and the rest of a step with details."""
+        raw, call = None, None
+        if q is not None and k is not None and (negatives is not None or options.get("batch") is not None):
+            options = criterion.call_options(options) if criterion is not None else options
+            beyond = ("batch", "ids", "negative_ids", "batch_ids", "bias", "batch_bias", "margin", "normalize")
+            kept = {name: options[name] for name in (*beyond, "temperature") if options.get(name) is not None}
+            raw = raw_scores(q.detach(), k.detach(), negatives, **kept)
+            call = call_of(q, k, negatives, options, scores)
+        counts, rest = details(scores, call)
+        names, stacked = list(counts), torch.stack(list(counts.values()))
+        if self._group is not None:
+            dist.all_reduce(stacked, group=self._group)
+        return raw, (names, stacked), rest
+
+    def _gathered(self, packed: Tensor) -> Tensor:
+        if self._group is None:
+            return packed
+        parts = [torch.empty_like(packed) for _ in range(self._ranks)]
+        dist.all_gather(parts, packed, group=self._group)
+        return torch.stack(parts)
+
+    def _enqueue(self, when, sets, packed, histograms, rest, statistics) -> None:
+        on_device = packed.device.type == "cuda"
+        if histograms is not None:
+            histograms = (histograms[0], _to_host(histograms[1]))
+            rest = {name: {n: _to_host(x) for n, x in value.items()} if isinstance(value, dict) else _to_host(value)
+                    for name, value in rest.items()}  # fmt: skip
+        if statistics is not None:
+            statistics = ScoreStatistics(*map(_to_host, statistics))
+        host, event = _to_host(packed), None
+        if on_device:
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(packed.device))
+        self._waiting.append(_Waiting(when, sets, host, histograms, rest, statistics, event))
+
+    def drain(self, wait: bool = False) -> None:
+        """Writes the steps that have arrived; with wait=True all of them, which waits for the device."""
+        while self._waiting:
+            event = self._waiting[0].event
+            if event is not None and not wait and not event.query():
+                return
+            if event is not None:
+                event.synchronize()
+            self._write(self._waiting.popleft())
+
+    def _write(self, done: _Waiting) -> None:
+        names = names_of(done.sets)
+        ranks = done.packed.tolist()
+        rows = ranks if self._group is not None else [ranks]
+        row = merge_rows([done.when | dict(zip(names, values)) for values in rows])
+        self.recent.append(row)
+        self._to_sinks(lambda sink: sink.write(row))
+        if done.histograms is not None:
+            counts = {name: x.tolist() for name, x in zip(*done.histograms)}
+            found = merge_details([{**done.when, "histograms": counts, **_as_plain(done.rest)}])
+            self._to_sinks(lambda sink: sink.write_details(found))
+        if done.statistics is not None:
+            wanting = [sink for sink in self._sinks if getattr(sink, "rows_wanted", False)]
+            epoch = int(done.when["epoch"])
+            self._to_sinks(lambda sink: sink.write_statistics(epoch, done.statistics), wanting)
+
+    def _to_sinks(self, write: Callable[[Any], None], sinks: list[Sink] | None = None) -> None:
+        """A sink that cannot be written, for want of space, say, is given up: a training does not end for its log."""
+        for sink in list(self._sinks if sinks is None else sinks):
+            try:
+                write(sink)
+            except OSError as error:
+                self._sinks.remove(sink)
+                warnings.warn(
+                    f"flashnce: {type(sink).__name__} gets no more scores: {error}", RuntimeWarning, stacklevel=4
+                )
+
+    def state_dict(self) -> dict[str, int]:
+        """For checkpoints: the next step. Continue with mode="resume"; of steps taken twice the later ones count."""
+        return {"next_step": self._next_step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._next_step = int(state["next_step"])
+
+    def close(self) -> None:
+        """Waits for the device, writes what is left and closes the folder and the sinks."""
+        self.drain(wait=True)
+        self._to_sinks(lambda sink: sink.close())
+        self._sinks = []
+
+    def __enter__(self) -> ScoreMeter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,366 @@
+"""ScoreMeter: what it keeps of a step, ranks merged exactly, details against the reference, files that survive."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from processes import outputs_of
+from support import batch, drawn
+from torch.nn.functional import normalize
+
+import flashnce
+from flashnce import Mix
+from flashnce.reference import _mixed
+from flashnce.scores import COLUMNS, RunError, ScoreMeter, bin_edges, merge_rows, read_run
+from flashnce.scores._row import COUNTS, HIGHEST, LOWEST, WIDTH
+from flashnce.torch import InfoNCE, Queue, info_nce, scores
+
+# Reductions in float64 of float32 numbers, in another order than the expectation's.
+ROUNDING = 1e-12
+
+
+class Rows(list):
+    """A sink that keeps what it gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.details = []
+
+    write = list.append
+
+    def write_details(self, details):
+        self.details.append(details)
+
+    def close(self):
+        pass
+
+
+def call(n=24, k=80, d=12, seed=0, **options):
+    q, key, negatives = batch(n, k, d, seed)
+    loss, found = info_nce(q, key, negatives, temperature=0.2, seed=seed, return_scores=True, **options)
+    return loss, found, (q, key, negatives)
+
+
+FT = {"positive": Mix(2.0, shift=1.0), "negative": Mix(1.6)}
+
+
+def row_of(loss, found, **given):
+    rows = Rows()
+    with ScoreMeter(sinks=[rows], **{name: given.pop(name) for name in ("details_every",) if name in given}) as meter:
+        meter.update(loss, found, **given)
+    return rows[0]
+
+
+def expected_set(name, s):
+    pos = s.pos.double()
+    return {
+        f"{name}_pos_mean": pos.mean(),
+        f"{name}_pos_variance": pos.var(),
+        f"{name}_neg_mean": s.neg_mean.double().mean(),
+        f"{name}_neg_variance": s.neg_variance.double().mean(),
+        f"{name}_neg_log_mean_exp": s.neg_log_mean_exp.double().mean(),
+        f"{name}_neg_min": s.neg_min.min(),
+        f"{name}_neg_max": s.neg_max.max(),
+        f"{name}_acc1": (s.n_greater_equal == 0).double().mean(),
+        f"{name}_acc5": (s.n_greater_equal < 5).double().mean(),
+        f"{name}_neg_count": s.neg_count.sum(),
+        f"{name}_neg_rows": (s.neg_count > 0).sum(),
+        f"{name}_neg_pairs": (s.neg_count > 1).sum(),
+    }
+
+
+@pytest.mark.parametrize("mixes", [{}, FT])
+def test_a_row_is_what_torch_makes_of_the_statistics(mixes):
+    loss, found, _ = call(**mixes)
+    row = row_of(loss, found, step=7, epoch=2)
+    expected = expected_set("mixed", found.mixed) | (expected_set("unmixed", found.unmixed) if mixes else {})
+    expected |= {
+        "rows": 24,
+        "loss": loss.detach().double(),
+        "entropy": found.mixed.entropy.double().mean(),
+        "effective_negatives": found.mixed.entropy.double().exp().mean(),
+        "gradient_norm": found.mixed.dq_norm.double().mean(),
+        "step": 7,
+        "epoch": 2,
+    }
+    assert set(row) == {*expected, "seconds"} and set(row) <= set(COLUMNS)
+    for name, value in expected.items():
+        assert row[name] == pytest.approx(float(value), rel=ROUNDING, abs=ROUNDING), name
+
+
+def test_queries_without_negatives_count_in_no_mean_of_negatives():
+    q, key, negatives = batch(6, 3, 5)
+    # Query 0 has no negative, query 1 has one, the others have all.
+    ids = torch.tensor([0, 1, 5, 5, 5, 5])
+    bias = torch.zeros(3)
+    column_ids = torch.tensor([0, 0, 0])
+    loss, found = info_nce(q, key, negatives, ids=ids, negative_ids=column_ids, bias=bias, return_scores=True)
+    row = row_of(loss, found)
+    assert (row["mixed_neg_rows"], row["mixed_neg_pairs"], row["mixed_neg_count"]) == (5, 5, 15)
+    assert row["mixed_neg_mean"] == pytest.approx(found.mixed.neg_mean[1:].double().mean().item(), rel=ROUNDING)
+    assert row["entropy"] != row["entropy"]  # NaN: columns with a bias have none
+
+
+@pytest.mark.parametrize("sizes", [(24,), (1, 23), (7, 8, 9), (0, 24)])
+def test_rows_of_ranks_merge_to_the_row_of_all(sizes):
+    loss, found, _ = call(**FT)
+    per_row = info_nce(*call()[2], temperature=0.2, seed=0, reduction="none", **FT)
+    whole = row_of(per_row, found)
+    first, parts = 0, []
+    for size in sizes:
+        part = slice(first, first + size)
+        cut = [type(s)(*(x if x is None else x[part] for x in s)) for s in found[:2]]
+        parts.append(row_of(per_row[part], found._replace(mixed=cut[0], unmixed=cut[1])))
+        first += size
+    merged = merge_rows(parts)
+    for name in whole.keys() - {"seconds"}:
+        assert merged[name] == pytest.approx(whole[name], rel=ROUNDING, abs=ROUNDING), name
+
+
+def counts_of(values):
+    """Counts of a histogram, one value after the other."""
+    counts = [0] * COUNTS
+    for value in values.flatten().tolist():
+        counts[min(max(int((value - LOWEST) // WIDTH), -1), COUNTS - 2) + 1] += 1
+    return counts
+
+
+@pytest.mark.parametrize("options", [
+    FT,
+    {},
+    {"positive": Mix(2.0, shift=1.0, per="element"), "negative": Mix(1.6, per="row", renormalize=True)},
+    FT | {"columns": "union", "anchor": "query"},
+    {"positive": Mix(0.5, per="row"), "negative": Mix(0.5, per="dimension")},
+])  # fmt: skip
+def test_details_are_those_of_the_reference(options):
+    loss, found, (q, k, z) = call(**options)
+    rows = Rows()
+    with ScoreMeter(sinks=[rows], details_every=1) as meter:
+        meter.update(loss, found, q=q, k=k, negatives=z, temperature=0.2, **options)
+    given = drawn(options.get("positive"), options.get("negative"), *q.shape[:1], *z.shape, 0)
+    unit_q, unit_k = normalize(q.detach().double(), dim=1), normalize(k.double(), dim=1)
+    q_mixed = _mixed(unit_q, unit_k, given["lambda_pos"].double(), False, 0) if "positive" in options else unit_q
+    a = unit_q if options.get("anchor") == "query" else q_mixed
+    z_mixed = z.double()
+    if "negative" in options:
+        partner = z_mixed[given["permutation"]]
+        z_mixed = _mixed(z_mixed, partner, given["lambda_neg"].double(), options["negative"].renormalize, 1e-12)
+    after = torch.cat([z_mixed, z.double()]) if options.get("columns") == "union" else z_mixed
+    expected = {"neg_before": unit_q @ z.double().T, "neg_after": a @ after.T, "pos_before": found.unmixed.pos,
+                "pos_after": found.mixed.pos}  # fmt: skip
+    [details] = rows.details
+    assert set(details["histograms"]) == set(expected)
+    for name, values in expected.items():
+        made = details["histograms"][name]
+        assert sum(made) == values.numel()
+        # A score within float32's rounding of an edge may fall on either side of it.
+        near = ((values / WIDTH - (values / WIDTH).round()).abs() < 1e-4).sum().item()
+        moved = sum(abs(x - y) for x, y in zip(made, counts_of(values)))
+        assert moved <= 2 * near, name
+    raw = scores(q, k, z, temperature=0.2)
+    for name, value in expected_set("raw", raw).items():
+        assert rows[0][name] == pytest.approx(float(value), rel=ROUNDING, abs=ROUNDING), name
+    if options is FT:
+        assert details["lambda_pos"] == pytest.approx(given["lambda_pos"].item())
+        assert details["lambda_neg"] == pytest.approx(given["lambda_neg"].item())
+    assert details["pairs"]["after"] == pytest.approx(found.mixed.pos.tolist())
+
+
+def test_bins_are_what_they_are_called():
+    edges = bin_edges()
+    assert edges[0] == LOWEST and edges[-1] == HIGHEST and len(edges) == COUNTS - 1
+    made = flashnce.scores._details.histogram(torch.tensor([LOWEST, -9.0, HIGHEST, 0.0, float("nan"), WIDTH]))
+    assert made[0] == 1 and made[1] == 1 and made[-1] == 1
+    assert made[1 + edges.index(0.0)] == 1 and made[2 + edges.index(0.0)] == 1 and made.sum() == 5
+
+
+def test_a_criterion_says_what_it_mixed():
+    q, k, z = batch()
+    criterion, queue = InfoNCE(0.2, preset="ft"), Queue(80, 12)
+    loss, found = criterion(q, k, queue, return_scores=True, seed=3)
+    rows = Rows()
+    with ScoreMeter(sinks=[rows], details_every=10) as meter:
+        for _ in range(11):
+            meter.update(loss, found, q=q, k=k, negatives=queue, criterion=criterion)
+    assert [details["step"] for details in rows.details] == [0, 10]
+    expected = flashnce.sample_lambda("positive", criterion.positive, 1, 12, seed=3).item()
+    assert rows.details[0]["lambda_pos"] == pytest.approx(expected)
+    assert "raw_pos_mean" in rows[0] and "raw_pos_mean" not in rows[1]
+
+
+def test_columns_beyond_a_queue_have_no_histogram_of_negatives():
+    q, k, z = batch()
+    loss, found = info_nce(q, k, z, margin=0.1, return_scores=True)
+    rows = Rows()
+    with ScoreMeter(sinks=[rows], details_every=1) as meter:
+        meter.update(loss, found, q=q, k=k, negatives=z, margin=0.1)
+        meter.update(loss, found)
+    assert set(rows.details[0]["histograms"]) == {"pos_before", "pos_after"}
+    assert rows[0]["raw_neg_count"] == found.mixed.neg_count.sum() and "raw_neg_count" not in rows[1]
+
+
+def test_what_is_no_score_is_refused():
+    loss, found, _ = call()
+    meter = ScoreMeter()
+    with pytest.raises(TypeError, match="it must be the Scores that return_scores=True adds"):
+        meter.update(loss, found.mixed)
+    with pytest.raises(ValueError, match="details_every is -1"):
+        ScoreMeter(details_every=-1)
+
+
+# ---- The folder ------------------------------------------------------------------------------------------------------
+
+
+def written(folder, steps=5, **options):
+    loss, found, (q, k, z) = call(**FT)
+    with ScoreMeter(folder, details_every=2, temperature=0.2, **options) as meter:
+        for _ in range(steps):
+            meter.update(loss, found, q=q, k=k, negatives=z, temperature=0.2, **FT)
+        return list(meter.recent)
+
+
+def test_a_run_is_read_as_it_was_written(tmp_path):
+    rows = written(tmp_path / "a", group="ft")
+    run = read_run(tmp_path / "a")
+    assert (run.name, run.group, run.about) == ("a", "ft", {"temperature": 0.2})
+    assert run.rows == rows and [details["step"] for details in run.details] == [0, 2, 4]
+    assert run.curve("raw_pos_mean")[0] == [0, 2, 4] and run.curve("loss")[0] == [0, 1, 2, 3, 4]
+
+
+def test_a_run_that_goes_on_counts_repeated_steps_once(tmp_path):
+    written(tmp_path, 5)
+    with open(tmp_path / "scores.csv", "a") as file:
+        file.write("5,0,1.0,24")  # A process that died in the middle of a line.
+    loss, found, _ = call()
+    with pytest.raises(RunError, match="already holds a run; mode='resume'"):
+        ScoreMeter(tmp_path)
+    meter = ScoreMeter(tmp_path, mode="resume")
+    meter.load_state_dict({"next_step": 3})
+    meter.update(loss, found)
+    meter.close()
+    run = read_run(tmp_path)
+    assert [row["step"] for row in run.rows] == [0, 1, 2, 3] and "unmixed_pos_mean" not in run.rows[3]
+    written(tmp_path, 2, mode="replace")
+    assert len(read_run(tmp_path).rows) == 2
+
+
+DIES = """
+import sys, time
+import torch
+from flashnce.scores import ScoreMeter
+from flashnce.torch import info_nce
+q = torch.randn(8, 4)
+loss, scores = info_nce(q, q, torch.randn(16, 4), return_scores=True)
+meter = ScoreMeter(sys.argv[1])
+for step in range(10**6):
+    meter.update(loss, scores)
+    print(step, flush=True)
+"""
+
+
+def test_a_killed_process_loses_the_last_step_at_most(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", DIES, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    for _ in range(50):
+        process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    rest = process.communicate(timeout=60)[0].split("\n")
+    printed = 50 + len([line for line in rest[:-1] if line])
+    steps = [row["step"] for row in read_run(tmp_path).rows]
+    assert steps == list(range(len(steps))) and len(steps) >= printed
+
+
+WORKER = """
+import sys
+import torch
+from flashnce.scores import ScoreMeter
+from flashnce.torch import info_nce
+
+rank, folder = int(sys.argv[1]), sys.argv[2].rsplit("/", 1)[0]
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+g = torch.Generator().manual_seed(0)
+q, k, z = torch.randn(12, 6, generator=g), torch.randn(12, 6, generator=g), torch.randn(32, 6, generator=g)
+part = slice(0, 5) if rank == 0 else slice(5, 12)
+options = {"return_scores": True, "reduction": "none"}
+loss, scores = info_nce(q[part], k[part], z, **options)
+with ScoreMeter(folder + "/gathered", across_ranks=True, details_every=2) as gathered:
+    with ScoreMeter(folder + "/apart", details_every=2, mode="replace") as apart:
+        for step in range(3):
+            for meter in (gathered, apart):
+                meter.update(loss, scores, q=q[part], k=k[part], negatives=z)
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+if rank == 0:
+    with ScoreMeter(folder + "/whole", details_every=2) as whole:
+        loss, scores = info_nce(q, k, z, **options)
+        for step in range(3):
+            whole.update(loss, scores, q=q, k=k, negatives=z)
+print("done")
+"""
+
+
+@pytest.mark.full
+def test_two_ranks_are_one_run(tmp_path):
+    assert outputs_of(WORKER, tmp_path) == [["done"], ["done"]]
+    whole, *others = (read_run(tmp_path / name) for name in ("whole", "gathered", "apart"))
+    for other in others:
+        assert len(other.rows) == len(whole.rows) == 3
+        for row, expected in zip(other.rows, whole.rows):
+            assert row.keys() == expected.keys()
+            for name in row.keys() - {"seconds"}:
+                assert row[name] == pytest.approx(expected[name], rel=1e-6, abs=1e-6), name
+        for details, expected in zip(other.details, whole.details):
+            assert details["histograms"] == expected["histograms"]
+
+
+def test_a_full_disk_ends_the_log_and_not_the_training(tmp_path):
+    loss, found, _ = call()
+    rows = Rows()
+    meter = ScoreMeter(tmp_path, sinks=[rows])
+    meter.update(loss, found)
+    meter._sinks[0]._files["scores.csv"] = open("/dev/full", "a")
+    with pytest.warns(RuntimeWarning, match="RunFolder gets no more scores: .*No space left on device"):
+        meter.update(loss, found)
+    meter.update(loss, found)
+    meter.close()
+    assert len(rows) == 3 and len(read_run(tmp_path).rows) == 1
+
+
+def damage(folder, old, new, name="scores.csv"):
+    path = folder / name
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+@pytest.mark.parametrize(("what", "sentence"), [
+    (lambda f: damage(f, '"version": 1', '"version": 9', "run.json"), "has a log of version 9; this FlashNCE reads v"),
+    (lambda f: damage(f, "flashnce-scores", "else", "run.json"), "describes no run of FlashNCE"),
+    (lambda f: (f / "run.json").write_text("{"), "run.json cannot be read"),
+    (lambda f: (f / "run.json").unlink(), "holds no run: run.json is missing"),
+    (lambda f: damage(f, "loss", "lost"), "has no column loss"),
+    (lambda f: damage(f, "\n1,", "\n1,x,"), "is damaged in line 3"),
+    (lambda f: (f / "scores.csv").write_text("step,rows,l"), "has no complete line"),
+    (lambda f: (f / "scores.csv").write_text("step,rows,loss\n"), "has no complete step"),
+    (lambda f: (f / "scores.csv").write_bytes(b"\xff\xfe\n"), "is no text"),
+    (lambda f: (f / "scores.csv").unlink(), "cannot be read: No such file"),
+    (lambda f: damage(f, "[", "[1,", "details.jsonl"), "is damaged in line 1"),
+])  # fmt: skip
+def test_a_log_that_cannot_be_used_is_one_sentence(tmp_path, what, sentence):
+    written(tmp_path, 3)
+    what(tmp_path)
+    with pytest.raises(RunError) as error:
+        read_run(tmp_path)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_run_is_read_while_it_is_written(tmp_path):
+    loss, found, _ = call()
+    meter = ScoreMeter(tmp_path)
+    for count in (1, 2, 3):
+        meter.update(loss, found)
+        assert len(read_run(tmp_path).rows) == count
+    meter.close()
+    assert time.time() - read_run(tmp_path).rows[0]["seconds"] > 0
