@@ -125,7 +125,8 @@ test_cuda_wheel() {
 }
 
 # Tests of the Python package that no instruction set changes.
-EVERYWHERE_ALIKE="abi compile dev_stages distributed errors examples jax record resume verify_gpu verify_gpu_cells"
+EVERYWHERE_ALIKE="abi compile dev_stages distributed errors examples jax record report resume score_sinks verify_gpu"
+EVERYWHERE_ALIKE+=" verify_gpu_cells"
 
 # The C++ and Python tests as on a processor with AVX2 and nothing better, and as on one without: lists, messages and
 # choices are those of such a machine. The API suite runs on every instruction set beside them (api_tests_isa).

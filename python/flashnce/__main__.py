@@ -1,6 +1,7 @@
-"""`python -m flashnce info`: which library is loaded, what it can use, and what would run for a given shape.
+"""FlashNCE from the command line.
 
-Needs neither NumPy nor torch.
+`python -m flashnce info`: which library is loaded, what it can use, and what would run for a given shape. Needs neither
+NumPy nor torch. report, watch and explain are in _commands.py.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import re
 import sys
 from importlib import metadata
 
-from . import __version__
+from . import __version__, _commands
 from . import _library as c
 
 # Shown where they are set: they change what the lines above them say.
@@ -199,7 +200,8 @@ def as_text(information: dict) -> str:
 
 def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m flashnce", description="FlashNCE from the command line.")
-    info = root.add_subparsers(dest="command", required=True).add_parser(
+    commands = root.add_subparsers(dest="command", required=True)
+    info = commands.add_parser(
         "info",
         help="the library, its devices, and what would run",
         description="Prints the versions, the library that is loaded, its backends with the CPU's instruction set, the "
@@ -215,12 +217,12 @@ def parser() -> argparse.ArgumentParser:
     info.add_argument("--gradient-type", choices=c.TYPES, default="float32")
     info.add_argument("--threads", type=int, default=0, help="of a call; default: those of the library")
     info.add_argument("--json", action="store_true", help="print one JSON object")
-    info.set_defaults(error=info.error)
+    info.set_defaults(run=show_info, error=info.error)
+    _commands.add(commands)
     return root
 
 
-def main(arguments: list[str] | None = None) -> None:
-    options = parser().parse_args(arguments)
+def show_info(options: argparse.Namespace) -> None:
     if len(options.shape) not in (0, 3):
         options.error(f"a shape is three numbers, N K D, not {len(options.shape)}")
     information = library_info()
@@ -234,6 +236,11 @@ def main(arguments: list[str] | None = None) -> None:
     print(json.dumps(information, indent=2) if options.json else as_text(information))
     if "error" in information:
         sys.exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parser().parse_args(arguments)
+    options.run(options)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..torch import InfoNCE, Queue, Scores, ScoreStatistics, ShardedQueue
 from ..torch import scores as raw_scores
-from ._details import call_of, details
+from ._details import BEYOND, Call, call_of, details
 from ._folder import RunFolder
 from ._measure import pack, sets_of
 from ._row import Row, merge_details, merge_rows, names_of
@@ -65,9 +65,11 @@ class ScoreMeter:
         folder: of the run, read by `python -m flashnce report`; None: sinks alone.
         name: of the run, for people (default: the folder's).
         group: runs of one group differ in their seed alone, and are shown as one curve with a band.
-        details_every: steps between those with details: the scores before any transformation, histograms and pairs. 0:
-            none. The step of an update counts from 0. Such a step costs another pass over the negatives, and waits for
-            the device to know what was drawn.
+        details_every: steps between those with details: histograms, pairs and the scores before any transformation. 0:
+            none. The step of an update counts from 0. Such a step makes the scores of the negatives again, a block at a
+            time, and waits for the device to know what was drawn.
+        raw_every: steps between those with the scores before any transformation, q.k and q.z_j, which cost one matrix
+            product and no wait. 0: only with details.
         across_ranks: None: each rank writes files of its own into the folder, which are merged when they are read. A
             group of torch.distributed, or True for the default one: the rows of all ranks are gathered at each update,
             which then is a collective call, and rank 0 alone writes.
@@ -87,14 +89,16 @@ class ScoreMeter:
         name: str | None = None,
         group: str | None = None,
         details_every: int = 0,
+        raw_every: int = 0,
         across_ranks: Any = None,
         sinks: Iterable[Sink] = (),
         mode: str = "new",
         **about: Any,
     ) -> None:
-        if isinstance(details_every, bool) or not isinstance(details_every, int) or details_every < 0:
-            raise ValueError(f"details_every is {details_every!r}; it must be an int of 0 or more")
-        self.details_every = details_every
+        for option, value in (("details_every", details_every), ("raw_every", raw_every)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{option} is {value!r}; it must be an int of 0 or more")
+        self.details_every, self.raw_every = details_every, raw_every
         self._group = dist.group.WORLD if across_ranks is True else across_ranks or None
         several = dist.is_available() and dist.is_initialized()
         self._rank = dist.get_rank(self._group) if several else 0
@@ -146,9 +150,14 @@ class ScoreMeter:
             raise TypeError(f"scores is a {type(scores).__name__}; it must be the Scores that return_scores=True adds")
         step = self._next_step if step is None else int(step)
         self._next_step = step + 1
-        raw, histograms, rest = None, None, None
-        if self.wants_details(step):
-            raw, histograms, rest = self._details(scores, q, k, negatives, criterion, options)
+        raw, histograms, rest, call = None, None, None, None
+        takes_details = self.wants_details(step)
+        if (takes_details or (self.raw_every and step % self.raw_every == 0)) and q is not None and k is not None:
+            options = criterion.call_options(options) if criterion is not None else options
+            raw = self._raw(q, k, negatives, options)
+            call = call_of(q, k, negatives, options, scores) if takes_details else None
+        if takes_details:
+            histograms, rest = self._details(scores, call)
         sets = sets_of(scores, raw)
         packed = self._gathered(pack(loss, scores.mixed, list(sets.values())))
         when = {"step": step, "epoch": int(epoch), "seconds": round(time.time() - self._began, 3)}
@@ -159,20 +168,21 @@ class ScoreMeter:
         self._enqueue(when, list(sets), packed, histograms, rest, scores.mixed if wanted else None)
         self.drain()
 
-    def _details(self, scores, q, k, negatives, criterion, options):
-        """The raw statistics, histograms and the rest of a step with details."""
-        raw, call = None, None
-        if q is not None and k is not None and (negatives is not None or options.get("batch") is not None):
-            options = criterion.call_options(options) if criterion is not None else options
-            beyond = ("batch", "ids", "negative_ids", "batch_ids", "bias", "batch_bias", "margin", "normalize")
-            kept = {name: options[name] for name in (*beyond, "temperature") if options.get(name) is not None}
-            raw = raw_scores(q.detach(), k.detach(), negatives, **kept)
-            call = call_of(q, k, negatives, options, scores)
+    @staticmethod
+    def _raw(q, k, negatives, options) -> ScoreStatistics | None:
+        """The statistics before any transformation, where the call's columns are given."""
+        if negatives is None and options.get("batch") is None:
+            return None
+        kept = {name: options[name] for name in (*BEYOND, "normalize", "temperature") if options.get(name) is not None}
+        return raw_scores(q.detach(), k.detach(), negatives, **kept)
+
+    def _details(self, scores: Scores, call: Call | None) -> tuple[tuple[list[str], Tensor], dict[str, Any]]:
+        """Histograms as names and [names, COUNTS], over all ranks that are gathered, and the rest."""
         counts, rest = details(scores, call)
-        names, stacked = list(counts), torch.stack(list(counts.values()))
+        stacked = torch.stack(list(counts.values()))
         if self._group is not None:
             dist.all_reduce(stacked, group=self._group)
-        return raw, (names, stacked), rest
+        return (list(counts), stacked), rest
 
     def _gathered(self, packed: Tensor) -> Tensor:
         if self._group is None:
