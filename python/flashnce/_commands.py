@@ -50,6 +50,54 @@ def watch(options: argparse.Namespace) -> None:
     show(options.runs, once=options.once, every=options.every)
 
 
+def _arrays(path: Path) -> list:
+    """q, k and negatives of a file, as tensors."""
+    import torch
+
+    if path.suffix == ".npz":
+        import numpy
+
+        try:
+            with numpy.load(path, allow_pickle=False) as file:
+                found = {name: torch.from_numpy(file[name]) for name in file.files}
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path} is no readable .npz file: {error}") from None
+    else:
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise
+        except Exception:  # torch.load raises what unpickling raises, in many words.
+            raise ValueError(f"{path} is neither a .npz file nor tensors that torch.save wrote") from None
+    if not isinstance(found, dict) or (missing := [name for name in ("q", "k", "negatives") if name not in found]):
+        what = f"has no {missing[0]}" if isinstance(found, dict) else "holds no dict"
+        raise ValueError(f"{path} {what}; it must hold q [N,D], k [N,D] and negatives [K,D] by name")
+    return [found[name] for name in ("q", "k", "negatives")]
+
+
+def _made_up(n: int, k: int, d: int) -> list:
+    """A batch as early in training: keys near their queries, negatives anywhere."""
+    import torch
+
+    draw = torch.Generator().manual_seed(0)
+    q = torch.nn.functional.normalize(torch.randn(n, d, generator=draw), dim=1)
+    key = q + 0.6 * torch.nn.functional.normalize(torch.randn(n, d, generator=draw), dim=1)
+    return [q, key, torch.nn.functional.normalize(torch.randn(k, d, generator=draw), dim=1)]
+
+
+@in_one_sentence
+def explain(options: argparse.Namespace) -> None:
+    if (options.batch is None) == (options.shape is None):
+        raise ValueError("one of BATCH and --shape must be given")
+    from .scores import explain as look
+    from .torch import InfoNCE
+
+    arrays = _made_up(*options.shape) if options.batch is None else _arrays(options.batch)
+    criterion = InfoNCE(options.temperature, preset=options.preset)
+    found = look(*arrays, criterion, alphas=options.alpha, draws=options.draws, seed=options.seed)
+    print(json.dumps(found.as_dict(), indent=1) if options.json else found.as_text())
+
+
 def add(commands) -> None:
     """Adds the commands to the subparsers of `python -m flashnce`."""
     made = commands.add_parser(
@@ -73,3 +121,19 @@ def add(commands) -> None:
     made.add_argument("--once", action="store_true", help="print the table and end")
     made.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="between looks (default 2)")
     made.set_defaults(run=watch)
+
+    made = commands.add_parser(
+        "explain",
+        help="what mixing does to a batch",
+        description="Says how lambdas, scores and hardness of a batch are distributed, how many negatives count, and "
+        "what alpha below and above 1 would do.",
+    )
+    made.add_argument("batch", nargs="?", type=Path, metavar="BATCH", help=".npz or .pt with q, k and negatives")
+    made.add_argument("--shape", nargs=3, type=int, metavar=("N", "K", "D"), help="instead a made-up batch")
+    made.add_argument("--preset", choices=("moco", "ft", "ft-elementwise"), default="ft")
+    made.add_argument("--temperature", type=float, default=0.2, help="(default 0.2)")
+    made.add_argument("--alpha", nargs="+", type=float, default=[0.2, 1.0, 2.0], help="to compare (default 0.2 1 2)")
+    made.add_argument("--draws", type=int, default=32, help="(default 32)")
+    made.add_argument("--seed", type=int, default=0, help="(default 0)")
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    made.set_defaults(run=explain)
