@@ -4,14 +4,18 @@ import dataclasses
 import json
 import math
 import platform
+import sys
 
 import flashnce
 import torch
+from flashnce.report import compare, write_page
+from flashnce.scores import read_run
 
 from options import RECIPE
 from plot import draw
 from scores import check_algebra
 
+TITLE = "MoCo on Fashion-MNIST: scores of positives and negatives"
 LAST_ROWS = 20  # score statistics of single batches jump with FT's lambda: averages over so many measurements
 
 
@@ -65,8 +69,20 @@ def table(runs, accuracy):
     return "\n".join(lines)
 
 
+def write_report(folder, runs):
+    """The page of what the meters wrote; False, with a line on stderr, if plotly is not installed."""
+    for trainer in runs.values():
+        trainer.meter.close()
+    try:
+        write_page(compare([read_run(folder / "runs" / name) for name in runs]), folder / "report.html", TITLE)
+    except ImportError as error:
+        print(f"train.py: no report: {error}", file=sys.stderr)
+        return False
+    return True
+
+
 def write(folder, config, runs, accuracy, seconds):
-    """Prints the summary, writes summary.json and scores.png to `folder`; the exit status."""
+    """Prints the summary, writes summary.json, scores.png and report.html to `folder`; the exit status."""
     results = checks(config, runs, accuracy)
     summary = {
         "config": dataclasses.asdict(config),
@@ -87,6 +103,7 @@ def write(folder, config, runs, accuracy, seconds):
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     drawn = draw(folder / "scores.png", config, {name: trainer.history for name, trainer in runs.items()}, accuracy)
+    reported = write_report(folder, runs)
 
     print(table(runs, accuracy))
     print(f"(scores: means of the last {LAST_ROWS} measured batches; loss share: of the time of a training step)")
@@ -96,6 +113,7 @@ def write(folder, config, runs, accuracy, seconds):
         print(f"{'ok    ' if holds else 'FAILED'} {sentence}")
     times = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     print(f"{times}, {torch.get_num_threads()} threads")
-    written = ["summary.json", *(["scores.png"] if drawn else []), *(f"{name}.pt" for name in runs)]
+    pictures = [*(["scores.png"] if drawn else []), *(["report.html"] if reported else [])]
+    written = ["summary.json", *pictures, "runs", *(f"{name}.pt" for name in runs)]
     print(f"in {folder}: {', '.join(written)}")
     return 0 if all(holds for _, holds in results) else 1

@@ -7,31 +7,18 @@ divided by the temperature.
 
 import math
 
-import flashnce.torch
+import flashnce
 
 CURVES = ("pos_mean", "pos_variance", "neg_mean", "neg_variance", "acc1")
 
 
-def summarize(statistics):
-    """Means over the batch of per-row ScoreStatistics."""
-    pos = statistics.pos
-    return {
-        "pos_mean": pos.mean().item(),
-        "pos_variance": pos.var().item() if len(pos) > 1 else 0.0,
-        "neg_mean": statistics.neg_mean.mean().item(),
-        "neg_variance": statistics.neg_variance.mean().item(),
-        "acc1": (statistics.n_greater_equal == 0).double().mean().item(),
-    }
-
-
-def measure(q, k, queue, temperature, sampled, preset):
-    """One row of the history, from a step's inputs and its Scores `sampled`; call it before the keys are pushed."""
-    raw = flashnce.torch.scores(q, k, queue, temperature=temperature)
-    row = {f"raw_{name}": value for name, value in summarize(raw).items()}
-    row |= {f"sampled_{name}": value for name, value in summarize(sampled.mixed).items()}
+def measure(row, scores, preset):
+    """One row of the history, from the row that a ScoreMeter made of a step, and the step's Scores."""
+    found = {f"raw_{name}": row[f"raw_{name}"] for name in CURVES}
+    found |= {f"sampled_{name}": row[f"mixed_{name}"] for name in CURVES}
     if preset == "ft":
-        row |= algebra(sampled)
-    return row
+        found |= algebra(scores)
+    return found
 
 
 def algebra(scores):

@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 try:
     import torch
+    from flashnce.scores import ScoreMeter
     from flashnce.torch import InfoNCE, Queue
 except ImportError as error:
     sys.exit(f"train.py: {error}: PyTorch and the Python package flashnce are needed (pip install .)")
@@ -28,19 +29,22 @@ import report
 from augment import random_view
 from evaluate import knn_accuracy
 from model import EMBEDDING, Encoder, momentum_copy, update_momentum
+from plot import NAMES
 from progress import Progress
 from scores import measure
 
 LEARNING_RATE = 2e-3
 WEIGHT_DECAY = 1e-4
 WARMUP_STEPS = 50
+DISTRIBUTIONS = 16
 
 
 class Trainer:
-    """One run: its networks, queue, optimiser, random states and history."""
+    """One run: its networks, queue, optimiser, random states and history, and the meter that looks at its scores."""
 
-    def __init__(self, config, images):
+    def __init__(self, config, images, meter=None):
         self.config, self.images = config, images
+        self.meter = meter or ScoreMeter(raw_every=1)
         torch.manual_seed(config.seed)
         self.query_encoder = Encoder()
         self.key_encoder = momentum_copy(self.query_encoder)
@@ -81,7 +85,10 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         if measured:
-            row = measure(q, k, self.queue, self.config.temperature, scores, self.preset())
+            self.meter.update(
+                loss, scores, step=self.steps_done, q=q, k=k, negatives=self.queue, criterion=criterion
+            )
+            row = measure(self.meter.recent[-1], scores, self.preset())
             self.history.append({"step": self.steps_done, "loss": loss.item(), **row})
         else:
             self.seconds.append((time.perf_counter() - began, loss_seconds))
@@ -170,10 +177,19 @@ def train(trainer, until, path, args, interrupt):
         raise Stopped(f"stopped after step {trainer.steps_done} of {config.steps}; continue with --resume {path}")
 
 
+def meter_of(config, folder, mode):
+    """Looks at the scores of every measured step, and at their distribution every so many of these."""
+    details_every = config.log_every * max(1, config.steps // (DISTRIBUTIONS * config.log_every))
+    about = {name: getattr(config, name) for name in ("temperature", "momentum", "seed")} | {"k": config.queue_size}
+    return ScoreMeter(folder / "runs" / config.preset, name=NAMES[config.preset], raw_every=1,
+                      details_every=details_every, mode=mode, **about)
+
+
 def train_compared(trainer, args, interrupt):
     """Plain MoCo and `trainer`'s FT run. Until FT starts they are the same run, so that part is computed once."""
     config = trainer.config
-    plain = Trainer(dataclasses.replace(config, preset="moco", ft_start=config.steps), trainer.images)
+    moco = dataclasses.replace(config, preset="moco", ft_start=config.steps)
+    plain = Trainer(moco, trainer.images, meter_of(moco, args.out, "replace"))
     train(plain, config.ft_start, args.out / "moco.pt", args, interrupt)
     shared = plain.state_dict()
     train(plain, config.steps, args.out / "moco.pt", args, interrupt)
@@ -197,7 +213,7 @@ def run(args):
 
     began = time.perf_counter()
     interrupt = Interrupt()
-    trainer = Trainer(config, training.images)
+    trainer = Trainer(config, training.images, meter_of(config, args.out, "resume" if state else "replace"))
     untrained = copy.deepcopy(trainer.query_encoder)
     if state:
         trainer.load_state_dict(state)

@@ -13,6 +13,8 @@ import flashnce
 import pytest
 import torch
 
+from flashnce.scores import read_run
+
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "moco_fashion_mnist"
 sys.path.insert(0, str(EXAMPLE))
 
@@ -102,7 +104,13 @@ def test_end_to_end(folder, tmp_path):
     out = tmp_path / "out"
     done = process("--data", folder, "--out", out, *SMALL[:-1])
     assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["ft.pt", "moco.pt", "scores.png", "summary.json"]
+    names = ["ft.pt", "moco.pt", "report.html", "runs", "scores.png", "summary.json"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    moco, ft = (read_run(out / "runs" / name) for name in ("moco", "ft"))
+    assert (moco.name, ft.name) == ("MoCo", "MoCo + FT")
+    # What both runs share is computed, and logged, once.
+    assert [row["step"] for row in moco.rows] == [0, 2, 4, 6, 8, 10] and ft.rows[0]["step"] == 6
+    assert [one["step"] for one in ft.details] == [6, 8, 10] and "neg_after" in ft.details[0]["histograms"]
 
     picture = (out / "scores.png").read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n" and 20_000 < len(picture) < 200_000

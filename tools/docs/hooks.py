@@ -31,6 +31,17 @@ PAGES = {
 # Pages of the Python interface: title, module, what is shown of it where that is not __all__.
 MODULES = {
     "api/torch.md": ("PyTorch", [("flashnce.torch", None)]),
+    "api/scores.md": (
+        "Score statistics",
+        [
+            ("flashnce.scores._meter", ["ScoreMeter"]),
+            ("flashnce.scores._sinks", ["TensorBoard", "Parquet", "Dictionary", "AuthorsNpy"]),
+            ("flashnce.scores._runs", ["read_run", "Run"]),
+            ("flashnce.scores._row", ["merge_rows"]),
+            ("flashnce.scores._explain", ["explain", "Explanation", "OfAlpha", "Spread"]),
+            ("flashnce.report", ["compare", "write_page", "write_figures", "watch"]),
+        ],
+    ),
     "api/jax.md": ("JAX", [("flashnce.jax", ["info_nce", "Scores"])]),
     "api/numpy.md": (
         "NumPy and the reference",

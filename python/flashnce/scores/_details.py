@@ -35,12 +35,14 @@ class Draws(NamedTuple):
 
 
 def histogram(scores: Tensor) -> Tensor:
-    """int64 [COUNTS] of scores of any shape: below the bins, in each, above. A score that is NaN is not counted."""
+    """int64 [COUNTS] of scores of any shape: below the bins, in each, above. A score that is NaN is not counted.
+
+    Waits for the device.
+    """
     scores = scores.detach().float().flatten()
     place = ((scores - LOWEST) / WIDTH).floor().clamp_(-1, BINS).add_(1)
-    counted = ~place.isnan()
-    counts = torch.zeros(COUNTS, dtype=torch.int64, device=scores.device)
-    return counts.scatter_add_(0, torch.where(counted, place, 0).long(), counted.long())
+    # NaN goes into a bin of its own behind the others.
+    return torch.bincount(place.nan_to_num_(COUNTS).long(), minlength=COUNTS + 1)[:COUNTS]
 
 
 def draws_of(options: dict[str, Any], scores: Scores, n: int, k: int, d: int, device: torch.device) -> Draws:

@@ -1,21 +1,28 @@
-"""A step's Scores packed into one small tensor, on their device and without waiting for it."""
+"""A step's Scores packed into one small tensor, on their device and without waiting for it; on the host, made a row.
+
+The device adds and compares, in as few operations as that takes, since each costs more than its arithmetic; what is
+divided, the host divides.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ..torch import Scores, ScoreStatistics
-from ._row import SETS
+from ._row import SETS, Row
 
 # Each set has these in this order; a row counts in the first four where it has so many negatives.
 _FLOATS = ("pos", "neg_mean", "neg_variance", "neg_log_mean_exp", "neg_min", "neg_max")
 _NEEDED = (0, 1, 2, 1)
 # exp(x) = exp2(x log2 e): of few numbers torch.exp takes 70 times as long, because it sets up a vector library.
 LOG2_E = 1 / math.log(2)
+# Numbers of a step, and of each of its sets.
+_OF_STEP, _OF_SET = 4, 15
 
 
 @lru_cache(maxsize=16)
@@ -37,36 +44,66 @@ def sets_of(scores: Scores, raw: ScoreStatistics | None) -> dict[str, ScoreStati
     return {name: sets[name] for name in SETS if name in sets}
 
 
-def pack(loss: Tensor, mixed: ScoreStatistics, sets: list[ScoreStatistics]) -> Tensor:
-    """float64 [len(names_of(sets))]: what _row.names_of names, of this rank's queries."""
+def pack(loss: Tensor, mixed: ScoreStatistics, sets: Sequence[ScoreStatistics]) -> Tensor:
+    """float64 [4 + 15 sets]: sums, counts and extremes of this rank's queries, which unpack makes a row of."""
     n, rows = len(sets), mixed.pos.shape[0]
+    loss = loss.detach().reshape(1) if loss.dim() == 0 else loss.detach().double().mean(0, keepdim=True)
+    if rows == 0:
+        return loss.new_zeros(_OF_STEP + _OF_SET * n, dtype=torch.float64)
     needed, ranks, zero = _constants(mixed.pos.device)
-    own = [mixed.dq_norm] if mixed.entropy is None else [mixed.dq_norm, mixed.entropy]
-    stacked = torch.stack([getattr(s, name) for s in sets for name in _FLOATS] + own).double()
-    floats, own = stacked[: n * len(_FLOATS)].view(n, len(_FLOATS), rows), stacked[n * len(_FLOATS) :]
-    counts = torch.stack([s.neg_count for s in sets]).unsqueeze(1)
-    above = torch.stack([s.n_greater_equal for s in sets]).unsqueeze(1)
+    # Columns with a bias have no entropy.
+    entropy = mixed.dq_norm.new_full((rows,), math.nan) if mixed.entropy is None else mixed.entropy
+    stacked = torch.stack([getattr(s, name) for s in sets for name in _FLOATS] + [mixed.dq_norm, entropy]).double()
+    floats = stacked[:-2].view(n, len(_FLOATS), rows)
+    counts, above = torch.stack([s.neg_count for s in sets] + [s.n_greater_equal for s in sets]).view(2, n, 1, rows)
 
     valid = counts >= needed
-    valid_rows = valid.sum(-1)  # [n,4]: rows, those with a negative, with two, with one
-    summed = floats[:, :4]
-    means = torch.where(valid, summed, zero).sum(-1) / valid_rows
-    about = summed[:, :1] - means[:, :1, None]
-    variances = about.mul_(about).sum(-1) / (rows - 1 if rows > 1 else float("nan"))
-    hits = (above < ranks).sum(-1).double() / rows if rows else torch.full((n, 2), float("nan"), device=counts.device)
-    parts = [means[:, :1], variances, means[:, 1:], _extreme(floats[:, 4:5], "amin"), _extreme(floats[:, 5:], "amax"),
-             hits, counts.sum(-1), valid_rows[:, 1:3]]  # fmt: skip
-    of_sets = torch.cat([part.double() for part in parts], 1)
-    norm = own[0].mean()
-    entropy = own[1].mean() if len(own) > 1 else norm.new_full((), float("nan"))
-    effective = torch.exp2(own[1] * LOG2_E).mean() if len(own) > 1 else entropy
-    total = loss.detach().double().mean()
-    common = torch.stack([torch.full_like(total, rows), total, entropy, effective, norm])
-    return torch.cat([common, of_sets.flatten()])
+    # Squares about the first value lose no digit where all are nearly equal.
+    about = floats[:, 0] - floats[:, 0, :1]
+    # aminmax sets up threads for so few numbers.
+    least, largest = floats[:, 4].amin(-1), floats[:, 5].amax(-1)
+    parts = (
+        loss, stacked[-2:].sum(-1), torch.exp2(stacked[-1:] * LOG2_E).sum(-1),
+        torch.where(valid, floats[:, :4], zero).sum(-1), valid.sum(-1), about.mul_(about).sum(-1), floats[:, 0, 0],
+        least, largest, (above < ranks).sum(-1), counts.sum(-1),
+    )  # fmt: skip
+    return torch.cat([part.flatten() for part in parts])
 
 
-def _extreme(x: Tensor, name: str) -> Tensor:
-    """[n,1] of [n,1,rows]; of no rows, what leaves a merge as it is."""
-    if x.shape[-1]:
-        return getattr(x, name)(-1)
-    return x.new_full(x.shape[:-1], float("inf") if name == "amin" else float("-inf"))
+def _ratio(value: float, count: float) -> float:
+    return value / count if count else math.nan
+
+
+def unpack(values: list[float], sets: Sequence[str]) -> Row:
+    """The row of what pack has packed for the sets of these names."""
+    n = len(sets)
+    loss, norm, entropy, effective = values[:_OF_STEP]
+    rest, place = [], _OF_STEP
+    for width in (4, 4, 1, 1, 1, 1, 2, 1):
+        rest.append([values[place + width * i : place + width * (i + 1)] for i in range(n)])
+        place += width * n
+    rows = rest[1][0][0]
+    row = {"rows": rows, "loss": loss if rows else math.nan, "entropy": _ratio(entropy, rows),
+           "effective_negatives": _ratio(effective, rows), "gradient_norm": _ratio(norm, rows)}  # fmt: skip
+    for name, *parts in zip(sets, *rest):
+        row |= _row_of_set(f"{name}_", rows, *parts)
+    return row
+
+
+def _row_of_set(prefix: str, rows, sums, counts, squares, first, least, largest, hits, total) -> Row:
+    away = sums[0] - rows * first[0]
+    made = {
+        "pos_mean": _ratio(sums[0], rows),
+        "pos_variance": max(0.0, squares[0] - _ratio(away * away, rows)) / (rows - 1) if rows > 1 else math.nan,
+        "neg_mean": _ratio(sums[1], counts[1]),
+        "neg_variance": _ratio(sums[2], counts[2]),
+        "neg_log_mean_exp": _ratio(sums[3], counts[3]),
+        "neg_min": least[0] if rows else math.inf,
+        "neg_max": largest[0] if rows else -math.inf,
+        "acc1": _ratio(hits[0], rows),
+        "acc5": _ratio(hits[1], rows),
+        "neg_count": total[0],
+        "neg_rows": counts[1],
+        "neg_pairs": counts[2],
+    }
+    return {prefix + name: value for name, value in made.items()}

@@ -18,8 +18,8 @@ from ..torch import InfoNCE, Queue, Scores, ScoreStatistics, ShardedQueue
 from ..torch import scores as raw_scores
 from ._details import BEYOND, Call, call_of, details
 from ._folder import RunFolder
-from ._measure import pack, sets_of
-from ._row import Row, merge_details, merge_rows, names_of
+from ._measure import pack, sets_of, unpack
+from ._row import Row, merge_details, merge_rows
 from ._sinks import Sink
 
 RECENT = 1000
@@ -30,7 +30,7 @@ class _Waiting(NamedTuple):
 
     when: Row
     sets: list[str]
-    packed: Tensor  # float64 [columns], or [ranks, columns]
+    packed: Tensor  # float64 [numbers], or [ranks, numbers]
     histograms: tuple[list[str], Tensor] | None  # names, int64 [names, COUNTS]
     rest: dict[str, Any] | None
     statistics: ScoreStatistics | None
@@ -216,10 +216,9 @@ class ScoreMeter:
             self._write(self._waiting.popleft())
 
     def _write(self, done: _Waiting) -> None:
-        names = names_of(done.sets)
-        ranks = done.packed.tolist()
-        rows = ranks if self._group is not None else [ranks]
-        row = merge_rows([done.when | dict(zip(names, values)) for values in rows])
+        packed = done.packed.tolist()
+        ranks = packed if self._group is not None else [packed]
+        row = merge_rows([done.when | unpack(values, done.sets) for values in ranks])
         self.recent.append(row)
         self._to_sinks(lambda sink: sink.write(row))
         if done.histograms is not None:

@@ -6,7 +6,7 @@ It needs neither NumPy nor torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 FORMAT, VERSION = "flashnce-scores", 1
 
@@ -15,7 +15,7 @@ Row = dict[str, float]
 # Where scores come from: those of the loss; q.k and a.z_j before q, k and the negatives are mixed; q.k and q.z_j, on
 # steps with details.
 SETS = ("mixed", "unmixed", "raw")
-# The columns of one set, in the order in which a step is packed: meaning, what weighs it where rows are merged.
+# The columns of one set: meaning, what weighs it where rows are merged.
 SET_COLUMNS = {
     "pos_mean": ("mean over the queries of the positive's score", "rows"),
     "pos_variance": ("its unbiased variance over the queries", "rows"),
@@ -38,14 +38,8 @@ COMMON_COLUMNS = {
     "gradient_norm": ("mean over the queries of the L2 norm of their row of q's gradient", "rows"),
 }
 WHEN = ("step", "epoch", "seconds")
-# What a row is packed in: the columns of a step with all sets.
-PACKED = (*COMMON_COLUMNS, *(f"{name}_{column}" for name in SETS for column in SET_COLUMNS))
-COLUMNS = (*WHEN, *PACKED)
-
-
-def names_of(sets: Sequence[str]) -> list[str]:
-    """The columns of a step that has these sets, as it is packed."""
-    return [*COMMON_COLUMNS, *(f"{name}_{column}" for name in sets for column in SET_COLUMNS)]
+MEASURED = (*COMMON_COLUMNS, *(f"{name}_{column}" for name in SETS for column in SET_COLUMNS))
+COLUMNS = (*WHEN, *MEASURED)
 
 
 def _rule(column: str) -> tuple[str, str]:
@@ -84,7 +78,7 @@ def merge_rows(parts: Iterable[Row]) -> Row:
     if len(parts) == 1:
         return parts[0]
     merged = {name: parts[0][name] for name in WHEN if name in parts[0]}
-    for column in PACKED:
+    for column in MEASURED:
         if any(column not in part for part in parts):
             continue
         prefix, weight = _rule(column)
