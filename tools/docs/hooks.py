@@ -8,6 +8,7 @@ nowhere stays as it is, for MkDocs to find.
 from __future__ import annotations
 
 import ast
+import json
 import posixpath
 import re
 import sys
@@ -88,9 +89,25 @@ def rewrite(markdown: str, source: str, page: str, found: set[str]) -> str:
     return "".join([*parts, LINK.sub(link, markdown[end:])])
 
 
+def shown_notebook(path: Path) -> str:
+    """A notebook's words, programs and pictures."""
+    parts = []
+    for cell in json.loads(path.read_text())["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for output in cell.get("outputs", []):
+            if picture := output.get("data", {}).get("image/png"):
+                parts.append(f"![](data:image/png;base64,{''.join(picture).strip()})")
+            elif words := "".join(output.get("text", [])):
+                parts.append(f"```text\n{words.rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
 def shown_source(target: str) -> str:
     """The page of a file or of all files of a folder."""
     path = ROOT / target
+    if path.suffix == ".ipynb":
+        return shown_notebook(path)
     files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and f.suffix != ".pyc")
     parts = [f"# {target}\n"]
     for file in files:

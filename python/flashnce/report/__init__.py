@@ -9,8 +9,10 @@ The page needs plotly, the figures matplotlib, the terminal rich; each is import
 from __future__ import annotations
 
 from ._compare import Group, compare
-from ._figures import write_figures
+from ._figures import curves_figure, distributions_figure, write_figures
 from ._page import page, write_page
 from ._watch import watch
 
-__all__ = ["Group", "compare", "page", "watch", "write_figures", "write_page"]
+__all__ = [
+    "Group", "compare", "curves_figure", "distributions_figure", "page", "watch", "write_figures", "write_page",
+]  # fmt: skip
