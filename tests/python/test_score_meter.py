@@ -18,7 +18,7 @@ from flashnce import Mix
 from flashnce.reference import _mixed
 from flashnce.scores import COLUMNS, RunError, ScoreMeter, bin_edges, merge_rows, read_run
 from flashnce.scores._row import COUNTS, HIGHEST, LOWEST, WIDTH
-from flashnce.torch import InfoNCE, Queue, info_nce, scores
+from flashnce.torch import FeatureTransform, InfoNCE, Queue, info_nce, scores
 
 # Reductions in float64 of float32 numbers, in another order than the expectation's.
 ROUNDING = 1e-12
@@ -364,3 +364,20 @@ def test_a_run_is_read_while_it_is_written(tmp_path):
         assert len(read_run(tmp_path).rows) == count
     meter.close()
     assert time.time() - read_run(tmp_path).rows[0]["seconds"] > 0
+
+
+def test_a_schedule_s_lambdas_are_those_of_the_details():
+    q, k, z = batch()
+    transform, criterion = FeatureTransform(start=1, seed=4), InfoNCE(0.2)
+    rows = Rows()
+    with ScoreMeter(sinks=[rows], details_every=1) as meter:
+        for _ in range(2):
+            given = transform()
+            loss, found = criterion(q, k, z, return_scores=True, **given)
+            meter.update(loss, found, q=q, k=k, negatives=z, criterion=criterion, **given)
+            transform.step()
+    off, on = rows.details
+    assert off["lambda_pos"] == off["lambda_neg"] == 1 and on["lambda_pos"] > 1 > on["lambda_neg"]
+    assert off["histograms"]["neg_after"] == off["histograms"]["neg_before"]
+    mean = sum(count * x for count, x in zip(on["histograms"]["neg_after"][1:], bin_edges())) / (24 * 80)
+    assert mean + WIDTH / 2 == pytest.approx(rows[1]["mixed_neg_mean"], abs=WIDTH / 2)
