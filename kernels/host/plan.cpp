@@ -94,7 +94,7 @@ void check_device(const Problem& problem, const DeviceCaps& caps) {
                                             " (" + caps.name + ", compute capability " + caps.cc() +
                                             "); this version supports 7.5 and newer");
   if (problem.is_symmetric())
-    unsupported("problem.form", to_text(problem.raw().form),
+    unsupported("problem.form", to_text(int64_t{problem.raw().form}),
                 "FNCE_FORM_INFO_NCE (0), FNCE_FORM_DECOUPLED (1) on FNCE_CUDA so far");
   if (problem.n() + kMaxTableBlocks > kMaxBlocks)
     unsupported("problem.n", to_text(problem.n()), "up to " + to_text(kMaxBlocks - kMaxTableBlocks) + " on a GPU");
