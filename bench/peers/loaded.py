@@ -13,6 +13,7 @@ from ctypes import POINTER, byref, c_char_p, c_int32, c_size_t, c_void_p
 from pathlib import Path
 
 from flashnce import _library as c
+from flashnce._plan_names import name_of
 
 OK, UNSUPPORTED = 0, 20
 # name: (result, arguments)
@@ -91,7 +92,7 @@ class Loaded:
             return None
         info = c.PlanInfo()
         self.check(self.get_info(plan, info, ctypes.sizeof(info)))
-        return str(c.name_of(info.products, c.PRODUCTS))
+        return str(name_of(info.products, c.PRODUCTS))
 
 
 _own: Loaded | None = None

@@ -16,6 +16,7 @@ from importlib import metadata
 
 from . import __version__, _commands
 from . import _library as c
+from ._plan_names import named
 
 # Shown where they are set: they change what the lines above them say.
 VARIABLES = (
@@ -144,7 +145,7 @@ def plan_info(options: argparse.Namespace, on: tuple[str, int]) -> dict:
     problem.gradient_type = c.TYPES[options.gradient_type]
     problem.threads = options.threads
     runs, info = plan_of(problem)
-    return {"preset": options.preset, **c.named(info), "runs": runs}
+    return {"preset": options.preset, **named(info), "runs": runs}
 
 
 def plans_info(options: argparse.Namespace) -> dict:

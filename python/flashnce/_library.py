@@ -416,26 +416,6 @@ def plan_info(plan: c_void_p) -> PlanInfo:
     return info
 
 
-# Fields of fnce_plan_info that hold codes.
-_CODES = {
-    "device": DEVICES, "family": FAMILY, "better_family": FAMILY, "fallback_family": FAMILY, "family_reason": REASON,
-    "products": PRODUCTS, "mixing": MIXING, "mixing_reason": REASON, "columns": COLUMNS, "feature_type": TYPES,
-    "queue_type": TYPES, "gradient_type": TYPES, "cpu_isa": CPU_ISA,
-}  # fmt: skip
-
-
-def name_of(code: int, codes: dict[str, int]) -> str | int | None:
-    """The name of a code: None for a 0 without one, and the number itself where a newer library has a new one."""
-    return next((name for name, value in codes.items() if value == code), code or None)
-
-
-def named(info: PlanInfo) -> dict[str, str | int | None]:
-    """The fields of fnce_plan_info, with names in place of codes."""
-    fields = {name: getattr(info, name) for name, _ in PlanInfo._fields_ if name not in ("struct_size", "reserved")}
-    fields["device_name"] = fields["device_name"].decode(errors="replace")
-    return fields | {field: name_of(fields[field], codes) for field, codes in _CODES.items()}
-
-
 def device_count(device: int) -> int:
     """Number of usable devices of a kind, CPU or CUDA."""
     count = c_int32()

@@ -160,9 +160,9 @@ TEST_CASE("errors: columns beyond the queue") {
               {"problem.batch_columns ", "2147483648", "0 .. 2147483647"}}});
   check_all(good_case(), FNCE_UNSUPPORTED,
             {{[](fnce_problem& p) { p.reserved = 9; }, {"problem.reserved ", "9", "0"}}});
-    if (device().kind() == FNCE_CPU) return;
-    check_all(good_case(), FNCE_UNSUPPORTED,
-              {{[](fnce_problem& p) { p.form = FNCE_FORM_SYMMETRIC, p.k = 0; }, {"problem.form ", "2", "FNCE_CUDA"}}});
+  if (device().kind() == FNCE_CPU) return;
+  check_all(good_case(), FNCE_UNSUPPORTED,
+            {{[](fnce_problem& p) { p.form = FNCE_FORM_SYMMETRIC, p.k = 0; }, {"problem.form ", "2", "FNCE_CUDA"}}});
 }
 
 TEST_CASE("errors: a problem of the first version has no columns beyond the queue") {

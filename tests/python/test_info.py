@@ -17,6 +17,7 @@ import flashnce
 from flashnce import __main__
 from flashnce import _library as c
 from flashnce._options import PLAN_FIELDS, Plan
+from flashnce._plan_names import name_of, named
 
 HOSTCUDA, NO_HOSTCUDA = hostcuda_library()
 NO_GPU = pytest.mark.skipif(c.device_count(c.CUDA) > 0, reason="this machine has a GPU that the library can use")
@@ -63,7 +64,7 @@ def test_a_shape_runs_what_the_library_says():
     problem = c.new_problem("moco")
     problem.n, problem.k, problem.d, problem.threads = 24, 80, 12, 2
     same = Plan(tuple(getattr(problem, field) for field in PLAN_FIELDS))
-    assert plan == {"preset": "moco", **c.named(same.info()), "runs": same.describe()}
+    assert plan == {"preset": "moco", **named(same.info()), "runs": same.describe()}
     assert plan["workspace_bytes"] == same.workspace_bytes
     lines = info(24, 80, 12, "--preset", "moco", "--threads", 2).stdout
     assert same.describe() in lines and f"  {same.workspace_bytes} bytes (" in lines
@@ -88,8 +89,8 @@ def test_an_instruction_set_that_is_forced_is_shown(name):
 
 
 def test_codes_have_names():
-    assert [c.name_of(code, c.FAMILY) for code in (80, 81, 0)] == ["sm80", 81, None]
-    assert c.name_of(0, c.MIXING) == "none"
+    assert [name_of(code, c.FAMILY) for code in (80, 81, 0)] == ["sm80", 81, None]
+    assert name_of(0, c.MIXING) == "none"
 
 
 @pytest.mark.parametrize(
