@@ -35,7 +35,7 @@ PRODUCTS = {"float32": 1, "float16": 2, "bfloat16": 3, "float16x3": 10, "float16
 MIXING = {"none": 0, "scores": 1, "while_packed": 2, "before_pass": 3}
 REASON = {
     "none": 0, "renormalized": 10, "permutation_given": 11, "lambda_granularity": 12,
-    "forced": 20, "compute_capability": 21, "features": 22, "shared_memory": 23,
+    "forced": 20, "compute_capability": 21, "features": 22, "shared_memory": 23, "masks": 24,
 }  # fmt: skip
 ALIGNMENT = 256
 

@@ -67,6 +67,9 @@ TEST_CASE("plan info: the words of a GPU's plan, with the reason for its family"
         "2000 queries x 500 negatives x 30 features; features in float32, queue in float16, gradients in bfloat16, "
         "float32 products; negatives as they are, in the order of the queue; "
         "125 row blocks of 16 queries x 2 splits = 250 blocks, tiles of 96 negatives; workspace 4096 bytes");
+  info.family_reason = FNCE_REASON_MASKS;
+  info.family_limit = 0;
+  CHECK(holds(describe(info), "plain family (the sm80 family has no ids, biases and margins) on device 3"));
   info.family_reason = FNCE_REASON_COMPUTE_CAPABILITY;
   info.family_limit = 80;
   CHECK(holds(describe(info), "plain family (the sm80 family needs compute capability 8.0) on"));
