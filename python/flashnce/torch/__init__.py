@@ -17,7 +17,8 @@ features are mixed and how much, step by step.
 Works in eager mode and under torch.compile(fullgraph=True), with DistributedDataParallel and autocast, on CPU and CUDA
 tensors. On CUDA a call enqueues its work on PyTorch's current stream of the tensors' device, takes memory from
 PyTorch's allocator and never waits for the device. It may be part of a CUDA graph after a first call with its sizes
-outside. Columns beyond the queue (batch, ids, bias, margin) and form are the CPU's alone: plans on a GPU refuse them.
+outside. There ids, biases and margins take the plain family of kernels, which is slower, and clip_loss is the CPU's
+alone.
 
 Better not put under torch.utils.checkpoint: the logits that it would save are never stored anyway. A recomputation that
 sees another queue, since a push came in between, is an error of the backward pass; so is use_reentrant=True.
