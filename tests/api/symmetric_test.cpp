@@ -123,7 +123,7 @@ TEST_CASE("symmetric: scores that differ by thousands") {
   check_pairs(c);
 }
 
-TEST_CASE("symmetric: finite differences of the library's own loss") {
+TEST_CASE("symmetric: finite differences of the loss") {
   FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
   PairsCase c = make_pairs(6, 5, 4700);
   c.problem.reduction = FNCE_REDUCTION_SUM;
@@ -200,4 +200,50 @@ TEST_CASE("symmetric: one pair, and pairs that are all of one id, have no loss")
   for (const std::vector<float>& gradient : out.gradient)
     for (const float x : gradient) CHECK(x == 0.0f);
   CHECK(run_pairs(make_pairs(1, 8, 4901)).loss[0] == 0.0f);
+}
+
+TEST_CASE("symmetric: a pair that sends nothing gives no gradient, whatever it holds") {
+  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const auto all_zero = [](const std::vector<float>& x) {
+    for (const float value : x)
+      if (value != 0.0f) return false;
+    return true;
+  };
+  for (const int64_t n : {1, 3, 96, 97}) {
+    // Weights of 0 for all, and upstream gradients of 0: nothing is sent at all.
+    for (const bool by_weight : {true, false}) {
+      PairsCase c = make_pairs(n, 8, 4900);
+      c.x[0][0] = nan;
+      if (by_weight)
+        c.weight.assign(static_cast<size_t>(n), 0.0f);
+      else
+        c.upstream.assign(static_cast<size_t>(n), 0.0f);
+      const PairsOutputs out = run_pairs(c);
+      INFO("n=" << n << " by weight: " << by_weight);
+      CHECK((all_zero(out.gradient[0]) && all_zero(out.gradient[1]) && all_zero(out.dtemperature)));
+    }
+    // A pair of weight 0 whose id all others share is nobody's column.
+    PairsCase c = make_pairs(n, 8, 4901);
+    c.problem.id_mask = 1;
+    for (std::vector<int64_t>& ids : c.ids) ids.assign(static_cast<size_t>(n), 5);
+    c.weight.assign(static_cast<size_t>(n), 1.0f);
+    c.weight[0] = 0.0f;
+    c.x[0][0] = nan;
+    const PairsOutputs out = run_pairs(c);
+    INFO("n=" << n << ", one id");
+    CHECK((all_zero(out.gradient[0]) && all_zero(out.gradient[1]) && all_zero(out.dtemperature)));
+  }
+  // Scores beyond every range, with one pair that sends nothing.
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    PairsCase c = make_pairs(6, 4, 4950 + seed);
+    c.temperature = 3e-31f;
+    c.weight.assign(6, 1.0f);
+    c.weight[2] = 0.0f;
+    const PairsOutputs out = run_pairs(c);
+    if (!std::isfinite(out.loss[0])) continue;
+    INFO("seed " << seed);
+    for (const std::vector<float>& gradient : out.gradient)
+      for (const float value : gradient) CHECK_FALSE(std::isnan(value));
+  }
 }

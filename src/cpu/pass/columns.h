@@ -9,7 +9,7 @@ namespace {
 
 // A packed row of the queue is a column as it is (raw), a column mixed with its neighbour in the cycle of C, or both.
 constexpr bool has_raw(TileMode mode) { return mode != TileMode::kMixed; }
-constexpr bool has_mixed(TileMode mode) { return mode != TileMode::kPlain; }
+constexpr bool has_mixed(TileMode mode) { return mode == TileMode::kMixed || mode == TileMode::kUnion; }
 
 // ---- Existence ------------------------------------------------------------------------------------------------------
 

@@ -100,6 +100,8 @@ HWY_INLINE void weigh_pairs(const TileJob& job, const Panel& panel, int j, V (&s
     const V bias = hn::LoadU(df, rows.bias + lane), shift = hn::LoadU(df, rows.shift + lane),
             factor = hn::LoadU(df, rows.factor + lane);
     const auto rows_are_columns = hn::Not(hn::Eq(bias, constant(kLeftOut)));
+    // What is not sent is not multiplied by 0: a score may be no number.
+    const auto rows_send = hn::Not(hn::Eq(factor, hn::Zero(df)));
     FNCE_UNROLL for (int t = 0; t < MR; ++t) {
       const V column_bias = constant(columns.bias[j + t]);
       const auto strangers = are_strangers(*job.pairs, j + t, lane);
@@ -108,9 +110,10 @@ HWY_INLINE void weigh_pairs(const TileJob& job, const Panel& panel, int j, V (&s
           hn::IfThenElseZero(forward, exp2_clamped(hn::Sub(in_base_2(job, hn::Add(s[t][v], column_bias)), shift)));
       sum[v] = hn::Add(sum[v], p);
       const V back = exp2_clamped(hn::Sub(in_base_2(job, hn::Add(s[t][v], bias)), constant(columns.shift[j + t])));
-      const V other =
-          hn::IfThenElseZero(hn::And(strangers, rows_are_columns), hn::Mul(back, constant(columns.factor[j + t])));
-      s[t][v] = hn::Add(hn::IfThenElseZero(forward, hn::Mul(p, factor)), other);
+      const V column_factor = constant(columns.factor[j + t]);
+      const auto backward = hn::AndNot(hn::Eq(column_factor, hn::Zero(df)), hn::And(strangers, rows_are_columns));
+      s[t][v] = hn::Add(hn::IfThenElseZero(hn::And(forward, rows_send), hn::Mul(p, factor)),
+                        hn::IfThenElseZero(backward, hn::Mul(back, column_factor)));
     }
   }
 }
