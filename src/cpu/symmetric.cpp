@@ -317,12 +317,15 @@ void Symmetric::write_gradients(const Step& step, double unit) const {
     const ThreadScratch scratch = step.workspace.thread(worker);
     PreparedRow state = scratch.row;
     kernels_.prepare_row(step.row(i), state);
-    double pull = 0;  // of the positive, on both rows of the pair
+    // How much the positive pulls both rows of the pair. The temperature's gradient takes w from the shares that are in
+    // O, also where the other is more precise: what all scores have in common must cancel.
+    double pull = 0, pull_of_shares = 0;
     for (int side = 0; side < 2; ++side) {
       if (m.factor[side][i] == 0.0f) continue;
-      const double w = pushed(static_cast<double>(log_sum_exp[side][i]), static_cast<double>(state.pos) * unit_score,
-                              static_cast<double>(sums[side].l[i]));
-      pull += static_cast<double>(m.factor[side][i]) * w;
+      const double factor = static_cast<double>(m.factor[side][i]), shares = static_cast<double>(sums[side].l[i]);
+      pull += factor *
+              pushed(static_cast<double>(log_sum_exp[side][i]), static_cast<double>(state.pos) * unit_score, shares);
+      pull_of_shares += factor * shares;
     }
     dtemperature[i] = 0;
     for (int side = 0; side < 2; ++side) {
@@ -339,7 +342,7 @@ void Symmetric::write_gradients(const Step& step, double unit) const {
       if (gives_temperature) {
         const double of_columns = static_cast<double>(kernels_.rounded_dot(own, false, o, FNCE_FLOAT32, d));
         dtemperature[i] =
-            static_cast<float>(scale / temperature * (pull * static_cast<double>(state.pos) - of_columns));
+            static_cast<float>(scale / temperature * (pull_of_shares * static_cast<double>(state.pos) - of_columns));
       }
       if (!row) continue;
       for (int64_t c = 0; c < d; ++c)

@@ -247,3 +247,25 @@ TEST_CASE("symmetric: a pair that sends nothing gives no gradient, whatever it h
       for (const float value : gradient) CHECK_FALSE(std::isnan(value));
   }
 }
+
+TEST_CASE("symmetric: the gradient of the temperature where all scores are near each other") {
+  FNCE_SKIP_UNLESS(device().kind() == FNCE_CPU, kOnCpu);
+  for (const float spread : {0.1f, 0.03f, 0.01f}) {
+    PairsCase c = make_pairs(256, 64, 5000);
+    Random random(5000);
+    std::vector<float> common(64);
+    for (float& value : common) value = static_cast<float>(random.normal());
+    for (std::vector<float>& x : c.x)
+      for (size_t i = 0; i < x.size(); ++i) x[i] = common[i % 64] + spread * static_cast<float>(random.normal());
+    c.temperature = 0.01f;
+    const PairsOutputs out = run_pairs(c);
+    const PairsTruth truth(c);
+    FNCE_CHECK_VERDICT(compare_pairs(c, truth, out));
+    // dt is a sum of differences of scores, tau^2 times about their variance: what they have in common must cancel.
+    double expected = 0;
+    for (const Truth& side : truth.from)
+      for (const double row : side.exact.dtemperature_rows) expected += 0.5 * row;
+    INFO("spread " << spread << ": " << out.dtemperature[0] << ", not " << expected);
+    CHECK(std::fabs(static_cast<double>(out.dtemperature[0]) - expected) <= 0.02 * std::fabs(expected));
+  }
+}
