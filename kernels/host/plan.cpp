@@ -96,6 +96,9 @@ void check_device(const Problem& problem, const DeviceCaps& caps) {
   if (problem.is_symmetric())
     unsupported("problem.form", to_text(int64_t{problem.raw().form}),
                 "FNCE_FORM_INFO_NCE (0), FNCE_FORM_DECOUPLED (1) on FNCE_CUDA so far");
+  if (problem.raw().batch_columns + kMaxTableBlocks > kMaxBlocks)
+    unsupported("problem.batch_columns", to_text(problem.raw().batch_columns),
+                "up to " + to_text(kMaxBlocks - kMaxTableBlocks) + " on a GPU");
   if (problem.n() + kMaxTableBlocks > kMaxBlocks)
     unsupported("problem.n", to_text(problem.n()), "up to " + to_text(kMaxBlocks - kMaxTableBlocks) + " on a GPU");
 }

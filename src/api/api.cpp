@@ -213,6 +213,7 @@ fnce_status fnce_partial_rows(const fnce_plan* partial_plan, const void* partial
                               const fnce_plan* plan, void* out, size_t partial_bytes, fnce_stream stream) {
   return guard([&] {
     if (partial_plan == nullptr) fnce::invalid("partial_plan", "NULL", "the plan of the partial");
+    require_loss_plan(partial_plan);
     const fnce_plan& checked = require_loss_plan(plan);
     const fnce_problem &from = partial_plan->problem.raw(), &to = checked.problem.raw();
     if (from.d != to.d)

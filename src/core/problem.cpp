@@ -90,7 +90,8 @@ void check_symmetric(const fnce_problem& p) {
   const struct {
     const char* field;
     int64_t value;
-  } others[] = {{"problem.k", p.k_global},
+  } others[] = {{"problem.k", p.k},
+                {"problem.k_global", p.k_global},
                 {"problem.batch_columns", p.batch_columns},
                 {"problem.lambda_pos", p.lambda_pos},
                 {"problem.lambda_neg", p.lambda_neg},

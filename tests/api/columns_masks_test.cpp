@@ -241,7 +241,11 @@ TEST_CASE("columns left out: masks that match nothing change no bit") {
           c.arrays.batch_bias.assign(static_cast<size_t>(shape.c), 0.0f);
         }
         INFO(describe(c) << describe_columns(c));
-        if (Plan(c.problem).info().family != Plan(bare.problem).info().family) continue;
+        // Families differ in bits: where masked calls take another one, its own test compares them.
+        if (Plan(c.problem).info().family != Plan(bare.problem).info().family) {
+          WARN("skipped: masked calls take another family");
+          return;
+        }
         Outputs out = run_loss(c);
         if (c.problem.column_bias) out.mixed.entropy = expected.mixed.entropy;
         CHECK(same_bits(expected, out));

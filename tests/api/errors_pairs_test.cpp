@@ -80,6 +80,7 @@ TEST_CASE("errors: symmetric problems") {
   };
   const std::string allowed = "allowed: 0 where problem.form is FNCE_FORM_SYMMETRIC";
   refused([](fnce_problem& p) { p.k = 5; }, {"problem.k is 5", allowed});
+  refused([](fnce_problem& p) { p.k_global = 5; }, {"problem.k_global is 5", allowed});
   refused([](fnce_problem& p) { p.batch_columns = 4; }, {"problem.batch_columns is 4", allowed});
   refused([](fnce_problem& p) { p.lambda_pos = 1; }, {"problem.lambda_pos is 1", allowed});
   refused([](fnce_problem& p) { p.lambda_neg = 1, p.columns = 1; }, {"problem.lambda_neg is 1", allowed});
@@ -146,6 +147,8 @@ TEST_CASE("errors: a plan of pairs and the other calls") {
         fnce_partial_layout(plan, &layout, sizeof layout)})
     check_refused(status, FNCE_INVALID_ARGUMENT, {"problem.form is 2 (FNCE_FORM_SYMMETRIC)", "fnce_symmetric"});
   const Plan other(make_case(FNCE_PRESET_MOCO, 4, 2, 8).problem);
+  check_refused(fnce_partial_rows(plan, c.memory, 0, other.get(), c.memory, c.bytes, nullptr), FNCE_INVALID_ARGUMENT,
+                {"problem.form is 2 (FNCE_FORM_SYMMETRIC)", "fnce_symmetric"});
   check_refused(fnce_symmetric(other.get(), &c.pairs, c.memory, c.bytes, nullptr), FNCE_INVALID_ARGUMENT,
                 {"problem.form is 0", "FNCE_FORM_SYMMETRIC (2)"});
 }

@@ -161,8 +161,8 @@ TEST_CASE("errors: columns beyond the queue") {
   check_all(good_case(), FNCE_UNSUPPORTED,
             {{[](fnce_problem& p) { p.reserved = 9; }, {"problem.reserved ", "9", "0"}}});
   if (device().kind() == FNCE_CPU) return;
-  check_all(good_case(), FNCE_UNSUPPORTED,
-            {{[](fnce_problem& p) { p.form = FNCE_FORM_SYMMETRIC, p.k = 0; }, {"problem.form ", "2", "FNCE_CUDA"}}});
+  check_all(make_case(FNCE_PRESET_MOCO, 4, 0, 8), FNCE_UNSUPPORTED,
+            {{[](fnce_problem& p) { p.form = FNCE_FORM_SYMMETRIC; }, {"problem.form ", "2", "FNCE_CUDA"}}});
 }
 
 TEST_CASE("errors: a problem of the first version has no columns beyond the queue") {
