@@ -252,8 +252,8 @@ typedef struct fnce_score_buffers {
   void* reserved[5];        /* reserved for further statistics; not NULL gives FNCE_UNSUPPORTED                       */
 } fnce_score_buffers;
 
-/* Bits of fnce_args.checks and fnce_push.checks: these checks read the data or ask the driver, which costs time. Calls
- * that take neither struct (fnce_scale, fnce_merge, fnce_partial_rows) make none of them. */
+/* Bits of `checks` of fnce_args, fnce_push and fnce_pairs: these checks read the data or ask the driver, which costs
+ * time. Calls that take none of these structs (fnce_scale, fnce_merge, fnce_partial_rows) make none of them. */
 enum {
   FNCE_CHECK_PERMUTATION = 1, /* a given permutation is a bijection of 0..K-1; a GPU cannot report that it is not, and
                                  gives NaN                                                                            */
@@ -644,9 +644,9 @@ FNCE_API fnce_status fnce_pairs_init(fnce_pairs* pairs, size_t size);
  * both; no N x N array exists. `plan` is of FNCE_FORM_SYMMETRIC. It reads the inputs of `pairs` and writes loss,
  * a_log_sum_exp and b_log_sum_exp.
  *
- * A row that is not finite, or whose weight is not, makes the losses of its pair and of every row for which it counts
- * as a column NaN. A pair of weight 0 has loss 0, but its rows are columns still: give them the id FNCE_NO_COLUMN where
- * they are padding.
+ * A row that is not finite makes the losses of its pair and of every row for which it counts as a column NaN, a weight
+ * that is not finite that of its own pair. A pair of weight 0 has loss 0, but its rows are columns still: give them the
+ * id FNCE_NO_COLUMN where they are padding.
  *
  * Errors: FNCE_INVALID_ARGUMENT, FNCE_UNSUPPORTED, FNCE_WORKSPACE_TOO_SMALL. */
 FNCE_API fnce_status fnce_symmetric(const fnce_plan* plan, const fnce_pairs* pairs, void* workspace,
