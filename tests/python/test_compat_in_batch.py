@@ -56,6 +56,23 @@ def test_pytorch_metric_learning_with_labels(temperature, classes):
     )
 
 
+@pytest.mark.parametrize("with_itself", [False, True])
+@pytest.mark.parametrize("one_tensor", [False, True])
+def test_pytorch_metric_learning_with_one_tensor_of_labels_for_both_sides(one_tensor, with_itself):
+    theirs = peer("pytorch_metric_learning.losses")
+    labels = torch.arange(32) % 29 % 7
+    ref_labels = labels if one_tensor else labels.clone()
+
+    def loss_of(one):
+        def loss(q, k):
+            both = q + k
+            return one(both, labels, ref_emb=both if with_itself else k, ref_labels=ref_labels)
+
+        return loss
+
+    compare(*(loss_of(module.NTXentLoss(0.5)) for module in (theirs, pytorch_metric_learning)), 0.5)
+
+
 def test_pytorch_metric_learning_without_a_pair():
     theirs = peer("pytorch_metric_learning.losses")
     q = torch.randn(4, D, requires_grad=True)

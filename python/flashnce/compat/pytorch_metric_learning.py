@@ -53,7 +53,8 @@ class NTXentLoss(nn.Module):
             labels: an integer [N].
             indices_tuple: None; pairs that are chosen raise.
             ref_emb, ref_labels: [M,D] of the same type with a gradient, and an integer [M]: what embeddings are
-                contrasted with, in place of each other.
+                contrasted with, in place of each other. Where ref_labels is the tensor that labels is, row i of one
+                side is no pair with row i of the other, as in the package.
 
         Raises:
             NotImplementedError: what is said above. ValueError: labels are None or of another shape.
@@ -65,24 +66,25 @@ class NTXentLoss(nn.Module):
         if ref_emb is not None:
             others, other_labels = ref_emb, _labels("ref_labels", ref_labels, ref_emb)
         same = labels[:, None] == other_labels
-        if ref_emb is None or ref_emb is embeddings:
+        # The package asks for the identity of the tensors that it has moved, too.
+        if other_labels is labels:
             same.fill_diagonal_(False)
         anchors, positives = same.nonzero(as_tuple=True)
         if not len(anchors):
             return 0.0 * embeddings.float().sum()
         # A row for each pair; one id per label leaves out all columns of the row's own.
         return contrast(
-            embeddings[anchors], others[positives], None, batch=others, ids=labels[anchors], batch_ids=other_labels,
-            temperature=self.temperature, detach_key=False, backend=self.backend,
+            embeddings[anchors], others[positives], None, batch=others, ids=labels[anchors].long(),
+            batch_ids=other_labels.long(), temperature=self.temperature, detach_key=False, backend=self.backend,
         )  # fmt: skip
 
 
 def _labels(name: str, labels: Tensor | None, embeddings: Tensor) -> Tensor:
-    """Labels as ids, beside their embeddings."""
+    """Labels beside their embeddings: the same tensor, where they lie there."""
     if not isinstance(labels, Tensor) or labels.shape != embeddings.shape[:1]:
         found = None if not isinstance(labels, Tensor) else list(labels.shape)
         raise ValueError(f"{name} has shape {found}; it must be [{len(embeddings)}]")
-    return labels.to(embeddings.device, torch.int64)
+    return labels.to(embeddings.device)
 
 
 def _only_positives(labels: Tensor, memory: Tensor) -> Tensor:
