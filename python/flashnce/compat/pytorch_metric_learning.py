@@ -57,7 +57,8 @@ class NTXentLoss(nn.Module):
                 side is no pair with row i of the other, as in the package.
 
         Raises:
-            NotImplementedError: what is said above. ValueError: labels are None or of another shape.
+            NotImplementedError: what is said above. ValueError: labels are None or of another shape. TypeError: labels
+                are no integers.
         """
         if indices_tuple is not None:
             raise NotImplementedError("indices_tuple is given; pairs cannot be chosen" + _ELSEWHERE)
@@ -84,6 +85,9 @@ def _labels(name: str, labels: Tensor | None, embeddings: Tensor) -> Tensor:
     if not isinstance(labels, Tensor) or labels.shape != embeddings.shape[:1]:
         found = None if not isinstance(labels, Tensor) else list(labels.shape)
         raise ValueError(f"{name} has shape {found}; it must be [{len(embeddings)}]")
+    # As integers 0.2 and 0.4 would be one label.
+    if labels.is_floating_point() or labels.is_complex():
+        raise TypeError(f"{name} has type {labels.dtype}; it must be an integer type")
     return labels.to(embeddings.device)
 
 
@@ -186,12 +190,13 @@ class CrossBatchMemory(nn.Module):
 
         Args:
             embeddings: [N,D], float32, float16 or bfloat16: queries and keys. Queries get gradients, keys do not.
-            labels: int64 [N]: of a query that of its key, of every key another one.
+            labels: an integer [N]: of a query that of its key, of every key another one.
             indices_tuple: None; pairs that are chosen raise.
             enqueue_mask: bool [N], which rows are keys. None raises: rows would meet themselves in the memory.
 
         Raises:
-            NotImplementedError: what is said above. ValueError: shapes, more keys than the memory has rows.
+            NotImplementedError: what is said above. ValueError: shapes, more keys than the memory has rows. TypeError:
+                labels are no integers.
         """
         if indices_tuple is not None:
             raise NotImplementedError("indices_tuple is given; pairs cannot be chosen" + _ELSEWHERE)
@@ -200,15 +205,12 @@ class CrossBatchMemory(nn.Module):
                 "enqueue_mask is None: each row would meet itself in the memory, which this adapter does not leave "
                 "out; mark the keys, which a momentum encoder makes" + _ELSEWHERE
             )
-        if enqueue_mask.shape != labels.shape or len(labels) != len(embeddings):
-            raise ValueError(
-                f"labels has shape {list(labels.shape)} and enqueue_mask {list(enqueue_mask.shape)}; both must be "
-                f"[{len(embeddings)}]"
-            )
+        labels = _labels("labels", labels, embeddings).to(self.label_memory)
+        if enqueue_mask.shape != labels.shape:
+            raise ValueError(f"enqueue_mask has shape {list(enqueue_mask.shape)}; it must be [{len(embeddings)}]")
         keys = embeddings[enqueue_mask].detach()
         if len(keys) > self.memory_size:
             raise ValueError(f"enqueue_mask marks {len(keys)} rows; the memory has {self.memory_size}")
-        labels = labels.to(self.label_memory)
         labels_after = self._labels_with(labels[enqueue_mask])
         where = _only_positives(labels[~enqueue_mask], labels_after)
         self._write(keys, labels_after)
