@@ -54,64 +54,77 @@ expected = nn.functional.cross_entropy(logits, torch.zeros(4, dtype=torch.long))
 assert torch.allclose(loss, expected, atol=1e-5), (loss, expected)
 assert torch.equal(ranks, (logits[:, 1:] >= logits[:, :1]).sum(1))
 # In-batch losses over both processes: the gradient of the sum of their losses, as the packages' gathering has it.
-a, b = (torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in (5, 6))
+a, b = (torch.randn(8, 6, generator=torch.Generator().manual_seed(i), dtype=torch.float64) for i in (5, 6))
 
 
 def cross(q, columns, own, tau):
     return nn.functional.cross_entropy(normalize(q, dim=1) @ normalize(columns, dim=1).T / tau, own)
 
 
-def of_lightly(r, a, b):
-    views = torch.cat([a.flatten(0, 1), b.flatten(0, 1)])
+def of_lightly(own, a, b):
+    views = torch.cat([a, b])
     logits = normalize(views, dim=1) @ normalize(views, dim=1).T / 0.3
     logits = logits.masked_fill(torch.eye(16, dtype=torch.bool), -torch.inf)
-    rows = torch.cat([torch.arange(4 * r, 4 * r + 4), torch.arange(8 + 4 * r, 12 + 4 * r)])
+    rows = torch.cat([own, own + 8])
     return nn.functional.cross_entropy(logits[rows], (rows + 8) % 16)
 
 
-def of_clip(r, a, b):
-    own = torch.arange(4 * r, 4 * r + 4)
-    return 0.5 * (cross(a[r], b.flatten(0, 1), own, 0.2) + cross(b[r], a.flatten(0, 1), own, 0.2))
+def of_clip(own, a, b):
+    return 0.5 * (cross(a[own], b, own, 0.2) + cross(b[own], a, own, 0.2))
 
 
-def of_ranking(r, a, b):
-    documents = torch.cat([b.flatten(0, 1), (b + 1).flatten(0, 1)])
-    return cross(a[r], documents, torch.arange(4 * r, 4 * r + 4), 1 / 20)
+def of_ranking(own, a, b):
+    return cross(a[own], torch.cat([b, b + 1]), own, 1 / 20)
 
 
-def of_moco_v3(r, a, b):
-    return 2 * 0.2 * cross(a[r], b.detach().flatten(0, 1), torch.arange(4 * r, 4 * r + 4), 0.2)
+def of_moco_v3(own, a, b):
+    return 2 * 0.2 * cross(a[own], b.detach(), own, 0.2)
+
+
+def refuses(call, words):
+    try:
+        call()
+    except (RuntimeError, ValueError) as error:
+        assert words in str(error), error
+    else:
+        raise AssertionError(words)
 
 
 unit = lambda x: normalize(x, dim=1)
 clip = open_clip.ClipLoss(True, True, rank=rank, world_size=2)
 ranking = sentence_transformers.MultipleNegativesRankingLoss(None, gather_across_devices=True)
-for ours, theirs in (
+of_any_size = (
     (lightly.NTXentLoss(0.3, gather_distributed=True), of_lightly),
     (lambda a, b: clip(unit(a), unit(b), 5.0), of_clip),
     (lambda a, b: ranking.compute_loss_from_embeddings([a, b, b + 1]), of_ranking),
-    (lambda a, b: moco_v3.contrastive_loss(a, b, 0.2), of_moco_v3),
-):
-    leaves = [x[rank].float().requires_grad_() for x in (a, b)]
-    loss = ours(*leaves)
-    whole = [x.clone().requires_grad_() for x in (a, b)]
-    losses = [theirs(r, *whole) for r in range(2)]
-    assert abs(loss.item() - losses[rank].item()) < 1e-5, theirs.__name__
-    expected = torch.autograd.grad(sum(losses), whole, allow_unused=True)
-    for actual, wanted in zip(torch.autograd.grad(loss, leaves, allow_unused=True), expected):
-        assert (actual is None) == (wanted is None), theirs.__name__
-        assert actual is None or torch.allclose(actual, wanted[rank].float(), atol=1e-5), theirs.__name__
+)
+of_equal_sizes = ((lambda a, b: moco_v3.contrastive_loss(a, b, 0.2), of_moco_v3),)
+for sizes, pairs in (((4, 4), of_any_size + of_equal_sizes), ((5, 3), of_any_size)):
+    parts = torch.arange(8).split(sizes)
+    for ours, theirs in pairs:
+        leaves = [x[parts[rank]].float().requires_grad_() for x in (a, b)]
+        loss = ours(*leaves)
+        whole = [x.clone().requires_grad_() for x in (a, b)]
+        losses = [theirs(own, *whole) for own in parts]
+        assert abs(loss.item() - losses[rank].item()) < 1e-5, (theirs.__name__, sizes)
+        expected = torch.autograd.grad(sum(losses), whole, allow_unused=True)
+        for actual, wanted in zip(torch.autograd.grad(loss, leaves, allow_unused=True), expected):
+            assert (actual is None) == (wanted is None), theirs.__name__
+            same = actual is None or torch.allclose(actual, wanted[parts[rank]].float(), atol=1e-5)
+            assert same, (theirs.__name__, sizes)
+
+# Where keys of all processes are gathered, each must have as many.
+few = a[: 5 - 2 * rank].float().requires_grad_()
+bank = lightly.NTXentLoss(memory_bank_size=(16, 6), gather_distributed=True)
+refuses(lambda: bank(few, few), "the number of rows of out1 is 3 on rank 1 and 5 on rank 0")
+refuses(lambda: moco_v3.contrastive_loss(few, few), "the number of rows of k is 3 on rank 1 and 5 on rank 0")
+refuses(lambda: model(im_q=few, im_k=few), "the number of rows of im_k is 3 on rank 1 and 5 on rank 0")
 
 # A rank whose data has ended takes part in no exchange of an adapter.
 wrapped = torch.nn.parallel.DistributedDataParallel(nn.Linear(6, 6))
 with wrapped.join():
     wrapped(k).sum().backward()
-    try:
-        _rows.gathered(k)
-    except RuntimeError as error:
-        assert "inside DistributedDataParallel.join()" in str(error)
-    else:
-        raise AssertionError("gathered inside join()")
+    refuses(lambda: _rows.gathered("k", k), "inside DistributedDataParallel.join()")
 del wrapped
 gc.collect()
 torch.distributed.barrier()

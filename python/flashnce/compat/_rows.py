@@ -1,4 +1,4 @@
-"""What adapters do with rows: a queue of given ones, a push of any type, and the keys of all processes."""
+"""What adapters do with rows: a queue of given ones, a push of any type, numbers and keys in several processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ..torch import Queue
-from ..torch._arguments import own_rank
 from ..torch._ranks import Ranks
 
 
@@ -28,12 +27,21 @@ def push(queue: Queue, keys: Tensor, *, normalize: bool = True) -> None:
     queue.push(keys.float() if keys.dtype == torch.float64 else keys, normalize=normalize)
 
 
-def own_rows(n: int, device: torch.device) -> Tensor:
-    """int64 [n]: numbers of this process's n rows among those of all processes, which have as many each."""
-    return torch.arange(n, device=device) + own_rank() * n
+def own_rows(n: int, device: torch.device, *, gather: bool) -> Tensor:
+    """int64 [n]: numbers of this process's n rows, with `gather` among those of all processes, any number on each."""
+    rows, ranks = torch.arange(n, device=device), Ranks(None)
+    if not gather or ranks.count == 1:
+        return rows
+    # On the device, so that the host does not wait for it.
+    return rows + ranks.gather(torch.full((1,), n, device=device))[: ranks.rank].sum()
 
 
 @torch.no_grad()
-def gathered(rows: Tensor) -> Tensor:
-    """The rows [N,...] of all processes in rank order, the same N on each; without torch.distributed `rows`."""
-    return Ranks(None).gather(rows).flatten(0, 1)
+def gathered(name: str, rows: Tensor) -> Tensor:
+    """The rows [N,...] of all processes in rank order; without torch.distributed `rows`.
+
+    Each has the same N; on the CPU another one is a ValueError that calls the rows `name`.
+    """
+    ranks = Ranks(None)
+    ranks.equal_rows(name, len(rows), rows)
+    return ranks.gather(rows).flatten(0, 1)

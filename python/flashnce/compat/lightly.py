@@ -24,8 +24,8 @@ class NTXentLoss(nn.Module):
     Args:
         temperature: > 0.
         memory_bank_size: (K, D), negatives and features, or 0: no bank.
-        gather_distributed: whether the out1 of all processes enter the bank, in rank order. Without a bank, whether the
-            views of all processes, with as many images each, are negatives.
+        gather_distributed: whether the out1 of all processes, with as many images each, enter the bank, in rank order.
+            Without a bank, whether the views of all processes, with any number of images each, are negatives.
         backend: see flashnce.compat.
         transform: mixes features by its schedule; whoever trains calls its step(). Needs a bank.
 
@@ -73,13 +73,13 @@ class NTXentLoss(nn.Module):
         )
         if out0.requires_grad:
             keys = unit(out1.detach(), dim=1)
-            self._push(gathered(keys) if self.gather_distributed else keys)
+            self._push(gathered("out1", keys) if self.gather_distributed else keys)
         return loss
 
     def _in_batch(self, out0: Tensor, out1: Tensor) -> Tensor:
         views = torch.cat([out0, out1])
         # The id of an image leaves out the row itself and its other view, which is the positive.
-        ids = own_rows(len(out0), views.device).repeat(2)
+        ids = own_rows(len(out0), views.device, gather=self.gather_distributed).repeat(2)
         given = {"gather": True} if self.gather_distributed else {}
         return contrast(
             views, torch.cat([out1, out0]), None, batch=views, ids=ids, batch_ids=ids, temperature=self.temperature,

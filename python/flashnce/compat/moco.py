@@ -68,11 +68,11 @@ class MoCo(nn.Module):
         distributed = torch.distributed
         if not (distributed.is_available() and distributed.is_initialized()):
             return self.encoder_k(images)
-        everyone = gathered(images)
+        everyone = gathered("im_k", images)
         order = torch.randperm(len(everyone)).to(images.device)
         distributed.broadcast(order, src=0)
         ranks, rank = distributed.get_world_size(), distributed.get_rank()
-        keys = gathered(self.encoder_k(everyone[order.view(ranks, -1)[rank]]))
+        keys = gathered("k", self.encoder_k(everyone[order.view(ranks, -1)[rank]]))
         return keys[torch.argsort(order).view(ranks, -1)[rank]]
 
     def forward(self, im_q: Tensor, im_k: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,7 +92,7 @@ class MoCo(nn.Module):
         loss, scores = contrast(
             q, k, self.queue, temperature=self.T, detach_key=True, return_scores=True, backend=self.backend, **given
         )
-        push(self.queue, gathered(k))
+        push(self.queue, gathered("k", k))
         return loss, scores.mixed.n_greater_equal
 
 

@@ -23,8 +23,8 @@ def contrastive_loss(q: Tensor, k: Tensor, T: float = 1.0, *, backend: str = "au
 
     Raises: TypeError, ValueError as flashnce.torch.info_nce.
     """
-    everyone = gathered(k.detach())
+    everyone = gathered("k", k.detach())
     return 2 * T * contrast(
-        q, k, None, batch=everyone, ids=own_rows(len(q), q.device), temperature=T, detach_key=True, backend=backend,
-        batch_ids=torch.arange(len(everyone), device=q.device),
+        q, k, None, batch=everyone, ids=own_rows(len(q), q.device, gather=True), temperature=T, detach_key=True,
+        batch_ids=torch.arange(len(everyone), device=q.device), backend=backend,
     )  # fmt: skip

@@ -20,7 +20,7 @@ class MultipleNegativesRankingLoss(nn.Module):
         model: from a dictionary of features to one with "sentence_embedding" [N,D].
         scale: 1 / temperature.
         similarity_fct: None, or the package's cos_sim: cosines.
-        gather_across_devices: whether the sentences of all processes, as many on each, are contrasted with.
+        gather_across_devices: whether the sentences of all processes, any number on each, are contrasted with.
         kwargs: directions, partition_mode, hardness_mode and whatever else the package takes: what is not its default
             raises.
         backend: see flashnce.compat.
@@ -66,7 +66,7 @@ class MultipleNegativesRankingLoss(nn.Module):
         if len(embeddings) < 2:
             raise ValueError(f"Expected at least 2 embeddings, got {len(embeddings)}")
         anchors, positives, *hard = embeddings
-        ids = own_rows(len(anchors), anchors.device)
+        ids = own_rows(len(anchors), anchors.device, gather=self.gather_across_devices)
         # Each row leaves its own positive out of its columns. Hard negatives have an id that no row has.
         batch_ids = torch.cat([ids, *(torch.full_like(ids, -1) for _ in hard)])
         given = {"gather": True} if self.gather_across_devices else {}
