@@ -106,6 +106,14 @@ def test_accuracy_and_scores_are_those_of_the_reference():
         assert_close(found[0][2][:, column], found[1][2][:, column], 4 * bound(0.2, 3.0), str(column))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_logit_scale_of_any_type_is_the_same_number_for_every_backend(dtype):
+    q, k = (torch.nn.functional.normalize(x.detach(), dim=1) for x in batch(N, K, D)[:2])
+    scale = torch.tensor(15.9, dtype=dtype)
+    fused, reference = (open_clip.ClipLoss(backend=b)(q, k, scale) for b in ("fused", "reference"))
+    assert_close(reference, fused, bound(1 / 15.9))
+
+
 def test_features_that_no_backend_has_are_the_references_with_a_warning():
     assert _backend._chosen("auto", torch.empty(1)) == "fused"
     with pytest.warns(RuntimeWarning, match="the features are on meta"):

@@ -69,8 +69,15 @@ def of_lightly(own, a, b):
     return nn.functional.cross_entropy(logits[rows], (rows + 8) % 16)
 
 
-def of_clip(own, a, b):
-    return 0.5 * (cross(a[own], b, own, 0.2) + cross(b[own], a, own, 0.2))
+def of_clip(own, a, b, tau=0.2):
+    return 0.5 * (cross(a[own], b, own, tau) + cross(b[own], a, own, tau))
+
+
+half_scale = torch.tensor(15.9, dtype=torch.float16)
+
+
+def of_clip_with_half_scale(own, a, b):
+    return of_clip(own, a, b, 1 / half_scale.double())
 
 
 def of_ranking(own, a, b):
@@ -96,6 +103,7 @@ ranking = sentence_transformers.MultipleNegativesRankingLoss(None, gather_across
 of_any_size = (
     (lightly.NTXentLoss(0.3, gather_distributed=True), of_lightly),
     (lambda a, b: clip(unit(a), unit(b), 5.0), of_clip),
+    (lambda a, b: clip(unit(a), unit(b), half_scale), of_clip_with_half_scale),
     (lambda a, b: ranking.compute_loss_from_embeddings([a, b, b + 1]), of_ranking),
 )
 of_equal_sizes = ((lambda a, b: moco_v3.contrastive_loss(a, b, 0.2), of_moco_v3),)

@@ -13,6 +13,7 @@ from .. import reference
 from .._options import Mix, choice
 from ..torch import Queue, Scores, ScoreStatistics, ShardedQueue, clip_loss
 from ..torch import info_nce as fused
+from ..torch._arguments import temperature_of
 
 BACKENDS = ("auto", "fused", "reference")
 VARIABLE = "FLASHNCE_COMPAT_BACKEND"
@@ -89,9 +90,13 @@ def contrast_pairs(
 ) -> Tensor:
     """The mean of flashnce.torch.clip_loss, float32 [], of a and b [N,D] by the backend that is asked for; with
     `gather` each side's columns are those of all processes."""
-    if not gather and _chosen(backend, a) == "fused":
+    backend = _chosen(backend, a)
+    if not gather and backend == "fused":
         return clip_loss(a, b, logit_scale=logit_scale, normalize=normalize)
-    options = {"batch": True, "temperature": 1 / logit_scale, "normalize": normalize, "backend": backend}
+    # The reference takes all that a scale of float64 has.
+    dtype = torch.float32 if backend == "fused" else torch.float64
+    temperature = temperature_of("logit_scale", logit_scale, dtype)
+    options = {"batch": True, "temperature": temperature, "normalize": normalize, "backend": backend}
     if gather:
         options["gather"] = True
     return 0.5 * (contrast(a, b, None, **options) + contrast(b, a, None, **options))

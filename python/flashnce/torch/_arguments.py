@@ -110,6 +110,15 @@ def temperature_or_number(value: object, q: Tensor) -> tuple[Tensor | None, floa
     return value.float(), 1.0
 
 
+def temperature_of(name: str, scale: object, dtype: torch.dtype = torch.float32) -> float | Tensor:
+    """The temperature 1 / scale, of a tensor in `dtype`: in 16 bits it would be another one."""
+    if isinstance(scale, Tensor):
+        return 1 / scale.to(dtype)
+    if not number(name, scale) > 0:
+        raise ValueError(f"{name} is {scale}; it must be above 0")
+    return 1 / scale
+
+
 class Mixing(NamedTuple):
     """How a call mixes its features, resolved."""
 

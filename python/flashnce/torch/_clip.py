@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .. import _library as c
-from .._options import choice, flag, number
-from ._arguments import features, float_tensor, of_one_type, temperature_or_number
+from .._options import choice, flag
+from ._arguments import features, float_tensor, of_one_type, temperature_of, temperature_or_number
 from ._call import same_device
 from ._queue import check_ids
 from ._symmetric import Pairs, Rest, symmetric
@@ -58,10 +58,7 @@ def clip_loss(
         given = "neither" if temperature is None else "both"
         raise ValueError(f"{given} of temperature and logit_scale is given; one of them must be")
     if temperature is None:
-        if not isinstance(logit_scale, Tensor) and not number("logit_scale", logit_scale) > 0:
-            raise ValueError(f"logit_scale is {logit_scale}; it must be above 0")
-        # In the type of a 16-bit scale the temperature would be another one.
-        temperature = 1 / (logit_scale.float() if isinstance(logit_scale, Tensor) else logit_scale)
+        temperature = temperature_of("logit_scale", logit_scale)
     flag("normalize", normalize)
     choice("reduction", reduction, ("none", "mean", "sum"))
     a, b = features("a", a), features("b", b)
