@@ -27,13 +27,32 @@ def push(queue: Queue, keys: Tensor, *, normalize: bool = True) -> None:
     queue.push(keys.float() if keys.dtype == torch.float64 else keys, normalize=normalize)
 
 
-def own_rows(n: int, device: torch.device, *, gather: bool) -> Tensor:
-    """int64 [n]: numbers of this process's n rows, with `gather` among those of all processes, any number on each."""
-    rows, ranks = torch.arange(n, device=device), Ranks(None)
+def check_shapes(features: dict[str, Tensor]) -> None:
+    """Raises TypeError or ValueError unless these features, by the names of arguments, have one shape, [N,D]."""
+    for name, value in features.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
+    (first, like), *others = features.items()
+    if like.dim() != 2:
+        raise ValueError(f"{first} has shape {list(like.shape)}; it must be [N, D]")
+    for name, value in others:
+        if value.shape != like.shape:
+            raise ValueError(f"{name} has shape {list(value.shape)}; it must be that of {first}, {list(like.shape)}")
+
+
+def own_rows(features: dict[str, Tensor], *, gather: bool) -> Tensor:
+    """int64 [N]: numbers of this process's rows, with `gather` among those of all processes, any number on each.
+
+    The features are those of check_shapes. Among several processes it is left to the loss to refuse others, since that
+    raises on all of them.
+    """
+    ranks, some = Ranks(None), next(iter(features.values()))
     if not gather or ranks.count == 1:
-        return rows
+        check_shapes(features)
+        return torch.arange(len(some), device=some.device)
     # On the device, so that the host does not wait for it.
-    return rows + ranks.gather(torch.full((1,), n, device=device))[: ranks.rank].sum()
+    sizes = ranks.gather(torch.full((1,), len(some), device=some.device))
+    return torch.arange(len(some), device=some.device) + sizes[: ranks.rank].sum()
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize as unit
 
 from ..torch import FeatureTransform
 from ._backend import check_backend, contrast
-from ._rows import gathered, own_rows, queue_of
+from ._rows import check_shapes, gathered, own_rows, queue_of
 
 _BANK = ("memory_bank.queue", "memory_bank.position")
 
@@ -64,9 +64,13 @@ class NTXentLoss(nn.Module):
 
         Args:
             out0, out1: [N,D], float32, float16 or bfloat16; both get gradients.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong, in one sentence that names it.
         """
         if self.memory_bank is None:
             return self._in_batch(out0, out1)
+        check_shapes({"out0": out0, "out1": out1})
         given = {} if self.transform is None else self.transform()
         loss = contrast(
             out0, out1, self.memory_bank, temperature=self.temperature, detach_key=False, backend=self.backend, **given
@@ -77,9 +81,9 @@ class NTXentLoss(nn.Module):
         return loss
 
     def _in_batch(self, out0: Tensor, out1: Tensor) -> Tensor:
-        views = torch.cat([out0, out1])
         # The id of an image leaves out the row itself and its other view, which is the positive.
-        ids = own_rows(len(out0), views.device, gather=self.gather_distributed).repeat(2)
+        ids = own_rows({"out0": out0, "out1": out1}, gather=self.gather_distributed).repeat(2)
+        views = torch.cat([out0, out1])
         given = {"gather": True} if self.gather_distributed else {}
         return contrast(
             views, torch.cat([out1, out0]), None, batch=views, ids=ids, batch_ids=ids, temperature=self.temperature,

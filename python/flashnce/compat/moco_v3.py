@@ -25,6 +25,6 @@ def contrastive_loss(q: Tensor, k: Tensor, T: float = 1.0, *, backend: str = "au
     """
     everyone = gathered("k", k.detach())
     return 2 * T * contrast(
-        q, k, None, batch=everyone, ids=own_rows(len(q), q.device, gather=True), temperature=T, detach_key=True,
+        q, k, None, batch=everyone, ids=own_rows({"q": q, "k": k}, gather=True), temperature=T, detach_key=True,
         batch_ids=torch.arange(len(everyone), device=q.device), backend=backend,
     )  # fmt: skip

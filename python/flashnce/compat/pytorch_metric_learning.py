@@ -14,6 +14,8 @@ from ._backend import check_backend, contrast
 from ._rows import push
 
 _ELSEWHERE = "; keep pytorch_metric_learning's loss for that"
+# What the package's losses take beside the temperature.
+_OPTIONS = ("distance", "reducer", "embedding_regularizer", "embedding_reg_weight", "collect_stats")
 
 
 class NTXentLoss(nn.Module):
@@ -25,11 +27,16 @@ class NTXentLoss(nn.Module):
         backend: see flashnce.compat.
         kwargs: distance, reducer, embedding_regularizer and whatever else the package takes: raise unless None, which
             is cosine similarity and the mean over positive pairs.
+
+    Raises:
+        NotImplementedError: an option is given. TypeError: the package has no such option.
     """
 
     def __init__(self, temperature: float = 0.07, *, backend: str = "auto", **kwargs) -> None:
         super().__init__()
         for name, value in kwargs.items():
+            if name not in _OPTIONS:
+                raise TypeError(f"{name} is no argument of NTXentLoss")
             if value is not None:
                 raise NotImplementedError(
                     f"{name} is given; flashnce.compat has cosine similarity and the mean over positive pairs only"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from ..torch._arguments import temperature_of
 from ._backend import check_backend, contrast
 from ._rows import own_rows
 
@@ -18,7 +19,7 @@ class MultipleNegativesRankingLoss(nn.Module):
 
     Args:
         model: from a dictionary of features to one with "sentence_embedding" [N,D].
-        scale: 1 / temperature.
+        scale: 1 / temperature, > 0.
         similarity_fct: None, or the package's cos_sim: cosines.
         gather_across_devices: whether the sentences of all processes, any number on each, are contrasted with.
         kwargs: directions, partition_mode, hardness_mode and whatever else the package takes: what is not its default
@@ -26,7 +27,8 @@ class MultipleNegativesRankingLoss(nn.Module):
         backend: see flashnce.compat.
 
     Raises:
-        NotImplementedError: what is said above, in one sentence that names the argument.
+        NotImplementedError: what is said above, in one sentence that names the argument. TypeError, ValueError: another
+            argument, or a scale that is none.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class MultipleNegativesRankingLoss(nn.Module):
                 raise TypeError(f"{name} is no argument of MultipleNegativesRankingLoss")
             if value != _DEFAULTS[name]:
                 raise NotImplementedError(f"{name} is {value!r}; it must be {_DEFAULTS[name]!r}" + _ELSEWHERE)
+        # What is no scale is an error here and not only in the first step.
+        temperature_of("scale", scale)
         self.model, self.scale, self.backend = model, scale, check_backend(backend)
         self.gather_across_devices = gather_across_devices
 
@@ -62,17 +66,22 @@ class MultipleNegativesRankingLoss(nn.Module):
         )
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> Tensor:
-        """The mean loss of embeddings [N,D] of anchors, positives and hard negatives, which all get gradients."""
+        """The mean loss of embeddings [N,D] of anchors, positives and hard negatives, which all get gradients.
+
+        Raises:
+            TypeError, ValueError: one of them has another shape, in one sentence that says which.
+        """
         if len(embeddings) < 2:
             raise ValueError(f"Expected at least 2 embeddings, got {len(embeddings)}")
         anchors, positives, *hard = embeddings
-        ids = own_rows(len(anchors), anchors.device, gather=self.gather_across_devices)
+        named = {f"embeddings[{i}]": each for i, each in enumerate(embeddings)}
+        ids = own_rows(named, gather=self.gather_across_devices)
         # Each row leaves its own positive out of its columns. Hard negatives have an id that no row has.
         batch_ids = torch.cat([ids, *(torch.full_like(ids, -1) for _ in hard)])
         given = {"gather": True} if self.gather_across_devices else {}
         return contrast(
             anchors, positives, None, batch=torch.cat([positives, *hard]), ids=ids, batch_ids=batch_ids,
-            temperature=1 / self.scale, detach_key=False, backend=self.backend, **given,
+            temperature=temperature_of("scale", self.scale), detach_key=False, backend=self.backend, **given,
         )  # fmt: skip
 
 
