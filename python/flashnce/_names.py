@@ -51,6 +51,16 @@ PYTHON_NAMES = {
     "push.position_out": "position",
 }
 
+# What they are called where a plan is of pairs: there is no q.
+PAIR_NAMES = {
+    "problem.n": "a.shape[0]",
+    "problem.d": "a.shape[1]",
+    "problem.device": "the device of a",
+    "problem.device_index": "the index of a's device",
+    "problem.feature_type": "the type of a",
+    "problem.queue_type": "the type of a",
+}
+
 
 def in_python(sentence: str, names: dict[str, str] | None = None) -> str:
     """A sentence of the library with Python's names in it; `names` win over the usual ones."""

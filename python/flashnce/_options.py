@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _library as c
+from ._names import PAIR_NAMES
 
 # The least normal number of float32.
 SMALLEST_TEMPERATURE = 2.0**-126
@@ -207,13 +208,14 @@ class Plan:
 
     __slots__ = ("handle", "workspace_bytes")
 
-    def __init__(self, key: tuple[int, ...]) -> None:
+    def __init__(self, key: tuple[int, ...], names: dict[str, str] | None = None) -> None:
+        """`names`: what fields are called in errors, as for _library.error."""
         self.handle = None
         problem = c.new_problem()
         for field, value in zip(PLAN_FIELDS, key, strict=True):
             setattr(problem, field, value)
         handle, size = ctypes.c_void_p(), ctypes.c_size_t()
-        c.check(c.LIBRARY.fnce_plan_create(problem, ctypes.byref(handle)))
+        c.check(c.LIBRARY.fnce_plan_create(problem, ctypes.byref(handle)), names)
         self.handle = handle
         c.check(c.LIBRARY.fnce_plan_workspace(handle, ctypes.byref(size)))
         self.workspace_bytes = size.value
@@ -250,11 +252,12 @@ _plans: dict[tuple[int, ...], Plan] = {}
 _plans_lock = threading.Lock()
 
 
-def plan_for(key: tuple[int, ...]) -> Plan:
-    """The plan of these values of PLAN_FIELDS, kept for the next call. The oldest goes when there are too many."""
+def plan_for(key: tuple[int, ...], names: dict[str, str] | None = None) -> Plan:
+    """The plan of these values of PLAN_FIELDS, kept for the next call. The oldest goes when there are too many.
+    `names` are those of Plan."""
     plan = _plans.get(key)
     if plan is None:
-        plan = Plan(key)
+        plan = Plan(key, names)
         with _plans_lock:
             while len(_plans) >= _MOST_PLANS:
                 del _plans[next(iter(_plans))]
@@ -274,4 +277,4 @@ def pairs_plan(
         "normalize": normalize, "reduction": reduction, "threads": threads, "form": c.FORM_SYMMETRIC,
         "id_mask": int(ids), "column_bias": int(bias),
     }  # fmt: skip
-    return plan_for(tuple(fields.values()))
+    return plan_for(tuple(fields.values()), PAIR_NAMES)

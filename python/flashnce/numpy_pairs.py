@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _library as c
+from ._names import PAIR_NAMES
 from ._options import check_temperature, choice, flag, integer, number, pairs_plan
 from .numpy_api import _ELEMENT_TYPES, _array, _matrix, _point, _workspace
 
@@ -100,9 +101,9 @@ def clip_loss(
     _point(args, x_a=a, x_b=b, loss=loss, a_log_sum_exp=sums[0], b_log_sum_exp=sums[1], **given)
     _point(args, da=result.da, db=result.db, dtemperature=result.dtemperature)
     (buffer, address), size = _workspace(plan.workspace_bytes), plan.workspace_bytes
-    c.check(c.LIBRARY.fnce_symmetric(plan.handle, args, address, size, None))
+    c.check(c.LIBRARY.fnce_symmetric(plan.handle, args, address, size, None), PAIR_NAMES)
     if return_da or return_db or return_dtemperature:
         one = np.ones(1, np.float32)
         backward = c.LIBRARY.fnce_symmetric_backward
-        c.check(backward(plan.handle, args, one.ctypes.data, 1, address, size, None))
+        c.check(backward(plan.handle, args, one.ctypes.data, 1, address, size, None), PAIR_NAMES)
     return result

@@ -92,6 +92,7 @@ def test_the_reference_refuses_the_same_ids(words, kind, wrong):
         ("logit_scale is -1", ValueError, {"logit_scale": -1.0}),
         ("logit_scale is a str", TypeError, {"logit_scale": "1"}),
         ("b has shape", ValueError, {"temperature": 0.1, "b": torch.zeros(3, D)}),
+        (r"^a\.shape\[1\] is 0", ValueError, {"temperature": 0.1, "a": torch.zeros(N, 0), "b": torch.zeros(N, 0)}),
         ("ids has shape", ValueError, {"temperature": 0.1, "ids": TWO}),
         ("b has type torch.float64", TypeError, {"temperature": 0.1, "b": torch.zeros(N, D, dtype=torch.float64)}),
         ("b is a list", TypeError, {"temperature": 0.1, "b": [1.0]}),

@@ -24,10 +24,6 @@ from .. import _library as c
 from . import _ops
 from ._call import Inputs, Numbers, Structure
 
-_SECOND = (
-    "flashnce.info_nce has no second derivative, and a gradient of its gradient is asked for; "
-    "flashnce.reference.info_nce has one"
-)
 _MOVED = (
     "the loss stands under torch.utils.checkpoint, and its queue has moved on since: computed again, its gradient "
     "would be that of other negatives; leave the loss outside of what is checkpointed (it stores no logits), or push "
@@ -100,6 +96,14 @@ def _batch_gradient(upstream: Tensor, call: Call, log_sum_exp: Tensor, tensors: 
     return torch.ops.flashnce.columns_backward.default(*inputs, log_sum_exp, upstream, *lists)
 
 
+def no_second_derivative(function: str) -> NotImplementedError:
+    """What is raised where a gradient of `function` of flashnce is differentiated."""
+    return NotImplementedError(
+        f"flashnce.{function} has no second derivative, and a gradient of its gradient is asked for; "
+        f"flashnce.reference.{function} has one"
+    )
+
+
 class Underivable(Function):
     """The identity of a gradient, which also depends on `edges`: without them its gradient would be taken for 0."""
 
@@ -115,11 +119,11 @@ class Underivable(Function):
 
     @staticmethod
     def backward(ctx, _):
-        raise NotImplementedError(_SECOND)
+        raise no_second_derivative("info_nce")
 
     @staticmethod
     def jvp(ctx, *_):
-        raise NotImplementedError(_SECOND)
+        raise no_second_derivative("info_nce")
 
 
 def _scaled(gradient: Tensor, upstream: Tensor, dtype: torch.dtype) -> Tensor:

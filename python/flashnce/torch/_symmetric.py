@@ -18,8 +18,9 @@ from torch.autograd import Function
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import _library as c
+from .._names import PAIR_NAMES
 from .._options import check_temperature, pairs_plan
-from ._autograd import Underivable
+from ._autograd import Underivable, no_second_derivative
 from ._call import device_of, element_type, same_device, workspace_of
 from ._ops import library
 
@@ -81,9 +82,6 @@ def _check(pairs: Pairs) -> None:
         check_temperature(pairs.temperature.item())
 
 
-_NAMES = {"problem.d": "a.shape[1]"}
-
-
 class _Call:
     """One call of the library: its plan, its fnce_pairs and what these point at."""
 
@@ -106,7 +104,7 @@ class _Call:
     def run(self, function, *upstream: int) -> None:
         buffer, workspace = workspace_of(self.plan.workspace_bytes, self.pairs.a.device)
         size = self.plan.workspace_bytes
-        c.check(function(self.plan.handle, self.args, *upstream, workspace, size, None), _NAMES)
+        c.check(function(self.plan.handle, self.args, *upstream, workspace, size, None), PAIR_NAMES)
 
 
 def _forward_outputs(a: Tensor, reduction: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -186,6 +184,18 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
 
 
+class _Underivable(Underivable):
+    """As of info_nce, but it names this function."""
+
+    @staticmethod
+    def backward(ctx, _):
+        raise no_second_derivative("clip_loss")
+
+    @staticmethod
+    def jvp(ctx, *_):
+        raise no_second_derivative("clip_loss")
+
+
 def _gradients(ctx, upstream, *_):
     nothing = (None,) * (len(Pairs._fields) + len(Rest._fields) - 3)
     need = [int(wanted) for wanted in ctx.needs_input_grad[:3]]
@@ -200,7 +210,7 @@ def _gradients(ctx, upstream, *_):
         found[2] = found[2].reshape(pairs.temperature.shape)
     if torch.is_grad_enabled():
         edges = [x for x in pairs[:3] if x is not None and x.requires_grad]
-        found = [None if x is None else Underivable.apply(x, upstream, *edges) for x in found]
+        found = [None if x is None else _Underivable.apply(x, upstream, *edges) for x in found]
     return *found, *nothing
 
 
