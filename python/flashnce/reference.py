@@ -16,6 +16,8 @@ from torch.nn.functional import normalize as unit
 from ._library import NO_COLUMN
 from ._options import choice, key_is_detached, resolve_columns, resolve_ids
 
+_SHAPES = "q and k must be [N,D], negatives [K,D], batch [C,D]"
+
 
 def info_nce(
     q: Tensor,
@@ -71,18 +73,19 @@ def info_nce(
     Returns:
         the loss, float64, [] or [N]; with return_scores (loss, mixed, unmixed): two dicts of equation (9).
     """
-    _check(q, k, negatives, k if batch is True else batch, weight)
+    in_batch = batch is True
+    _check_features({"q": q, "k": k, "negatives": negatives, "batch": k if in_batch else batch}, _SHAPES)
+    _check_of_rows("weight", weight, len(q))
     _check_options(form, anchor, reduction, columns, lambda_neg is not None, permutation is not None)
-    if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled(), batch is True):
+    if key_is_detached(detach_key, k.requires_grad and torch.is_grad_enabled(), in_batch):
         k = k.detach()
-    in_batch, batch = batch is True, k if batch is True else batch
+    batch = k if in_batch else batch
     ids, negative_ids, batch_ids = _all_ids(q, negatives, batch, in_batch, ids, negative_ids, batch_ids)
     q, k = q.double(), k.double()
     negatives = q.new_empty(0, q.shape[1]) if negatives is None else negatives.double()
     batch = q.new_empty(0, q.shape[1]) if batch is None else batch.double()
     biased, n = bias is not None or batch_bias is not None, len(q)
-    bias = q.new_zeros(len(negatives)) if bias is None else bias.double()
-    batch_bias = q.new_zeros(len(batch)) if batch_bias is None else batch_bias.double()
+    bias, batch_bias = _bias("bias", bias, negatives), _bias("batch_bias", batch_bias, batch)
     to_unit = lambda x: unit(x, dim=1, eps=epsilon) if normalize else x  # noqa: E731
     lambda_pos, lambda_neg = (None if x is None else torch.as_tensor(x).double() for x in (lambda_pos, lambda_neg))
     if weight is not None:
@@ -149,7 +152,27 @@ def clip_loss(
 ) -> Tensor:
     """The symmetric loss of equation (17): half of either direction, whose columns are the rows of the other side.
 
-    Arguments are those of flashnce.torch.clip_loss, features of any floating type. Computed in float64."""
+    Args:
+        a, b: [N,D] raw features, any floating type, row i of each side a pair. Computed in float64.
+        temperature: tau, a number or a tensor of one element; has a gradient.
+        ids: integers [N], of the pairs, equation (14); b_ids [N], those of the rows of b, where they are not those of
+            a. None: each pair has its own.
+        a_bias, b_bias: [N], of the rows of a, or of b, as columns, equation (15); None: 0.
+        weight: [N], of the pairs' losses; a weight of 0 selects an exact 0.
+        normalize: whether a and b are divided by their norms, equation (1).
+        reduction: "none" | "mean" | "sum" over the N pairs.
+
+    Returns:
+        the loss, float64, [] or, with reduction "none", [N].
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, shape or value; the sentence names it.
+    """
+    _check_features({"a": a, "b": b}, "a and b must be [N,D]")
+    if b_ids is not None and ids is None:
+        raise ValueError("b_ids is given but ids is None; the rows of a need ids where those of b have them")
+    for name, value in {"ids": ids, "b_ids": b_ids, "a_bias": a_bias, "b_bias": b_bias, "weight": weight}.items():
+        _check_of_rows(name, value, len(a), integers=name.endswith("ids"))
     ids = torch.arange(len(a), device=a.device) if ids is None else ids
     b_ids = ids if b_ids is None else b_ids
     options = {
@@ -173,19 +196,36 @@ def _check_options(
     resolve_columns(columns, mixes)
 
 
-def _check(q: object, k: object, negatives: object, batch: object, weight: Tensor | None) -> None:
-    for name, value in (("q", q), ("k", k), ("negatives", negatives), ("batch", batch)):
-        if value is None and name in ("negatives", "batch"):
+def _check_features(features: dict[str, object], shapes: str) -> None:
+    """Features by name: the first two of one shape, the others with as many columns or None; `shapes` says so."""
+    (_, first), (second, _), *_ = features.items()
+    for place, (name, value) in enumerate(features.items()):
+        if value is None and place > 1:
             continue
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
-        if value.dim() != 2 or value.shape[1] != q.shape[1] or (name == "k" and k.shape != q.shape):
-            allowed = "q and k must be [N,D], negatives [K,D], batch [C,D]"
-            raise ValueError(f"{name} has shape {list(value.shape)}; {allowed}")
+        if value.dim() != 2 or value.shape[1] != first.shape[1] or (name == second and value.shape != first.shape):
+            raise ValueError(f"{name} has shape {list(value.shape)}; {shapes}")
         if not value.is_floating_point():
             raise TypeError(f"{name} has type {value.dtype}; it must be a floating type")
-    if weight is not None and tuple(weight.shape) != (len(q),):
-        raise ValueError(f"weight has shape {list(weight.shape)}; it must be [{len(q)}]")
+
+
+def _check_of_rows(name: str, value: object, rows: int, *, integers: bool = False) -> None:
+    """What there is one of for each row or column; None passes."""
+    if value is None:
+        return
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; it must be a Tensor")
+    if tuple(value.shape) != (rows,):
+        raise ValueError(f"{name} has shape {list(value.shape)}; it must be [{rows}]")
+    if integers and (value.is_floating_point() or value.is_complex()):
+        raise TypeError(f"{name} has type {value.dtype}; it must be an integer type")
+
+
+def _bias(name: str, value: Tensor | None, columns: Tensor) -> Tensor:
+    """That of each of the columns, float64."""
+    _check_of_rows(name, value, len(columns))
+    return columns.new_zeros(len(columns)) if value is None else value.double()
 
 
 def _all_ids(
@@ -199,8 +239,8 @@ def _all_ids(
     }
     given = {"ids": ids, "negative_ids": negative_ids, "batch_ids": batch_ids}
     for name, value in given.items():
-        if value is not None and sizes[name] is not None and tuple(value.shape) != (sizes[name],):
-            raise ValueError(f"{name} has shape {list(value.shape)}; it must be [{sizes[name]}]")
+        if sizes[name] is not None:
+            _check_of_rows(name, value, sizes[name], integers=True)
     found = resolve_ids(
         **given, sizes=sizes, in_batch=in_batch, arange=lambda size: torch.arange(size, device=q.device),
         full=lambda size, value: torch.full((size,), value, dtype=torch.int64, device=q.device),

@@ -73,15 +73,40 @@ def test_wrong_arguments(words, kind, wrong):
 OF_REFERENCE = [
     (words, kind, wrong)
     for words, kind, wrong in WRONG
-    if "ids" in words and not isinstance(wrong.get("negatives"), Queue) and "type" not in words and "meta" not in words
+    if ("ids" in words or "bias has shape" in words)
+    and not isinstance(wrong.get("negatives"), Queue)
+    and "meta" not in words
 ]
 
 
 @pytest.mark.parametrize(("words", "kind", "wrong"), OF_REFERENCE)
-def test_the_reference_refuses_the_same_ids(words, kind, wrong):
+def test_the_reference_refuses_the_same_ids_and_biases(words, kind, wrong):
     q, k, negatives, _ = data()
     with pytest.raises(kind, match=words):
         reference.info_nce(**{"q": q.detach(), "k": k.detach(), "negatives": negatives, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "wrong"),
+    [
+        ("b has shape", ValueError, {"b": torch.zeros(3, D)}),
+        (r"^a has shape \[6\]", ValueError, {"a": torch.zeros(N)}),
+        ("b has type torch.int64", TypeError, {"b": torch.zeros(N, D, dtype=torch.int64)}),
+        ("b is a list", TypeError, {"b": [1.0]}),
+        ("^ids has shape", ValueError, {"ids": TWO}),
+        ("^ids is a list", TypeError, {"ids": [0] * N}),
+        ("b_ids is given but ids is None", ValueError, {"b_ids": torch.arange(N)}),
+        ("b_ids has type", TypeError, {"ids": torch.arange(N), "b_ids": torch.zeros(N)}),
+        ("a_bias has shape", ValueError, {"a_bias": torch.zeros(N - 1)}),
+        ("b_bias is a float", TypeError, {"b_bias": 0.5}),
+        ("weight has shape", ValueError, {"weight": torch.zeros(N, 1)}),
+        ("reduction is 'all'", ValueError, {"reduction": "all"}),
+    ],
+)
+def test_wrong_arguments_of_the_reference_of_clip_loss(words, kind, wrong):
+    a, b, _, _ = data()
+    with pytest.raises(kind, match=words):
+        reference.clip_loss(**{"a": a, "b": b, **wrong})
 
 
 @pytest.mark.parametrize(
