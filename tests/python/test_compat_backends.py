@@ -214,6 +214,8 @@ REFUSED = [
     (ValueError, r"embeddings\[1\] has shape", lambda: ranking(None).compute_loss_from_embeddings([q, k[:2]])),
     (ValueError, r"embeddings\[2\] has shape", lambda: ranking(None).compute_loss_from_embeddings([q, k, k[:, :3]])),
     (ValueError, "logit_scale is 0.0; it must be", lambda: open_clip.ClipLoss(backend="reference")(q, k, 0.0)),
+    (ValueError, "text_features has shape", lambda: open_clip.ClipLoss()(q, k[:2], 5.0)),
+    (TypeError, "image_features is a list", lambda: open_clip.ClipLoss()([q], k, 5.0)),
     (ValueError, "at least 2 embeddings", lambda: ranking(None).compute_loss_from_embeddings([q])),
     (NotImplementedError, "loss is a Linear", lambda: xbm(torch.nn.Linear(1, 1), D)),
     (NotImplementedError, "miner is given", lambda: xbm(ntxent(), D, miner=object())),

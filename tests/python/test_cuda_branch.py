@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flashnce import _library as c
+from flashnce.compat import open_clip
 from flashnce.torch import PRESETS, InfoNCE, Queue, ShardedQueue, _call, _ops, info_nce, scores
 
 HERE = Path(__file__).resolve().parent
@@ -98,6 +99,13 @@ def test_fake_cuda_tensors_are_read_by_nobody_and_give_cuda_tensors(fake_cuda, p
     assert on_gpu(*gradients, dtemperature * loss, *packed) and all(gradient.dtype == dtype for gradient in gradients)
     position = torch.zeros(1, dtype=torch.int64, device="cuda")
     _ops.queue_push(queue, position, k, normalize=True)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_the_adapter_of_open_clip_takes_cuda_tensors(fake_cuda, as_tensor):
+    a, b = (torch.randn(8, 12, device="cuda") for _ in range(2))
+    scale = torch.full((1,), 14.3, dtype=torch.float16, device="cuda") if as_tensor else 14.3
+    assert on_gpu(open_clip.ClipLoss(backend="fused")(a, b, scale))
 
 
 class Watch(TorchDispatchMode):

@@ -91,7 +91,8 @@ def contrast_pairs(
     """The mean of flashnce.torch.clip_loss, float32 [], of a and b [N,D] by the backend that is asked for; with
     `gather` each side's columns are those of all processes."""
     backend = _chosen(backend, a)
-    if not gather and backend == "fused":
+    # clip_loss, which makes each score once for both directions, runs on the CPU alone and in one process.
+    if not gather and backend == "fused" and a.device.type != "cuda":
         return clip_loss(a, b, logit_scale=logit_scale, normalize=normalize)
     # The reference takes all that a scale of float64 has.
     dtype = torch.float32 if backend == "fused" else torch.float64

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ._backend import check_backend, contrast_pairs
+from ._rows import check_shapes
 
 
 class ClipLoss(nn.Module):
@@ -60,7 +61,13 @@ class ClipLoss(nn.Module):
             image_features, text_features: [N,D] unit rows, float32, float16 or bfloat16; both get gradients.
             logit_scale: 1 / temperature, > 0 (after exp), which may require a gradient.
             logit_bias: moves all logits alike, which a softmax does not see: its gradient is 0.
+
+        Raises:
+            TypeError, ValueError: an argument is wrong, in one sentence that names it.
         """
+        if self.world_size == 1:
+            # Among several processes the loss refuses other shapes, since that raises on all of them.
+            check_shapes({"image_features": image_features, "text_features": text_features})
         loss = contrast_pairs(
             image_features, text_features, logit_scale=logit_scale, normalize=False, gather=self.world_size > 1,
             backend=self.backend,
