@@ -10,12 +10,12 @@
     flashnce.compat.solo                        solo-learn: mocov2plus_loss_func, MoCoV2PlusQueue
     flashnce.compat.mem_moco                    the feature transformation's authors: RGBMoCo_dropmix_norm
     flashnce.compat.torch_nn                    proposed for torch (pytorch#195380): info_nce_loss, InfoNCELoss
-    flashnce.compat.lightning                   a Lightning callback for flashnce.torch.FeatureTransform
+    flashnce.compat.lightning                   Lightning: FeatureTransformCallback, ScoreMeterCallback
 
 None of them imports the package that it stands for, and each is imported when it is asked for. What an original does
 and its adapter does not raises NotImplementedError in a sentence that names the argument.
 
-Each takes `backend`:
+Each loss takes `backend`:
 
     "fused"      the library, or an error
     "reference"  flashnce.reference: plain PyTorch in float64 with all logits in memory, to compare with
