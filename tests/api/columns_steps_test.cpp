@@ -1,5 +1,6 @@
 // Columns beyond the queue in steps: batch columns and queue in the hands of several processes, the gradient of each
 // process's own batch columns from the anchors and log-sum-exps of all rows.
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -30,9 +31,11 @@ Case sharded(int32_t preset, uint64_t seed, const Beyond& options) {
 
 TEST_CASE("columns in steps: shards of rows, queue and batch equal the whole problem") {
   const int32_t preset = GENERATE(values<int32_t>({FNCE_PRESET_MOCO, FNCE_PRESET_FT, FNCE_PRESET_FT_ELEMENTWISE}));
-  for (int bits = 0; bits < 16; ++bits) {
+  for (unsigned bits = 0; bits < 16; ++bits) {
+    // Half of them, on an emulated device, have every set of three options.
+    if (device().emulated() && std::popcount(bits) % 2 != 0) continue;
     const Beyond options{(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0};
-    const Case whole = sharded(preset, 4000 + static_cast<uint64_t>(bits), options);
+    const Case whole = sharded(preset, 4000 + uint64_t{bits}, options);
     INFO(describe(whole) << describe_columns(whole));
     const Truth truth(oracle_inputs(whole));
     for (const std::vector<int64_t>& columns : std::vector<std::vector<int64_t>>{{160}, {96, 64}, {0, 32, 128}})
