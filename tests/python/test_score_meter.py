@@ -249,6 +249,17 @@ def test_a_run_that_goes_on_counts_repeated_steps_once(tmp_path):
     assert len(read_run(tmp_path).rows) == 2
 
 
+@pytest.mark.parametrize(("options", "sentence"), [
+    ({"temperature": torch.tensor(0.2)}, "temperature is a Tensor, which run.json cannot hold"),
+    ({"group": 1}, "group is a int; it must be a str or None"),
+])  # fmt: skip
+def test_a_description_that_cannot_be_written_leaves_the_old_run(tmp_path, options, sentence):
+    rows = written(tmp_path, 3)
+    with pytest.raises(TypeError, match=sentence):
+        ScoreMeter(tmp_path, mode="replace", **options)
+    assert read_run(tmp_path).rows == rows
+
+
 DIES = """
 import sys, time
 import torch

@@ -65,6 +65,24 @@ def json_of(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def run_text(description: dict[str, Any]) -> str:
+    """run.json of a description.
+
+    Raises:
+        TypeError: a value is nothing that JSON can hold, or name or group is no text; the message names it.
+    """
+    for name in ("name", "group"):
+        if not isinstance(description.get(name), (str, type(None))):
+            raise TypeError(f"{name} is a {type(description[name]).__name__}; it must be a str or None")
+    for name, value in {**description, **description.get("about", {})}.items():
+        try:
+            json.dumps(value) if name != "about" else None
+        except (TypeError, ValueError):
+            raise TypeError(f"{name} is a {type(value).__name__}, which run.json cannot hold; give numbers, text, "
+                            "lists or dicts of them") from None  # fmt: skip
+    return json.dumps({"format": FORMAT, "version": VERSION, "ranks": 1, **description}, indent=1) + "\n"
+
+
 def _whole_lines(path: Path) -> None:
     """Cuts off what a dying process left of its last line."""
     with open(path, "rb+") as file:
@@ -84,6 +102,7 @@ class RunFolder:
 
     Raises:
         RunError: what is there does not go with the mode.
+        TypeError: run.json cannot hold the description; what is there stays.
         OSError: the folder cannot be written.
     """
 
@@ -91,6 +110,7 @@ class RunFolder:
         self.folder = Path(folder)
         if mode not in MODES:
             raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))}")
+        text = run_text(description)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._paths = {name: self.folder / part_name(name, rank) for name in (SCORES, DETAILS)}
         there = self._paths[SCORES].exists()
@@ -104,13 +124,12 @@ class RunFolder:
             for path in self._paths.values():
                 path.unlink(missing_ok=True)
             if rank == 0:
-                self._describe(description)
+                self._describe(text)
         self._files = {name: open(path, "a", encoding="utf-8") for name, path in self._paths.items()}
         if self._paths[SCORES].stat().st_size == 0:
             self._append(SCORES, ",".join(COLUMNS))
 
-    def _describe(self, description: dict[str, Any]) -> None:
-        text = json.dumps({"format": FORMAT, "version": VERSION, "ranks": 1, **description}, indent=1) + "\n"
+    def _describe(self, text: str) -> None:
         temporary = self.folder / (RUN + ".tmp")
         temporary.write_text(text)
         os.replace(temporary, self.folder / RUN)

@@ -79,6 +79,7 @@ class ScoreMeter:
 
     Raises:
         RunError: the folder holds a run, or one of another version.
+        TypeError: run.json cannot hold what `about` says, or name or group is no text; an old run stays.
         OSError: the folder cannot be written.
     """
 
