@@ -292,6 +292,8 @@ from flashnce.scores import ScoreMeter
 from flashnce.torch import info_nce
 
 rank, folder = int(sys.argv[1]), sys.argv[2].rsplit("/", 1)[0]
+early = [ScoreMeter(folder + "/early-" + name, details_every=2, across_ranks=across)
+         for name, across in (("apart", None), ("gathered", True))]
 torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
 g = torch.Generator().manual_seed(0)
 q, k, z = torch.randn(12, 6, generator=g), torch.randn(12, 6, generator=g), torch.randn(32, 6, generator=g)
@@ -301,8 +303,10 @@ loss, scores = info_nce(q[part], k[part], z, **options)
 with ScoreMeter(folder + "/gathered", across_ranks=True, details_every=2) as gathered:
     with ScoreMeter(folder + "/apart", details_every=2, mode="replace") as apart:
         for step in range(3):
-            for meter in (gathered, apart):
+            for meter in (gathered, apart, *early):
                 meter.update(loss, scores, q=q[part], k=k[part], negatives=z)
+for meter in early:
+    meter.close()
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 if rank == 0:
@@ -317,7 +321,9 @@ print("done")
 @pytest.mark.full
 def test_two_ranks_are_one_run(tmp_path):
     assert outputs_of(WORKER, tmp_path) == [["done"], ["done"]]
-    whole, *others = (read_run(tmp_path / name) for name in ("whole", "gathered", "apart"))
+    # A trainer makes its ranks after its meter.
+    names = ("whole", "gathered", "apart", "early-gathered", "early-apart")
+    whole, *others = (read_run(tmp_path / name) for name in names)
     for other in others:
         assert len(other.rows) == len(whole.rows) == 3
         for row, expected in zip(other.rows, whole.rows):
@@ -326,6 +332,16 @@ def test_two_ranks_are_one_run(tmp_path):
                 assert row[name] == pytest.approx(expected[name], rel=1e-6, abs=1e-6), name
         for details, expected in zip(other.details, whole.details):
             assert details["histograms"] == expected["histograms"]
+
+
+def test_ranks_that_nobody_initialised_are_refused(tmp_path, monkeypatch):
+    loss, found, _ = call()
+    with pytest.raises(RuntimeError, match="across_ranks is given, but torch.distributed is not initialised"):
+        ScoreMeter(across_ranks=True).update(loss, found)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match="WORLD_SIZE is 2, but torch.distributed is not initialised"):
+        ScoreMeter(tmp_path).update(loss, found)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_ends_the_log_and_not_the_training(tmp_path):

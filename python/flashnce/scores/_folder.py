@@ -90,6 +90,22 @@ def _whole_lines(path: Path) -> None:
         file.truncate(content.rfind(b"\n") + 1)
 
 
+def check_folder(folder: Path, description: dict[str, Any], mode: str, rank: int) -> None:
+    """Raises what RunFolder would, and writes nothing but the folder itself."""
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))}")
+    run_text(description)
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = folder / part_name(SCORES, rank)
+    if scores.exists() and mode == "new":
+        raise RunError(f"{folder} already holds a run; mode='resume' goes on with it, mode='replace' removes it")
+    if scores.exists() and mode == "resume":
+        read_description(folder)
+        with open(scores, encoding="utf-8") as file:
+            if file.readline().rstrip("\n") not in ("", ",".join(COLUMNS)):
+                raise RunError(f"{scores} has other columns than this FlashNCE writes")
+
+
 class RunFolder:
     """A sink that writes the folder of a run; `python -m flashnce report` reads it.
 
@@ -108,16 +124,10 @@ class RunFolder:
 
     def __init__(self, folder: str | os.PathLike, description: dict[str, Any], mode: str = "new", rank: int = 0):
         self.folder = Path(folder)
-        if mode not in MODES:
-            raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(map(repr, MODES))}")
+        check_folder(self.folder, description, mode, rank)
         text = run_text(description)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self._paths = {name: self.folder / part_name(name, rank) for name in (SCORES, DETAILS)}
-        there = self._paths[SCORES].exists()
-        if there and mode == "new":
-            raise RunError(f"{folder} already holds a run; mode='resume' goes on with it, mode='replace' removes it")
-        if there and mode == "resume":
-            self._check_same(read_description(self.folder))
+        if mode == "resume" and self._paths[SCORES].exists():
             for path in filter(Path.exists, self._paths.values()):
                 _whole_lines(path)
         else:
@@ -133,11 +143,6 @@ class RunFolder:
         temporary = self.folder / (RUN + ".tmp")
         temporary.write_text(text)
         os.replace(temporary, self.folder / RUN)
-
-    def _check_same(self, description: dict[str, Any]) -> None:
-        with open(self._paths[SCORES], encoding="utf-8") as file:
-            if file.readline().rstrip("\n") not in ("", ",".join(COLUMNS)):
-                raise RunError(f"{self.folder / SCORES} has other columns than this FlashNCE writes")
 
     def _append(self, name: str, line: str) -> None:
         file = self._files[name]

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..torch import InfoNCE, Queue, Scores, ScoreStatistics, ShardedQueue
 from ..torch import scores as raw_scores
 from ._details import BEYOND, Call, call_of, details
-from ._folder import RunFolder
+from ._folder import RunFolder, check_folder
 from ._measure import pack, sets_of, unpack
 from ._row import Row, merge_details, merge_rows
 from ._sinks import Sink
@@ -61,6 +61,9 @@ class ScoreMeter:
     at the next call by which they have arrived. On the CPU that is at once. So a process that dies loses the last step
     at most, on a GPU those that had not ended there.
 
+    The folder is checked at once and opened at the first update, which finds the ranks of torch.distributed: a meter
+    may be made before init_process_group.
+
     Args:
         folder: of the run, read by `python -m flashnce report`; None: sinks alone.
         name: of the run, for people (default: the folder's).
@@ -73,6 +76,7 @@ class ScoreMeter:
         across_ranks: None: each rank writes files of its own into the folder, which are merged when they are read. A
             group of torch.distributed, or True for the default one: the rows of all ranks are gathered at each update,
             which then is a collective call, and rank 0 alone writes.
+            torch.distributed need not be initialised before the first update.
         sinks: where rows go beside the folder: TensorBoard, Parquet, Dictionary, AuthorsNpy, or anything like them.
         mode: "new": the folder must hold no run; "resume": goes on with one; "replace": removes it.
         about: what run.json says beside, as JSON can hold it, such as temperature=0.2, seed=0.
@@ -100,19 +104,43 @@ class ScoreMeter:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{option} is {value!r}; it must be an int of 0 or more")
         self.details_every, self.raw_every = details_every, raw_every
-        self._group = dist.group.WORLD if across_ranks is True else across_ranks or None
+        self._across, self._mode = across_ranks, mode
+        self._folder = None if folder is None else Path(folder)
+        self._description = {"name": name or (Path(folder).name if folder is not None else None), "group": group,
+                             "about": about}  # fmt: skip
         several = dist.is_available() and dist.is_initialized()
-        self._rank = dist.get_rank(self._group) if several else 0
-        self._ranks = dist.get_world_size(self._group) if several else 1
-        self._sinks: list[Sink] = list(sinks) if self._group is None or self._rank == 0 else []
-        if folder is not None and (self._group is None or self._rank == 0):
-            files = self._ranks if self._group is None else 1
-            description = {"name": name or Path(folder).name, "group": group, "ranks": files, "about": about}
-            self._sinks.insert(0, RunFolder(folder, description, mode, self._rank if self._group is None else 0))
+        # Where the ranks are not known yet, the files of rank 0 stand for all.
+        rank = dist.get_rank(None if across_ranks is True else across_ranks or None) if several else 0
+        # Of ranks that are gathered, rank 0 alone has files, and it may have opened them already.
+        if self._folder is not None and not (across_ranks and rank):
+            check_folder(self._folder, self._description, mode, rank)
+        self._sinks: list[Sink] = list(sinks)
+        self._group: Any = None
+        self._rank, self._ranks, self._opened = 0, 1, False
         self._next_step, self._began = 0, time.time()
         self._waiting: deque[_Waiting] = deque()
         self.recent: deque[Row] = deque(maxlen=RECENT)
         """The last rows that have arrived: column, value."""
+
+    def _open(self) -> None:
+        """Finds the ranks and opens the folder, at the first update: trainers make a meter before they make ranks."""
+        several = dist.is_available() and dist.is_initialized()
+        writes = self._folder is not None or bool(self._sinks)
+        if not several and self._across:
+            raise RuntimeError("across_ranks is given, but torch.distributed is not initialised at the first update")
+        if not several and writes and os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+            raise RuntimeError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but torch.distributed is not initialised at "
+                               "the first update, so that all ranks would write to the same files")  # fmt: skip
+        self._group = dist.group.WORLD if self._across is True else self._across or None
+        self._rank = dist.get_rank(self._group) if several else 0
+        self._ranks = dist.get_world_size(self._group) if several else 1
+        if self._rank and self._group is not None:
+            self._sinks = []
+        elif self._folder is not None:
+            files = self._ranks if self._group is None else 1
+            description = {**self._description, "ranks": files}
+            self._sinks.insert(0, RunFolder(self._folder, description, self._mode, self._rank))
+        self._opened = True
 
     def wants_details(self, step: int | None = None) -> bool:
         """Whether an update of this step, or of the next one, takes details."""
@@ -146,9 +174,13 @@ class ScoreMeter:
 
         Raises:
             TypeError: scores is not what return_scores=True adds.
+            RuntimeError: at the first update, there are several ranks and torch.distributed is not initialised.
+            RunError, OSError: at the first update, the folder cannot be opened.
         """
         if not isinstance(scores, Scores):
             raise TypeError(f"scores is a {type(scores).__name__}; it must be the Scores that return_scores=True adds")
+        if not self._opened:
+            self._open()
         step = self._next_step if step is None else int(step)
         self._next_step = step + 1
         raw, histograms, rest, call = None, None, None, None
