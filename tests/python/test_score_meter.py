@@ -307,6 +307,20 @@ with ScoreMeter(folder + "/gathered", across_ranks=True, details_every=2) as gat
                 meter.update(loss, scores, q=q[part], k=k[part], negatives=z)
 for meter in early:
     meter.close()
+class Sink(list):
+    write = list.append
+    write_details = close = lambda self, *_: None
+class Wanting(Sink):
+    rows_wanted = True
+for across in (None, True):
+    kept = Sink()
+    with ScoreMeter(sinks=[kept], across_ranks=across) as meter:
+        meter.update(loss, scores)
+    print([row["rows"] for row in kept])
+    try:
+        ScoreMeter(sinks=[Wanting()], across_ranks=across).update(loss, scores)
+    except ValueError as error:
+        print(error)
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 if rank == 0:
@@ -320,7 +334,12 @@ print("done")
 
 @pytest.mark.full
 def test_two_ranks_are_one_run(tmp_path):
-    assert outputs_of(WORKER, tmp_path) == [["done"], ["done"]]
+    refused = "Wanting wants the scores of every query, which are not gathered over the 2 ranks".split()
+    # Rank 0 alone writes to its sinks: its own rows, then those of both.
+    assert outputs_of(WORKER, tmp_path) == [
+        ["[5.0]", *refused, "[12.0]", *refused, "done"],
+        ["[]", *refused, "[]", *refused, "done"],
+    ]
     # A trainer makes its ranks after its meter.
     names = ("whole", "gathered", "apart", "early-gathered", "early-apart")
     whole, *others = (read_run(tmp_path / name) for name in names)

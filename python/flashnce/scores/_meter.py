@@ -77,7 +77,8 @@ class ScoreMeter:
             group of torch.distributed, or True for the default one: the rows of all ranks are gathered at each update,
             which then is a collective call, and rank 0 alone writes.
             torch.distributed need not be initialised before the first update.
-        sinks: where rows go beside the folder: TensorBoard, Parquet, Dictionary, AuthorsNpy, or anything like them.
+        sinks: where rows go beside the folder: TensorBoard, Parquet, Dictionary, AuthorsNpy, or anything like them. Of
+            several ranks, rank 0 alone writes to its sinks; the others close theirs at the first update.
         mode: "new": the folder must hold no run; "resume": goes on with one; "replace": removes it.
         about: what run.json says beside, as JSON can hold it, such as temperature=0.2, seed=0.
 
@@ -134,9 +135,16 @@ class ScoreMeter:
         self._group = dist.group.WORLD if self._across is True else self._across or None
         self._rank = dist.get_rank(self._group) if several else 0
         self._ranks = dist.get_world_size(self._group) if several else 1
-        if self._rank and self._group is not None:
+        if self._ranks > 1 and any(getattr(sink, "rows_wanted", False) for sink in self._sinks):
+            names = ", ".join(type(sink).__name__ for sink in self._sinks if getattr(sink, "rows_wanted", False))
+            raise ValueError(f"{names} wants the scores of every query, which are not gathered over the "
+                             f"{self._ranks} ranks")  # fmt: skip
+        if self._rank:
+            # Sinks of several ranks would overwrite each other.
+            for sink in self._sinks:
+                sink.close()
             self._sinks = []
-        elif self._folder is not None:
+        if self._folder is not None and (self._rank == 0 or self._group is None):
             files = self._ranks if self._group is None else 1
             description = {**self._description, "ranks": files}
             self._sinks.insert(0, RunFolder(self._folder, description, self._mode, self._rank))
@@ -175,6 +183,7 @@ class ScoreMeter:
         Raises:
             TypeError: scores is not what return_scores=True adds.
             RuntimeError: at the first update, there are several ranks and torch.distributed is not initialised.
+            ValueError: at the first update, there are several ranks and a sink wants the scores of every query.
             RunError, OSError: at the first update, the folder cannot be opened.
         """
         if not isinstance(scores, Scores):
