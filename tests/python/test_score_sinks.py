@@ -81,6 +81,19 @@ def test_the_authors_layout(tmp_path):
     assert numpy.array_equal(first[1], torch.stack(expected, 1).half().numpy())
 
 
+def test_the_authors_layout_leaves_out_a_smaller_last_batch(tmp_path):
+    numpy = pytest.importorskip("numpy")
+    with ScoreMeter(sinks=[AuthorsNpy(tmp_path, 0.2)]) as meter, pytest.warns(RuntimeWarning) as warned:
+        for epoch in (1, 2):
+            for n in (8, 8, 4):
+                q, k, z = batch(n)
+                meter.update(*info_nce(q, k, z, return_scores=True), epoch=epoch)
+    assert [str(one.message) for one in warned] == [
+        "flashnce: AuthorsNpy leaves out a step of 4 queries in epoch 1, whose first has 8, and all others like it"
+    ]
+    assert [numpy.load(tmp_path / f"score_00{epoch}.npy").shape for epoch in (1, 2)] == [(2, 8, 5)] * 2
+
+
 @pytest.mark.parametrize(("module", "make", "package"), [
     ("tensorboard", lambda folder: TensorBoard(folder), "tensorboard"),
     ("pyarrow", lambda folder: Parquet(folder), "pyarrow"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,7 +153,8 @@ class AuthorsNpy:
 
     Per query of the scores in the loss: mean and unbiased variance of the negatives, positive, mean of
     exp(negative / temperature), exp(positive / temperature). float16 ends at 65504, as theirs does. All steps of an
-    epoch must have the same N. An epoch is written when the next one begins, and at the end.
+    epoch have one N: those with another than its first, such as a smaller last batch, are left out, with a warning. An
+    epoch is written when the next one begins, and at the end.
 
     Args:
         folder: theirs is MODEL/scores.
@@ -167,6 +169,7 @@ class AuthorsNpy:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._epoch: int | None = None
         self._steps: list[Any] = []
+        self._left_out = False
 
     def write(self, row: Row) -> None:
         """Rows are not in these files."""
@@ -182,12 +185,16 @@ class AuthorsNpy:
         numpy, s = self._numpy, statistics
         with numpy.errstate(over="ignore"):
             columns = [s.neg_mean, s.neg_variance, s.pos, s.neg_log_mean_exp.exp(), (s.pos / self.temperature).exp()]
-            self._steps.append(numpy.stack([x.numpy().astype(numpy.float16) for x in columns], axis=1))
+            step = numpy.stack([x.numpy().astype(numpy.float16) for x in columns], axis=1)
+        if not self._steps or step.shape == self._steps[0].shape:
+            self._steps.append(step)
+        elif not self._left_out:
+            self._left_out = True
+            warnings.warn(f"flashnce: AuthorsNpy leaves out a step of {len(step)} queries in epoch {epoch}, whose first "
+                          f"has {len(self._steps[0])}, and all others like it", RuntimeWarning, stacklevel=2)  # fmt: skip
 
     def _write_epoch(self) -> None:
         if self._steps:
-            if len({step.shape for step in self._steps}) > 1:
-                raise ValueError("the authors' layout holds steps of one batch size; drop the last, smaller batch")
             path = self.folder / f"score_{self._epoch:03}.npy"
             temporary = path.with_name("." + path.name)
             self._numpy.save(temporary, self._numpy.stack(self._steps))
