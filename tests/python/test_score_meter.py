@@ -376,6 +376,34 @@ def test_a_full_disk_ends_the_log_and_not_the_training(tmp_path):
     assert len(rows) == 3 and len(read_run(tmp_path).rows) == 1
 
 
+@pytest.mark.parametrize("where", ["write", "close"])
+def test_a_sink_that_fails_ends_neither_the_training_nor_the_others(where):
+    class Fails(Rows):
+        closed = 0
+
+        def write(self, row):
+            if where == "write":
+                raise KeyError("a name\nof two lines")
+
+        def close(self):
+            self.closed += 1
+            raise KeyError("at the end")
+
+    class Closed(Rows):
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    loss, found, _ = call()
+    fails, rows = Fails(), Closed()
+    with pytest.warns(RuntimeWarning, match="flashnce: Fails gets no more scores: '") as warned:
+        with ScoreMeter(sinks=[fails, rows]) as meter:
+            meter.update(loss, found)
+            meter.update(loss, found)
+    assert len(warned) == 1 and len(rows) == 2 and rows.closed and fails.closed
+
+
 def damage(folder, old, new, name="scores.csv"):
     path = folder / name
     path.write_text(path.read_text().replace(old, new, 1))

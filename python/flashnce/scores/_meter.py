@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import warnings
@@ -141,8 +142,7 @@ class ScoreMeter:
                              f"{self._ranks} ranks")  # fmt: skip
         if self._rank:
             # Sinks of several ranks would overwrite each other.
-            for sink in self._sinks:
-                sink.close()
+            self._to_sinks(lambda sink: sink.close())
             self._sinks = []
         if self._folder is not None and (self._rank == 0 or self._group is None):
             files = self._ranks if self._group is None else 1
@@ -273,15 +273,17 @@ class ScoreMeter:
             self._to_sinks(lambda sink: sink.write_statistics(epoch, done.statistics), wanting)
 
     def _to_sinks(self, write: Callable[[Any], None], sinks: list[Sink] | None = None) -> None:
-        """A sink that cannot be written, for want of space, say, is given up: a training does not end for its log."""
+        """A sink that fails, for want of space, say, is closed and given up: a training does not end for its log."""
         for sink in list(self._sinks if sinks is None else sinks):
             try:
                 write(sink)
-            except OSError as error:
+            except Exception as error:  # Whatever a sink is made of raises errors of its own.
                 self._sinks.remove(sink)
-                warnings.warn(
-                    f"flashnce: {type(sink).__name__} gets no more scores: {error}", RuntimeWarning, stacklevel=4
-                )
+                with contextlib.suppress(Exception):
+                    sink.close()
+                words = " ".join(str(error).split()) or type(error).__name__
+                name = type(sink).__name__
+                warnings.warn(f"flashnce: {name} gets no more scores: {words}", RuntimeWarning, stacklevel=4)
 
     def state_dict(self) -> dict[str, int]:
         """For checkpoints: the next step. Continue with mode="resume"; of steps taken twice the later ones count."""
