@@ -16,7 +16,7 @@ import pytest
 
 from flashnce.report import compare, page, watch, write_figures, write_page
 from flashnce.report._compare import PANELS, POINTS
-from flashnce.report._distributions import density, expected
+from flashnce.report._distributions import density, expected, series
 from flashnce.report._watch import sparkline
 from flashnce.scores import RunError, RunFolder, read_run
 from flashnce.scores._row import COUNTS, WIDTH
@@ -46,6 +46,13 @@ def details_of(step, mixes):
     changed = [expected(s, factor) for s in score] if mixes else score
     return {"step": step, "epoch": 0, "seconds": 0.0, "histograms": histograms, "lambda_pos": factor,
             "lambda_neg": 0.4 if mixes else None, "pairs": {"before": score, "after": changed}}  # fmt: skip
+
+
+def nan_details(step):
+    """Of a step whose first positive is NaN, and whose lambda is."""
+    details = details_of(step, True)
+    details["pairs"]["before"][0] = details["lambda_pos"] = math.nan
+    return details
 
 
 def make_run(folder, *, group=None, steps=range(0, 20, 2), mixes_from=math.inf, shift=0.0, **about):
@@ -102,6 +109,20 @@ def test_runs_that_do_not_go_together_are_one_sentence(tmp_path):
         groups_of([early, other])
     with pytest.raises(RunError, match="there is no folder"):
         groups_of([tmp_path / "nowhere"])
+
+
+def test_a_pair_that_is_no_number_is_left_out(tmp_path):
+    made = RunFolder(tmp_path, {"name": "ft"})
+    made.write(row_of(0, True))
+    made.write_details(nan_details(0))
+    made.close()
+    groups = groups_of([tmp_path])
+    found = series(groups[0].runs[0])
+    assert found["pairs"] == [{"before": [0.7], "after": [round(expected(0.7, 1.5), 4)]}] and found["lambda"] == [None]
+    pytest.importorskip("plotly")
+    assert '"pairs":[{"before":[0.7]' in page(groups)
+    pytest.importorskip("matplotlib")
+    assert len(write_figures(groups, tmp_path / "figures")) == 4
 
 
 def test_densities_are_of_the_whole():

@@ -40,6 +40,13 @@ def expected(score: float, factor: float) -> float:
     return score + 2 * factor * (1 - factor) * (1 - score)
 
 
+def _pairs(one: dict[str, Any]) -> dict[str, list[float]]:
+    """Pairs of a step, before and after, that are finite: a log has null for what is not."""
+    lists = [one.get("pairs", {}).get(when) or [] for when in WHEN]
+    both = [pair for pair in zip(*lists) if None not in pair]
+    return {when: [round(pair[i], 4) for pair in both] for i, when in enumerate(WHEN)}
+
+
 def series(run: Run, most: int = 200) -> dict[str, Any] | None:
     """Densities, pairs and lambdas of the steps with details; None where the run has none."""
     kept = [run.details[i] for i in chosen(run.details, most)]
@@ -58,8 +65,7 @@ def series(run: Run, most: int = 200) -> dict[str, Any] | None:
         "densities": {name: [[round(x, 5) for x in density(one["histograms"][name])] for one in kept]
                       for name in names},
         "outside": {name: [round(outside(one["histograms"][name]), 5) for one in kept] for name in names},
-        "pairs": [{when: [round(x, 4) for x in one.get("pairs", {}).get(when) or []] for when in WHEN}
-                  for one in kept],
+        "pairs": [_pairs(one) for one in kept],
         "lambda": [one.get("lambda_pos") for one in kept],
         "lambda_neg": [one.get("lambda_neg") for one in kept],
     }  # fmt: skip
