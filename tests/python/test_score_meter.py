@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 import flashnce
 from flashnce import Mix
 from flashnce.reference import _mixed
-from flashnce.scores import COLUMNS, RunError, ScoreMeter, bin_edges, merge_rows, read_run
+from flashnce.scores import COLUMNS, RunError, RunFolder, ScoreMeter, bin_edges, merge_rows, read_run
 from flashnce.scores._row import COUNTS, HIGHEST, LOWEST, WIDTH
 from flashnce.torch import FeatureTransform, InfoNCE, Queue, info_nce, scores
 
@@ -258,6 +258,20 @@ def test_a_description_that_cannot_be_written_leaves_the_old_run(tmp_path, optio
     with pytest.raises(TypeError, match=sentence):
         ScoreMeter(tmp_path, mode="replace", **options)
     assert read_run(tmp_path).rows == rows
+
+
+def test_a_run_goes_on_with_as_many_ranks(tmp_path):
+    made = [RunFolder(tmp_path, {"name": "two", "ranks": 2}, rank=rank) for rank in (0, 1)]
+    for one in made:
+        one.write({"step": 0, "rows": 4, "loss": 1.0})
+        one.close()
+    loss, found, _ = call()
+    with pytest.raises(RunError, match="holds a run of 2 ranks with files of their own, and this one has 1"):
+        ScoreMeter(tmp_path, mode="resume").update(loss, found)
+    # A rank that is new to it has no file of its own yet.
+    with pytest.raises(RunError, match="a run of 2 ranks with files of their own, and this one has 3"):
+        RunFolder(tmp_path, {"name": "three", "ranks": 3}, "resume", rank=2)
+    assert len(read_run(tmp_path).rows) == 1
 
 
 DIES = """

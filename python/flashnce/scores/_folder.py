@@ -80,7 +80,7 @@ def run_text(description: dict[str, Any]) -> str:
         except (TypeError, ValueError):
             raise TypeError(f"{name} is a {type(value).__name__}, which run.json cannot hold; give numbers, text, "
                             "lists or dicts of them") from None  # fmt: skip
-    return json.dumps({"format": FORMAT, "version": VERSION, "ranks": 1, **description}, indent=1) + "\n"
+    return json.dumps({"format": FORMAT, "version": VERSION, **description}, indent=1) + "\n"
 
 
 def _whole_lines(path: Path) -> None:
@@ -99,8 +99,12 @@ def check_folder(folder: Path, description: dict[str, Any], mode: str, rank: int
     scores = folder / part_name(SCORES, rank)
     if scores.exists() and mode == "new":
         raise RunError(f"{folder} already holds a run; mode='resume' goes on with it, mode='replace' removes it")
-    if scores.exists() and mode == "resume":
-        read_description(folder)
+    if mode == "resume" and (scores.exists() or (folder / RUN).exists()):
+        was, ranks = read_description(folder).get("ranks", 1), description.get("ranks")
+        if ranks is not None and was != ranks:
+            raise RunError(f"{folder} holds a run of {was} ranks with files of their own, and this one has {ranks}; a run "
+                           "goes on with as many")  # fmt: skip
+    if mode == "resume" and scores.exists():
         with open(scores, encoding="utf-8") as file:
             if file.readline().rstrip("\n") not in ("", ",".join(COLUMNS)):
                 raise RunError(f"{scores} has other columns than this FlashNCE writes")
@@ -124,6 +128,7 @@ class RunFolder:
 
     def __init__(self, folder: str | os.PathLike, description: dict[str, Any], mode: str = "new", rank: int = 0):
         self.folder = Path(folder)
+        description = {"ranks": 1, **description}
         check_folder(self.folder, description, mode, rank)
         text = run_text(description)
         self._paths = {name: self.folder / part_name(name, rank) for name in (SCORES, DETAILS)}

@@ -80,7 +80,7 @@ class ScoreMeter:
             torch.distributed need not be initialised before the first update.
         sinks: where rows go beside the folder: TensorBoard, Parquet, Dictionary, AuthorsNpy, or anything like them. Of
             several ranks, rank 0 alone writes to its sinks; the others close theirs at the first update.
-        mode: "new": the folder must hold no run; "resume": goes on with one; "replace": removes it.
+        mode: "new": the folder must hold no run; "resume": goes on with one, of as many ranks; "replace": removes it.
         about: what run.json says beside, as JSON can hold it, such as temperature=0.2, seed=0.
 
     Raises:
