@@ -260,6 +260,41 @@ def test_a_description_that_cannot_be_written_leaves_the_old_run(tmp_path, optio
     assert read_run(tmp_path).rows == rows
 
 
+def test_a_run_that_goes_on_without_a_checkpoint_keeps_its_steps(tmp_path):
+    written(tmp_path, 3)
+    with open(tmp_path / "scores.csv", "a") as file:
+        file.write("7,0,1.0,24")
+    loss, found, _ = call()
+    with ScoreMeter(tmp_path, mode="resume", details_every=3) as meter:
+        assert meter.state_dict() == {"next_step": 3} and meter.wants_details()
+        meter.update(loss, found)
+    assert [row["step"] for row in read_run(tmp_path).rows] == [0, 1, 2, 3]
+    damage(tmp_path, "\n3,", "\nx,")
+    with pytest.raises(RunError, match="is damaged in its last line"):
+        ScoreMeter(tmp_path, mode="resume")
+
+
+def test_a_step_that_goes_back_is_said_once():
+    loss, found, _ = call()
+    with ScoreMeter() as meter, pytest.warns(RuntimeWarning) as warned:
+        for _ in range(2):
+            for step in range(3):
+                meter.update(loss, found, step=step)
+        meter.update(loss, found, step=0)
+    assert len(warned) == 1 and "step 0 comes after step 2; who reads the run drops" in str(warned[0].message)
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_checkpoint_may_go_back():
+    loss, found, _ = call()
+    with ScoreMeter() as meter:
+        for step in (0, 1, 2):
+            meter.update(loss, found, step=step)
+        meter.load_state_dict({"next_step": 1})
+        meter.update(loss, found, step=1)
+
+
 def test_a_run_goes_on_with_as_many_ranks(tmp_path):
     made = [RunFolder(tmp_path, {"name": "two", "ranks": 2}, rank=rank) for rank in (0, 1)]
     for one in made:

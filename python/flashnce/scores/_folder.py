@@ -110,6 +110,17 @@ def check_folder(folder: Path, description: dict[str, Any], mode: str, rank: int
                 raise RunError(f"{scores} has other columns than this FlashNCE writes")
 
 
+def next_step(folder: Path, rank: int) -> int:
+    """The step after the last one that a rank has written whole, 0 where there is none."""
+    path = folder / part_name(SCORES, rank)
+    content = path.read_bytes() if path.exists() else b""
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    try:
+        return int(float(lines[-1].split(b",")[0])) + 1 if len(lines) > 1 else 0
+    except (ValueError, OverflowError):
+        raise RunError(f"{path} is damaged in its last line") from None
+
+
 class RunFolder:
     """A sink that writes the folder of a run; `python -m flashnce report` reads it.
 

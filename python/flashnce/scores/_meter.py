@@ -18,7 +18,7 @@ from torch import Tensor
 from ..torch import InfoNCE, Queue, Scores, ScoreStatistics, ShardedQueue
 from ..torch import scores as raw_scores
 from ._details import BEYOND, Call, call_of, details
-from ._folder import RunFolder, check_folder
+from ._folder import RunFolder, check_folder, next_step
 from ._measure import pack, sets_of, unpack
 from ._row import Row, merge_details, merge_rows
 from ._sinks import Sink
@@ -119,7 +119,9 @@ class ScoreMeter:
         self._sinks: list[Sink] = list(sinks)
         self._group: Any = None
         self._rank, self._ranks, self._opened = 0, 1, False
-        self._next_step, self._began = 0, time.time()
+        self._next_step, self._went_back, self._began = 0, False, time.time()
+        if self._folder is not None and mode == "resume":
+            self._next_step = next_step(self._folder, 0 if across_ranks else rank)
         self._waiting: deque[_Waiting] = deque()
         self.recent: deque[Row] = deque(maxlen=RECENT)
         """The last rows that have arrived: column, value."""
@@ -174,7 +176,8 @@ class ScoreMeter:
         Args:
             loss: of the call, any shape; its mean is kept.
             scores: what return_scores=True added.
-            step: default: one after the last update's, from 0 on.
+            step: default: one after the last update's, from 0 on, or with mode="resume" from where the run ended. It
+                must grow through all epochs: of steps taken twice the later ones count, with a warning.
             epoch: as the trainer counts.
             q, k, negatives: of the call; used on steps with details alone. Without them such a step has histograms of
                 the positives only, as it has where columns beyond a queue take part.
@@ -191,6 +194,11 @@ class ScoreMeter:
         if not self._opened:
             self._open()
         step = self._next_step if step is None else int(step)
+        if step < self._next_step and not self._went_back:
+            self._went_back = True
+            warnings.warn(f"flashnce: step {step} comes after step {self._next_step - 1}; who reads the run drops what was "
+                          "written from that step on. Count steps through all epochs, and call load_state_dict where a "
+                          "training goes back to a checkpoint", RuntimeWarning, stacklevel=3)  # fmt: skip
         self._next_step = step + 1
         raw, histograms, rest, call = None, None, None, None
         takes_details = self.wants_details(step)
@@ -286,10 +294,12 @@ class ScoreMeter:
                 warnings.warn(f"flashnce: {name} gets no more scores: {words}", RuntimeWarning, stacklevel=4)
 
     def state_dict(self) -> dict[str, int]:
-        """For checkpoints: the next step. Continue with mode="resume"; of steps taken twice the later ones count."""
+        """For checkpoints: the next step. Continue with mode="resume"; of steps taken twice the later ones count. Without
+        this the run goes on after its last step."""
         return {"next_step": self._next_step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on from a checkpoint's state_dict(): the next update is of its next step, whatever the folder holds."""
         self._next_step = int(state["next_step"])
 
     def close(self) -> None:
