@@ -56,6 +56,10 @@ def test_parquet_reads_the_rows(tmp_path):
     # A run that goes on adds files.
     feed([Parquet(tmp_path)])
     assert arrow.read_table(tmp_path).num_rows == 10
+    # A file that somebody removed makes no other one be replaced.
+    (tmp_path / "part-000000.parquet").unlink()
+    feed([Parquet(tmp_path)])
+    assert arrow.read_table(tmp_path).num_rows == 13
 
 
 def test_a_dictionary_has_the_shape_of_wandb_s():
@@ -79,6 +83,10 @@ def test_the_authors_layout(tmp_path):
     mixed = kept[1].mixed
     expected = [mixed.neg_mean, mixed.neg_variance, mixed.pos, mixed.neg_log_mean_exp.exp(), (mixed.pos / 0.2).exp()]
     assert numpy.array_equal(first[1], torch.stack(expected, 1).half().numpy())
+    # A run that goes on replaces no epoch that was begun.
+    feed([AuthorsNpy(tmp_path, temperature=0.2)], steps=1)
+    assert numpy.load(tmp_path / "score_001.npy").shape == (2, 24, 5)
+    assert numpy.load(tmp_path / "score_001-part2.npy").shape == (1, 24, 5)
 
 
 def test_the_authors_layout_leaves_out_a_smaller_last_batch(tmp_path):

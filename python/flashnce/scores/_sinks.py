@@ -93,7 +93,8 @@ class Parquet:
         self.folder, self.rows = Path(folder), rows
         self.folder.mkdir(parents=True, exist_ok=True)
         self._waiting: list[Row] = []
-        self._next = len(list(self.folder.glob("part-*.parquet")))
+        there = [path.stem.removeprefix("part-") for path in self.folder.glob("part-*.parquet")]
+        self._next = 1 + max((int(number) for number in there if number.isdecimal()), default=-1)
 
     def write(self, row: Row) -> None:
         self._waiting.append(row)
@@ -154,7 +155,8 @@ class AuthorsNpy:
     Per query of the scores in the loss: mean and unbiased variance of the negatives, positive, mean of
     exp(negative / temperature), exp(positive / temperature). float16 ends at 65504, as theirs does. All steps of an
     epoch have one N: those with another than its first, such as a smaller last batch, are left out, with a warning. An
-    epoch is written when the next one begins, and at the end.
+    epoch is written when the next one begins, and at the end; files that are there stay: what a run that goes on has of
+    an epoch that was begun goes to score_001-part2.npy, and so on.
 
     Args:
         folder: theirs is MODEL/scores.
@@ -195,7 +197,11 @@ class AuthorsNpy:
 
     def _write_epoch(self) -> None:
         if self._steps:
-            path = self.folder / f"score_{self._epoch:03}.npy"
+            stem = f"score_{self._epoch:03}"
+            path, part = self.folder / f"{stem}.npy", 1
+            while path.exists():
+                part += 1
+                path = self.folder / f"{stem}-part{part}.npy"
             temporary = path.with_name("." + path.name)
             self._numpy.save(temporary, self._numpy.stack(self._steps))
             os.replace(temporary, path)
