@@ -93,6 +93,15 @@ def test_a_row_is_what_torch_makes_of_the_statistics(mixes):
         assert row[name] == pytest.approx(float(value), rel=ROUNDING, abs=ROUNDING), name
 
 
+def test_a_loss_of_any_shape_is_its_mean():
+    per_query, found, _ = call(reduction="none")
+    expected = row_of(per_query.mean(), found)
+    for shape in ((24,), (4, 6), (24, 1)):
+        row = row_of(per_query.reshape(shape), found)
+        for name in expected.keys() - {"seconds"}:
+            assert row[name] == pytest.approx(expected[name], rel=1e-6), (shape, name)
+
+
 def test_queries_without_negatives_count_in_no_mean_of_negatives():
     q, key, negatives = batch(6, 3, 5)
     # Query 0 has no negative, query 1 has one, the others have all.

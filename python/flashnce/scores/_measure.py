@@ -47,7 +47,7 @@ def sets_of(scores: Scores, raw: ScoreStatistics | None) -> dict[str, ScoreStati
 def pack(loss: Tensor, mixed: ScoreStatistics, sets: Sequence[ScoreStatistics]) -> Tensor:
     """float64 [4 + 15 sets]: sums, counts and extremes of this rank's queries, which unpack makes a row of."""
     n, rows = len(sets), mixed.pos.shape[0]
-    loss = loss.detach().reshape(1) if loss.dim() == 0 else loss.detach().double().mean(0, keepdim=True)
+    loss = loss.detach().reshape(1) if loss.dim() == 0 else loss.detach().double().mean().reshape(1)
     if rows == 0:
         return loss.new_zeros(_OF_STEP + _OF_SET * n, dtype=torch.float64)
     needed, ranks, zero = _constants(mixed.pos.device)
