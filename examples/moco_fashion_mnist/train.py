@@ -142,6 +142,7 @@ class Trainer:
         self.augment_rng.set_state(state["augment_rng"])
         self.history = state["history"]
         self.steps_done = state["steps_done"]
+        self.meter.load_state_dict({"next_step": self.steps_done})
 
 
 class Interrupt:
