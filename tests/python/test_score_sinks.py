@@ -115,8 +115,8 @@ def test_a_package_that_is_not_there_is_one_sentence(monkeypatch, tmp_path, modu
 
 @pytest.mark.full
 @cpu_only
-@pytest.mark.parametrize("returned", [True, False])
-def test_lightning_feeds_a_meter(tmp_path, returned):
+@pytest.mark.parametrize(("returned", "accumulated"), [(True, 1), (True, 2), (False, 2)])
+def test_lightning_feeds_a_meter(tmp_path, returned, accumulated):
     lightning = peer("lightning.pytorch")
     from flashnce.compat.lightning import ScoreMeterCallback
 
@@ -143,7 +143,7 @@ def test_lightning_feeds_a_meter(tmp_path, returned):
     model = Model(meter)
     trainer = lightning.Trainer(
         max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=[ScoreMeterCallback(meter)],
+        enable_model_summary=False, accumulate_grad_batches=accumulated, callbacks=[ScoreMeterCallback(meter)],
     )  # fmt: skip
     data = torch.utils.data.TensorDataset(torch.randn(12, 6))
     trainer.fit(model, torch.utils.data.DataLoader(data, batch_size=4))

@@ -70,7 +70,9 @@ class ScoreMeterCallback(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int) -> None:
         if isinstance(outputs, dict) and outputs.get("scores") is not None:
-            self.meter.update(outputs["loss"], outputs["scores"], epoch=trainer.current_epoch)
+            # What Lightning hands on is divided by the batches of a step, where it makes the step itself.
+            factor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+            self.meter.update(outputs["loss"] * factor, outputs["scores"], epoch=trainer.current_epoch)
 
     def on_fit_end(self, trainer, pl_module) -> None:
         self.meter.close()
