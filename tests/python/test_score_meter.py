@@ -180,6 +180,21 @@ def test_details_are_those_of_the_reference(options):
     assert details["pairs"]["after"] == pytest.approx(found.mixed.pos.tolist())
 
 
+def test_a_micro_batch_has_its_own_draws():
+    options = {"positive": Mix(2.0, shift=1.0, per="row"), "row_offset": 24}
+    loss, found, (q, k, z) = call(**options)
+    rows = Rows()
+    with ScoreMeter(sinks=[rows], details_every=1) as meter:
+        meter.update(loss, found, q=q, k=k, negatives=z, temperature=0.2, **options)
+    factor = torch.from_numpy(flashnce.sample_lambda("positive", options["positive"], 24, 12, seed=0, first_row=24))
+    a = _mixed(normalize(q.detach(), dim=1), normalize(k, dim=1), factor, False, 0)
+    counts, expected = rows.details[0]["histograms"]["neg_after"], counts_of(a @ z.T)
+    # A score within float32's rounding of an edge may fall on either side of it.
+    assert sum(abs(x - y) for x, y in zip(counts, expected)) <= 4
+    other = _mixed(normalize(q.detach(), dim=1), normalize(k, dim=1), factor.flip(0), False, 0)
+    assert sum(abs(x - y) for x, y in zip(counts, counts_of(other @ z.T))) > 40
+
+
 def test_bins_are_what_they_are_called():
     edges = bin_edges()
     assert edges[0] == LOWEST and edges[-1] == HIGHEST and len(edges) == COUNTS - 1

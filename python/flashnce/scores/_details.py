@@ -57,7 +57,9 @@ def draws_of(options: dict[str, Any], scores: Scores, n: int, k: int, d: int, de
         mix: Mix | None = options.get({"pos": "positive", "neg": "negative"}[side])
         value = options.get(f"lambda_{side}")
         if value is None and mix is not None and seed is not None:
-            value = torch.from_numpy(sample_lambda({"pos": "positive", "neg": "negative"}[side], mix, rows, d, **at))
+            first = options.get("row_offset") or 0 if side == "pos" else 0
+            name = {"pos": "positive", "neg": "negative"}[side]
+            value = torch.from_numpy(sample_lambda(name, mix, rows, d, first_row=first, **at))
         given[f"lambda_{side}"] = None if value is None else torch.as_tensor(value).to(device)
     order = options.get("permutation")
     if order is None and given["lambda_neg"] is not None and seed is not None:
