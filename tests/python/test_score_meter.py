@@ -528,3 +528,26 @@ def test_a_schedule_s_lambdas_are_those_of_the_details():
     assert off["histograms"]["neg_after"] == off["histograms"]["neg_before"]
     mean = sum(count * x for count, x in zip(on["histograms"]["neg_after"][1:], bin_edges())) / (24 * 80)
     assert mean + WIDTH / 2 == pytest.approx(rows[1]["mixed_neg_mean"], abs=WIDTH / 2)
+
+
+@pytest.mark.parametrize("forgotten", ["lambda_pos", "lambda_neg", "queue"])
+def test_details_of_another_call_than_the_loss_are_left_out(forgotten):
+    q, k, z = batch()
+    transform, criterion, queue = FeatureTransform(seed=4), InfoNCE(0.2), Queue(80, 12)
+    queue.push(z)
+    rows = Rows()
+    given = transform()
+    loss, found = criterion(q, k, queue, return_scores=True, **given)
+    with ScoreMeter(sinks=[rows], details_every=1) as meter, pytest.warns(RuntimeWarning) as warned:
+        meter.update(loss, found, q=q, k=k, negatives=queue, criterion=criterion, **given)
+        if forgotten == "queue":
+            queue.push(normalize(torch.ones(40, 12), dim=1))
+        else:
+            del given[forgotten]
+        for _ in range(2):
+            meter.update(loss, found, q=q, k=k, negatives=queue, criterion=criterion, **given)
+    assert len(warned) == 1 and "make other scores than the loss found" in str(warned[0].message)
+    assert warned[0].filename == __file__
+    assert "neg_after" in rows.details[0]["histograms"] and "lambda_pos" in rows.details[0]
+    for details in rows.details[1:]:
+        assert set(details["histograms"]) == {"pos_before", "pos_after"} and "lambda_pos" not in details

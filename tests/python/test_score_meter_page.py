@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flashnce.scores import read_run
-from flashnce.torch import InfoNCE, Queue
+from flashnce.scores import ScoreMeter, read_run
+from flashnce.torch import FeatureTransform, InfoNCE, Queue
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "score-meter.md").read_text(), re.S)
@@ -33,6 +33,12 @@ def test_the_loop_of_the_page_is_logged(tmp_path, monkeypatch):
     run = read_run("runs/ft-0")
     assert len(run.rows) == 3 and run.group == "ft" and "neg_after" in run.details[0]["histograms"]
 
+    q, k = encoder(torch.randn(4, 6)), torch.randn(4, 8)
+    with ScoreMeter("runs/schedule", details_every=1) as meter:
+        names |= {"q": q, "k": k, "transform": FeatureTransform(), "criterion": InfoNCE(0.2), "meter": meter}
+        exec(compile(BLOCKS[1], "docs/score-meter.md", "exec"), names)
+    assert read_run("runs/schedule").details[0]["lambda_pos"] > 1
+
 
 def test_the_sinks_of_the_page_are_made(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
@@ -40,7 +46,7 @@ def test_the_sinks_of_the_page_are_made(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     names = {"wandb": types.SimpleNamespace(log=print)}
-    exec(compile("from flashnce.scores import ScoreMeter\n" + BLOCKS[1], "docs/score-meter.md", "exec"), names)
+    exec(compile("from flashnce.scores import ScoreMeter\n" + BLOCKS[2], "docs/score-meter.md", "exec"), names)
     names["meter"].close()
     assert len(names["sinks"]) == 4
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import permutation, sample_lambda
 from .._options import Mix
 from ..reference import _mixed
-from ..torch import Queue, Scores
+from ..torch import Queue, Scores, ScoreStatistics
 from ._row import BINS, COUNTS, LOWEST, WIDTH
 
 # Scores in memory at a time, and pairs that are kept.
@@ -24,6 +24,8 @@ PAIRS = 128
 # A call with these has columns, or leaves some out, that are no row of a queue.
 BEYOND = ("batch", "ids", "negative_ids", "batch_ids", "bias", "batch_bias", "margin")
 EPSILON = 1e-12
+# Of a score that is made again, against that of the loss.
+DIFFERENCE = 0.02
 
 
 class Draws(NamedTuple):
@@ -129,18 +131,47 @@ def call_of(q: Tensor, k: Tensor, negatives: object, options: dict[str, Any], sc
     return Call(q, k, anchor, rows, options, draws)
 
 
+def _differs(made: Tensor, found: Tensor) -> Tensor:
+    """bool []: whether numbers are others than the loss found, by more than features of 16 bits round. NaN is not."""
+    return ((made - found).abs() > DIFFERENCE * found.abs().clamp(min=1)).any()
+
+
+class _Sums:
+    """Sums over the negatives of each query, for the variance that the loss found."""
+
+    def __init__(self, n: int, device: torch.device) -> None:
+        self.count, self.sums = 0, torch.zeros(2, n, dtype=torch.float64, device=device)
+
+    def add(self, block: Tensor) -> None:
+        self.count += block.shape[1]
+        self.sums += torch.stack([block.sum(1, dtype=torch.float64), block.square().sum(1, dtype=torch.float64)])
+
+    def differ(self, found: ScoreStatistics) -> Tensor:
+        """Whether these are other negatives than the loss had."""
+        mean = self.sums[0] / self.count
+        deviation = ((self.sums[1] - self.sums[0] * mean) / (self.count - 1)).clamp(min=0).sqrt()
+        return _differs(mean, found.neg_mean) | _differs(deviation, found.neg_variance.sqrt())
+
+
 @torch.no_grad()
-def details(scores: Scores, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Histograms, int64 [COUNTS] each, and the rest: pairs of scores before and after, the lambdas of the call."""
+def details(scores: Scores, call: Call | None) -> tuple[dict[str, Tensor], dict[str, Any], Tensor]:
+    """Histograms, int64 [COUNTS] each, and the rest: pairs of scores before and after, the lambdas of the call; and
+    bool [], whether the call is another than the one that made the scores."""
     before, after = scores.unmixed.pos, scores.mixed.pos
     histograms = {"pos_before": histogram(before), "pos_after": histogram(after)}
     rest: dict[str, Any] = {"pairs": {"before": before[:PAIRS], "after": after[:PAIRS]}}
+    differs = torch.zeros((), dtype=torch.bool, device=before.device)
     if call is not None:
         for name in ("neg_before", "neg_after"):
             histograms[name] = torch.zeros(COUNTS, dtype=torch.int64, device=before.device)
+        sums = _Sums(len(before), before.device)
         for name, block in call.blocks():
             histograms[f"neg_{name}"] += histogram(block)
+            if name == "after":
+                sums.add(block)
+        q_mixed, k_mixed = mixed_pair(call.q, call.k, call.options, call.draws)
+        differs = _differs((q_mixed * k_mixed).sum(1), after) | sums.differ(scores.mixed)
         for name in ("lambda_pos", "lambda_neg"):
             value = getattr(call.draws, name)
             rest[name] = value.flatten()[0] if value is not None and value.numel() == 1 else None
-    return histograms, rest
+    return histograms, rest, differs

@@ -119,7 +119,7 @@ class ScoreMeter:
         self._sinks: list[Sink] = list(sinks)
         self._group: Any = None
         self._rank, self._ranks, self._opened = 0, 1, False
-        self._next_step, self._went_back, self._began = 0, False, time.time()
+        self._next_step, self._went_back, self._differed, self._began = 0, False, False, time.time()
         if self._folder is not None and mode == "resume":
             self._next_step = next_step(self._folder, 0 if across_ranks else rank)
         self._waiting: deque[_Waiting] = deque()
@@ -181,7 +181,9 @@ class ScoreMeter:
             epoch: as the trainer counts.
             q, k, negatives: of the call; used on steps with details alone. Without them such a step has histograms of
                 the positives only, as it has where columns beyond a queue take part.
-            criterion, options: with what the loss was called, so that the mixed negatives can be made again.
+            criterion, options: with what the loss was called, so that the mixed negatives can be made again; of a
+                FeatureTransform what it gave the loss. Where they make other scores, details have histograms of the
+                positives only, with a warning.
 
         Raises:
             TypeError: scores is not what return_scores=True adds.
@@ -228,10 +230,21 @@ class ScoreMeter:
 
     def _details(self, scores: Scores, call: Call | None) -> tuple[tuple[list[str], Tensor], dict[str, Any]]:
         """Histograms as names and [names, COUNTS], over all ranks that are gathered, and the rest."""
-        counts, rest = details(scores, call)
+        counts, rest, differs = details(scores, call)
         stacked = torch.stack(list(counts.values()))
         if self._group is not None:
+            # The ranks leave out the same, since they gather.
+            differs = differs.int()
+            dist.all_reduce(differs, group=self._group)
             dist.all_reduce(stacked, group=self._group)
+        if differs.item():
+            if not self._differed:
+                self._differed = True
+                warnings.warn("flashnce: q, k, negatives and options of this update make other scores than the loss found; "
+                              "details lack its negatives and lambdas. Give update what the loss was given, such as "
+                              "**transform()'s, before the keys are pushed", RuntimeWarning, stacklevel=4)  # fmt: skip
+            kept = [i for i, name in enumerate(counts) if name.startswith("pos_")]
+            return ([list(counts)[i] for i in kept], stacked[kept]), {"pairs": rest["pairs"]}
         return (list(counts), stacked), rest
 
     def _gathered(self, packed: Tensor) -> Tensor:
