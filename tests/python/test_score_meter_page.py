@@ -23,6 +23,7 @@ def test_the_loop_of_the_page_is_logged(tmp_path, monkeypatch):
     encoder = torch.nn.Linear(6, 8)
     names = {
         "batches": [(torch.randn(4, 6), torch.randn(4, 6)) for _ in range(3)],
+        "epochs": 2,
         "encoder": encoder,
         "momentum_encoder": lambda x: torch.ones(4, 8) + x.sum(),
         "criterion": InfoNCE(0.2, preset="ft"),
@@ -31,7 +32,8 @@ def test_the_loop_of_the_page_is_logged(tmp_path, monkeypatch):
     }
     exec(compile(BLOCKS[0], "docs/score-meter.md", "exec"), names)
     run = read_run("runs/ft-0")
-    assert len(run.rows) == 3 and run.group == "ft" and "neg_after" in run.details[0]["histograms"]
+    assert [row["epoch"] for row in run.rows] == [1, 1, 1, 2, 2, 2]
+    assert run.group == "ft" and "neg_after" in run.details[0]["histograms"]
 
     q, k = encoder(torch.randn(4, 6)), torch.randn(4, 8)
     with ScoreMeter("runs/schedule", details_every=1) as meter:
