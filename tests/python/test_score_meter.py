@@ -237,6 +237,16 @@ def test_what_is_no_score_is_refused():
         ScoreMeter(details_every=-1)
 
 
+def test_a_closed_meter_takes_no_update(tmp_path):
+    loss, found, _ = call()
+    meter = ScoreMeter(tmp_path)
+    meter.update(loss, found)
+    meter.close()
+    meter.close()
+    with pytest.raises(RuntimeError, match="the meter is closed: it takes no more updates"):
+        meter.update(loss, found)
+
+
 # ---- The folder ------------------------------------------------------------------------------------------------------
 
 

@@ -118,7 +118,7 @@ class ScoreMeter:
             check_folder(self._folder, self._description, mode, rank)
         self._sinks: list[Sink] = list(sinks)
         self._group: Any = None
-        self._rank, self._ranks, self._opened = 0, 1, False
+        self._rank, self._ranks, self._opened, self._closed = 0, 1, False, False
         self._next_step, self._went_back, self._differed, self._began = 0, False, False, time.time()
         if self._folder is not None and mode == "resume":
             self._next_step = next_step(self._folder, 0 if across_ranks else rank)
@@ -187,10 +187,13 @@ class ScoreMeter:
 
         Raises:
             TypeError: scores is not what return_scores=True adds.
-            RuntimeError: at the first update, there are several ranks and torch.distributed is not initialised.
+            RuntimeError: the meter is closed; or, at the first update, there are several ranks and torch.distributed is
+                not initialised.
             ValueError: at the first update, there are several ranks and a sink wants the scores of every query.
             RunError, OSError: at the first update, the folder cannot be opened.
         """
+        if self._closed:
+            raise RuntimeError("the meter is closed: it takes no more updates")
         if not isinstance(scores, Scores):
             raise TypeError(f"scores is a {type(scores).__name__}; it must be the Scores that return_scores=True adds")
         if not self._opened:
@@ -319,7 +322,7 @@ class ScoreMeter:
         """Waits for the device, writes what is left and closes the folder and the sinks."""
         self.drain(wait=True)
         self._to_sinks(lambda sink: sink.close())
-        self._sinks = []
+        self._sinks, self._closed = [], True
 
     def __enter__(self) -> ScoreMeter:
         return self
