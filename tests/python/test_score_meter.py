@@ -279,12 +279,13 @@ def test_a_run_that_goes_on_counts_repeated_steps_once(tmp_path):
     meter.close()
     run = read_run(tmp_path)
     assert [row["step"] for row in run.rows] == [0, 1, 2, 3] and "unmixed_pos_mean" not in run.rows[3]
-    written(tmp_path, 2, mode="replace")
+    written(tmp_path, 2, mode="replace", model="resnet50", k=65536, momentum=0.99, lr=0.1, epochs=2, eval_every=5)
     assert len(read_run(tmp_path).rows) == 2
 
 
 @pytest.mark.parametrize(("options", "sentence"), [
     ({"temperature": torch.tensor(0.2)}, "temperature is a Tensor, which run.json cannot hold"),
+    ({"detail_every": 200}, "ScoreMeter has no option detail_every; it has details_every"),
     ({"group": 1}, "group is a int; it must be a str or None"),
 ])  # fmt: skip
 def test_a_description_that_cannot_be_written_leaves_the_old_run(tmp_path, options, sentence):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import time
 import warnings
@@ -51,6 +52,18 @@ def _as_plain(value: Any) -> Any:
     return {name: _as_plain(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
+# Options whose names something in `about` is not to resemble, and a word that people use and that resembles one.
+_OPTIONS, _WORDS = ("name", "group", "details_every", "raw_every", "across_ranks", "sinks", "mode"), ("model",)
+
+
+def _check_about(about: dict[str, Any]) -> None:
+    """A misspelled option would be taken for something to say about the run."""
+    for name in about:
+        if name not in _WORDS and (near := difflib.get_close_matches(name, _OPTIONS, 1, 0.8)):
+            raise TypeError(f"ScoreMeter has no option {name}; it has {near[0]}, and what is said about a run needs a name "
+                            "that is less like it")  # fmt: skip
+
+
 class ScoreMeter:
     """Keeps the statistics of the scores of a training, equation (9), and writes them to a folder and other sinks.
 
@@ -85,7 +98,8 @@ class ScoreMeter:
 
     Raises:
         RunError: the folder holds a run, or one of another version.
-        TypeError: run.json cannot hold what `about` says, or name or group is no text; an old run stays.
+        TypeError: run.json cannot hold what `about` says, or a name in it is nearly that of an option, or name or group is
+            no text; an old run stays.
         OSError: the folder cannot be written.
     """
 
@@ -105,6 +119,7 @@ class ScoreMeter:
         for option, value in (("details_every", details_every), ("raw_every", raw_every)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{option} is {value!r}; it must be an int of 0 or more")
+        _check_about(about)
         self.details_every, self.raw_every = details_every, raw_every
         self._across, self._mode = across_ranks, mode
         self._folder = None if folder is None else Path(folder)
