@@ -24,7 +24,7 @@ PAIRS = 128
 # A call with these has columns, or leaves some out, that are no row of a queue.
 BEYOND = ("batch", "ids", "negative_ids", "batch_ids", "bias", "batch_bias", "margin")
 EPSILON = 1e-12
-# Of a score that is made again, against that of the loss.
+# A score that is made again may differ so far from that of the loss.
 DIFFERENCE = 0.02
 
 

@@ -102,8 +102,8 @@ def check_folder(folder: Path, description: dict[str, Any], mode: str, rank: int
     if mode == "resume" and (scores.exists() or (folder / RUN).exists()):
         was, ranks = read_description(folder).get("ranks", 1), description.get("ranks")
         if ranks is not None and was != ranks:
-            raise RunError(f"{folder} holds a run of {was} ranks with files of their own, and this one has {ranks}; a run "
-                           "goes on with as many")  # fmt: skip
+            raise RunError(f"{folder} holds a run of {was} ranks with files of their own, and this one has {ranks}; "
+                           "a run goes on with as many")  # fmt: skip
     if mode == "resume" and scores.exists():
         with open(scores, encoding="utf-8") as file:
             if file.readline().rstrip("\n") not in ("", ",".join(COLUMNS)):

@@ -60,8 +60,8 @@ def _check_about(about: dict[str, Any]) -> None:
     """A misspelled option would be taken for something to say about the run."""
     for name in about:
         if name not in _WORDS and (near := difflib.get_close_matches(name, _OPTIONS, 1, 0.8)):
-            raise TypeError(f"ScoreMeter has no option {name}; it has {near[0]}, and what is said about a run needs a name "
-                            "that is less like it")  # fmt: skip
+            raise TypeError(f"ScoreMeter has no option {name}; it has {near[0]}, and what is said about a run needs "
+                            "a name that is less like it")  # fmt: skip
 
 
 class ScoreMeter:
@@ -98,8 +98,8 @@ class ScoreMeter:
 
     Raises:
         RunError: the folder holds a run, or one of another version.
-        TypeError: run.json cannot hold what `about` says, or a name in it is nearly that of an option, or name or group is
-            no text; an old run stays.
+        TypeError: run.json cannot hold what `about` says, or a name in it is nearly that of an option, or name or group
+            is no text; an old run stays.
         OSError: the folder cannot be written.
     """
 
@@ -128,7 +128,7 @@ class ScoreMeter:
         several = dist.is_available() and dist.is_initialized()
         # Where the ranks are not known yet, the files of rank 0 stand for all.
         rank = dist.get_rank(None if across_ranks is True else across_ranks or None) if several else 0
-        # Of ranks that are gathered, rank 0 alone has files, and it may have opened them already.
+        # Where ranks are gathered, rank 0 alone has files, and it may have opened them already.
         if self._folder is not None and not (across_ranks and rank):
             check_folder(self._folder, self._description, mode, rank)
         self._sinks: list[Sink] = list(sinks)
@@ -216,9 +216,9 @@ class ScoreMeter:
         step = self._next_step if step is None else int(step)
         if step < self._next_step and not self._went_back:
             self._went_back = True
-            warnings.warn(f"flashnce: step {step} comes after step {self._next_step - 1}; who reads the run drops what was "
-                          "written from that step on. Count steps through all epochs, and call load_state_dict where a "
-                          "training goes back to a checkpoint", RuntimeWarning, stacklevel=3)  # fmt: skip
+            warnings.warn(f"flashnce: step {step} comes after step {self._next_step - 1}; who reads the run drops what "
+                          "was written from that step on. Count steps through all epochs, and call load_state_dict "
+                          "where a training goes back to a checkpoint", RuntimeWarning, stacklevel=3)  # fmt: skip
         self._next_step = step + 1
         raw, histograms, rest, call = None, None, None, None
         takes_details = self.wants_details(step)
@@ -258,9 +258,10 @@ class ScoreMeter:
         if differs.item():
             if not self._differed:
                 self._differed = True
-                warnings.warn("flashnce: q, k, negatives and options of this update make other scores than the loss found; "
-                              "details lack its negatives and lambdas. Give update what the loss was given, such as "
-                              "**transform()'s, before the keys are pushed", RuntimeWarning, stacklevel=4)  # fmt: skip
+                warnings.warn("flashnce: q, k, negatives and options of this update make other scores than the loss "
+                              "found; details lack its negatives and lambdas. Give update what the loss was given, "
+                              "such as **transform()'s, before the keys are pushed", RuntimeWarning,
+                              stacklevel=4)  # fmt: skip
             kept = [i for i, name in enumerate(counts) if name.startswith("pos_")]
             return ([list(counts)[i] for i in kept], stacked[kept]), {"pairs": rest["pairs"]}
         return (list(counts), stacked), rest
@@ -325,8 +326,9 @@ class ScoreMeter:
                 warnings.warn(f"flashnce: {name} gets no more scores: {words}", RuntimeWarning, stacklevel=4)
 
     def state_dict(self) -> dict[str, int]:
-        """For checkpoints: the next step. Continue with mode="resume"; of steps taken twice the later ones count. Without
-        this the run goes on after its last step."""
+        """For checkpoints: the next step. Continue with mode="resume"; of steps taken twice the later ones count.
+
+        Without this the run goes on after its last step."""
         return {"next_step": self._next_step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

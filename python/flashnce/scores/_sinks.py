@@ -192,8 +192,9 @@ class AuthorsNpy:
             self._steps.append(step)
         elif not self._left_out:
             self._left_out = True
-            warnings.warn(f"flashnce: AuthorsNpy leaves out a step of {len(step)} queries in epoch {epoch}, whose first "
-                          f"has {len(self._steps[0])}, and all others like it", RuntimeWarning, stacklevel=2)  # fmt: skip
+            warnings.warn(f"flashnce: AuthorsNpy leaves out a step of {len(step)} queries in epoch {epoch}, whose "
+                          f"first has {len(self._steps[0])}, and all others like it", RuntimeWarning,
+                          stacklevel=2)  # fmt: skip
 
     def _write_epoch(self) -> None:
         if self._steps:
