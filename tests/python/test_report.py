@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flashnce.report import compare, page, watch, write_figures, write_page
+from flashnce.report import compare, curves_figure, page, watch, write_figures, write_page
 from flashnce.report._compare import PANELS, POINTS
 from flashnce.report._distributions import density, expected, series
 from flashnce.report._watch import sparkline
@@ -200,6 +200,22 @@ def test_figures_for_papers(runs, tmp_path):
     assert "Negatives: variance" in written[1].read_text()
     again = write_figures(groups_of(runs), tmp_path / "again")
     assert [path.read_bytes() for path in again[1::2]] == [path.read_bytes() for path in written[1::2]]
+
+
+@pytest.mark.parametrize("left", [3, 5, 7, 8])
+def test_the_figure_has_an_axis_for_each_panel(tmp_path, left):
+    pytest.importorskip("matplotlib")
+    keys = [panel.key for panel in PANELS[:left]]
+    made = RunFolder(tmp_path, {"name": "few"})
+    for step in range(2):
+        row = row_of(step, False) | {"mixed_pos_mean": 0.5}
+        made.write({name: x for name, x in row.items()
+                    if name in ("step", "rows", "loss") or name.removeprefix("mixed_") in keys})  # fmt: skip
+    made.close()
+    # A run's loss is always there.
+    keys += ["loss"] if "loss" not in keys else []
+    shown = [axis for axis in curves_figure(groups_of([tmp_path])).axes if axis.get_visible()]
+    assert len(shown) == len(keys) and all(axis.get_lines() for axis in shown)
 
 
 def test_the_terminal_shows_every_run(runs, tmp_path):

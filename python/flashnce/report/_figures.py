@@ -47,12 +47,13 @@ def curves_figure(groups: Sequence[Group]) -> Any:
     panels = [panel for panel in PANELS if any(group.curve(panel, False) for group in groups)]
     axes = figure.subplots(-(-len(panels) // 4), min(4, len(panels)), squeeze=False).flat
     handles: dict[str, Any] = {}
-    for axis, panel in zip(axes, panels):
+    # Panels first: zip takes one more of the first when the second ends.
+    for panel, axis in zip(panels, axes):
         for group in groups:
             _curves(axis, group, panel)
         _finish(axis, panel.title, "step", panel.unit)
         handles |= {line.get_label(): line for line in axis.get_lines()}
-    for axis in list(axes)[: 0 if len(panels) % 4 == 0 else None]:
+    for axis in axes:
         axis.set_visible(False)
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(4, len(handles)), fontsize=8,
                   frameon=False)  # fmt: skip
