@@ -104,9 +104,12 @@ def test_runs_that_do_not_go_together_are_one_sentence(tmp_path):
         groups_of([late, early])
     other = tmp_path / "other"
     RunFolder(other, {"name": "other"}).close()
-    (other / "scores.csv").write_text("step,rows,loss\n0,4,nan\n")
+    (other / "scores.csv").write_text("step,rows,loss,mixed_acc1\n0,4,nan,0.5\n")
+    losses = RunFolder(tmp_path / "losses", {"name": "losses"})
+    losses.write({"step": 0, "rows": 4, "loss": 5.0})
+    losses.close()
     with pytest.raises(RunError, match="have no curve in common, so that they cannot be overlaid"):
-        groups_of([early, other])
+        groups_of([tmp_path / "losses", other])
     with pytest.raises(RunError, match="there is no folder"):
         groups_of([tmp_path / "nowhere"])
 
@@ -123,6 +126,15 @@ def test_a_pair_that_is_no_number_is_left_out(tmp_path):
     assert '"pairs":[{"before":[0.7]' in page(groups)
     pytest.importorskip("matplotlib")
     assert len(write_figures(groups, tmp_path / "figures")) == 4
+
+
+def test_a_run_without_a_finite_value_is_one_sentence(tmp_path):
+    made = RunFolder(tmp_path / "nan", {"name": "nan"})
+    made.write({"step": 0, "rows": 4, "loss": math.nan})
+    made.close()
+    for runs in ([tmp_path / "nan"], [tmp_path / "nan", make_run(tmp_path / "other")]):
+        with pytest.raises(RunError, match="nan has no finite value in any step"):
+            groups_of(runs)
 
 
 def test_densities_are_of_the_whole():

@@ -125,7 +125,7 @@ def compare(runs: Sequence[Run]) -> list[Group]:
     """The groups of runs, in the order in which they are given; a run without a group is one of its own.
 
     Raises:
-        RunError: a group's runs share no step, or two runs have no curve in common.
+        RunError: a group's runs share no step, a run has no finite value, or two runs have no curve in common.
     """
     named: dict[str, list[Run]] = {}
     for run in runs:
@@ -140,6 +140,9 @@ def compare(runs: Sequence[Run]) -> list[Group]:
                 raise RunError(f"{group.runs[0].folder} and {run.folder} are of one group, {group.name}, and share no "
                                "step, so that no band can be drawn over them")  # fmt: skip
     curves = [{p.key for p in PANELS if group.curve(p, False)} for group in groups]
+    for group, keys in zip(groups, curves):
+        if not keys:
+            raise RunError(f"{group.runs[0].folder} has no finite value in any step, so that there is no curve to draw")
     for group, other in zip(groups[1:], curves[1:]):
         if not curves[0] & other:
             raise RunError(f"{groups[0].runs[0].folder} and {group.runs[0].folder} have no curve in common, so that "
