@@ -90,6 +90,16 @@ def test_curves_of_a_group_have_a_mean_and_a_spread(runs):
     assert plain.curve(BY_KEY["pos_mean"], True) is None and ft.curve(BY_KEY["loss"], True) is None
 
 
+def test_a_run_joins_no_group_of_its_name_and_counts_once(tmp_path):
+    alone = make_run(tmp_path / "ft")
+    grouped = [make_run(tmp_path / name, group="ft") for name in ("a", "b")]
+    groups = groups_of([alone, *grouped, tmp_path / "b" / ".." / "a", alone])
+    assert [(group.name, len(group.runs)) for group in groups] == [(str(alone), 1), ("ft", 2)]
+    # A name that a run in a group has is free.
+    named = make_run(tmp_path / "x" / "a")
+    assert [group.name for group in groups_of([named, *grouped])] == ["a", "ft"]
+
+
 def test_many_steps_are_averaged_to_few_points(tmp_path):
     [group] = groups_of([make_run(tmp_path / "long", steps=range(1000))])
     curve = group.curve(BY_KEY["loss"], False)

@@ -6,6 +6,7 @@ It needs neither NumPy nor a package for figures.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -122,17 +123,21 @@ def of_anchor(groups: Sequence[Group]) -> bool:
 
 
 def compare(runs: Sequence[Run]) -> list[Group]:
-    """The groups of runs, in the order in which they are given; a run without a group is one of its own.
+    """The groups of runs, in the order in which they are given; a run without a group is one of its own, and one that is
+    given twice counts once.
 
     Raises:
         RunError: a group's runs share no step, a run has no finite value, or two runs have no curve in common.
     """
-    named: dict[str, list[Run]] = {}
+    # A run that is given twice is one run, and no band.
+    runs = list({run.folder.resolve(): run for run in runs}.values())
+    taken = Counter([run.name for run in runs if not run.group] + list({run.group for run in runs if run.group}))
+    named: dict[tuple[bool, str], list[Run]] = {}
     for run in runs:
-        # Two runs of one name are two runs: their folders tell them apart.
-        name = run.group or (run.name if all(run.name != r.name or r is run for r in runs) else str(run.folder))
-        named.setdefault(name, []).append(run)
-    groups = [Group(name, COLORS[i % len(COLORS)], members) for i, (name, members) in enumerate(named.items())]
+        # Two runs of one name, or a run and a group of it, are two: their folders tell them apart.
+        name = run.group or (run.name if taken[run.name] == 1 else str(run.folder))
+        named.setdefault((bool(run.group), name), []).append(run)
+    groups = [Group(name, COLORS[i % len(COLORS)], members) for i, ((_, name), members) in enumerate(named.items())]
     for group in groups:
         first = {row["step"] for row in group.runs[0].rows}
         for run in group.runs[1:]:
