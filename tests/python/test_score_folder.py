@@ -270,6 +270,15 @@ def damage(folder, old, new, name="scores.csv"):
     (lambda f: (f / "scores.csv").write_bytes(b"\xff\xfe\n"), "is no text"),
     (lambda f: (f / "scores.csv").unlink(), "cannot be read: No such file"),
     (lambda f: damage(f, "[", "[1,", "details.jsonl"), "is damaged in line 1"),
+    (lambda f: damage(f, '"ranks": 1', '"ranks": "a"', "run.json"), "run.json is damaged: ranks is 'a', not a number"),
+    (lambda f: damage(f, '"ranks": 1', '"ranks": null', "run.json"), "run.json is damaged: ranks is None, not a number"),
+    (lambda f: damage(f, '"group": null', '"group": ["ft"]', "run.json"), "run.json is damaged: group is a list"),
+    (lambda f: damage(f, '"name": ', '"name": 1, "was": ', "run.json"), "run.json is damaged: name is a int"),
+    (lambda f: damage(f, '"about": ', '"about": [1], "was": ', "run.json"), "run.json is damaged: about is a list"),
+    (lambda f: damage(f, '"pairs":', '"pairs":[1],"was":', "details.jsonl"), "is damaged in line 1"),
+    (lambda f: damage(f, '"before":[', '"before":["x",', "details.jsonl"), "is damaged in line 1"),
+    (lambda f: damage(f, '"lambda_pos":', '"lambda_pos":"x","was":', "details.jsonl"), "is damaged in line 1"),
+    (lambda f: damage(f, '"pos_before":[', '"pos_before":["x"],"was":[', "details.jsonl"), "is damaged in line 1"),
 ])  # fmt: skip
 def test_a_log_that_cannot_be_used_is_one_sentence(tmp_path, what, sentence):
     written(tmp_path, 3)

@@ -44,6 +44,12 @@ def read_description(folder: Path) -> dict[str, Any]:
     if description.get("version") != VERSION:
         found = description.get("version")
         raise RunError(f"{folder} has a log of version {found}; this FlashNCE reads version {VERSION}")
+    ranks = description.setdefault("ranks", 1)
+    if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
+        raise RunError(f"{path} is damaged: ranks is {ranks!r}, not a number of 1 or more")
+    for name, kinds in (("name", (str, type(None))), ("group", (str, type(None))), ("about", (dict, type(None)))):
+        if not isinstance(description.get(name), kinds):
+            raise RunError(f"{path} is damaged: {name} is a {type(description[name]).__name__}")
     return description
 
 
@@ -100,7 +106,7 @@ def check_folder(folder: Path, description: dict[str, Any], mode: str, rank: int
     if scores.exists() and mode == "new":
         raise RunError(f"{folder} already holds a run; mode='resume' goes on with it, mode='replace' removes it")
     if mode == "resume" and (scores.exists() or (folder / RUN).exists()):
-        was, ranks = read_description(folder).get("ranks", 1), description.get("ranks")
+        was, ranks = read_description(folder)["ranks"], description.get("ranks")
         if ranks is not None and was != ranks:
             raise RunError(f"{folder} holds a run of {was} ranks with files of their own, and this one has {ranks}; "
                            "a run goes on with as many")  # fmt: skip

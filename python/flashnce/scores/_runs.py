@@ -66,14 +66,24 @@ def _rows(path: Path) -> list[Row]:
     return _last_of_each_step(rows)
 
 
+def _check_details(one: dict[str, Any]) -> None:
+    """Raises something where these are not what a meter writes."""
+    for counts in one["histograms"].values():
+        if len(counts) != COUNTS or not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError
+    numbers = [one.get("lambda_pos"), one.get("lambda_neg")]
+    for scores in one.get("pairs", {}).values():
+        numbers += scores
+    if not isinstance(one["step"], int) or not all(isinstance(x, (int, float, type(None))) for x in numbers):
+        raise ValueError
+
+
 def _details(path: Path) -> list[dict[str, Any]]:
     found = []
     for number, line in enumerate(_complete_lines(path) if path.exists() else [], 1):
         try:
             one = json.loads(line)
-            histograms = one["histograms"]
-            if any(len(counts) != COUNTS for counts in histograms.values()) or not isinstance(one["step"], int):
-                raise ValueError
+            _check_details(one)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise RunError(f"{path} is damaged in line {number}") from None
         found.append(one)
@@ -109,11 +119,10 @@ def read_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     description = read_description(folder)
-    ranks = range(int(description.get("ranks", 1)))
+    ranks = range(description["ranks"])
     rows = _merged([_rows(folder / part_name(SCORES, rank)) for rank in ranks], merge_rows)
     if not rows:
         raise RunError(f"{folder / SCORES} has no complete step")
     details = _merged([_details(folder / part_name(DETAILS, rank)) for rank in ranks], merge_details)
-    name, about = description.get("name"), description.get("about")
-    return Run(folder, str(name or folder.name), description.get("group"), about if isinstance(about, dict) else {},
-               rows, details)  # fmt: skip
+    name, group, about = (description.get(key) for key in ("name", "group", "about"))
+    return Run(folder, name or folder.name, group, about or {}, rows, details)
