@@ -54,25 +54,33 @@ def _arrays(path: Path) -> list:
     """q, k and negatives of a file, as tensors."""
     import torch
 
-    if path.suffix == ".npz":
-        import numpy
-
-        try:
-            with numpy.load(path, allow_pickle=False) as file:
-                found = {name: torch.from_numpy(file[name]) for name in file.files}
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is no readable .npz file: {error}") from None
-    else:
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise
-        except Exception:  # torch.load raises what unpickling raises, in many words.
-            raise ValueError(f"{path} is neither a .npz file nor tensors that torch.save wrote") from None
-    if not isinstance(found, dict) or (missing := [name for name in ("q", "k", "negatives") if name not in found]):
-        what = f"has no {missing[0]}" if isinstance(found, dict) else "holds no dict"
-        raise ValueError(f"{path} {what}; it must hold q [N,D], k [N,D] and negatives [K,D] by name")
+    try:
+        found = _npz(path) if path.suffix == ".npz" else torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception:  # Both raise what unpacking raises, in many words.
+        kind = "readable .npz file" if path.suffix == ".npz" else ".npz file and holds no tensors that torch.save wrote"
+        raise ValueError(f"{path} is no {kind}") from None
+    wanted = "it must hold q [N,D], k [N,D] and negatives [K,D] by name"
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no dict; {wanted}")
+    for name in ("q", "k", "negatives"):
+        if name not in found:
+            raise ValueError(f"{path} has no {name}; {wanted}")
+        if not isinstance(found[name], torch.Tensor):
+            raise ValueError(f"{path} has a {name} that is a {type(found[name]).__name__}; {wanted}")
+        if found[name].dim() != 2:
+            raise ValueError(f"{path} has a {name} of shape {list(found[name].shape)}; {wanted}")
     return [found[name] for name in ("q", "k", "negatives")]
+
+
+def _npz(path: Path) -> dict:
+    """The arrays of a file as tensors."""
+    import numpy
+    import torch
+
+    with numpy.load(path, allow_pickle=False) as file:
+        return {name: torch.from_numpy(file[name]) for name in file.files}
 
 
 def _made_up(n: int, k: int, d: int) -> list:
@@ -89,13 +97,16 @@ def _made_up(n: int, k: int, d: int) -> list:
 def explain(options: argparse.Namespace) -> None:
     if (options.batch is None) == (options.shape is None):
         raise ValueError("one of BATCH and --shape must be given")
+    if options.shape is not None and min(options.shape) < 1:
+        raise ValueError(f"--shape is {' '.join(map(str, options.shape))}; N, K and D must be 1 or more")
     from .scores import explain as look
+    from .scores._folder import json_of
     from .torch import InfoNCE
 
     arrays = _made_up(*options.shape) if options.batch is None else _arrays(options.batch)
     criterion = InfoNCE(options.temperature, preset=options.preset)
     found = look(*arrays, criterion, alphas=options.alpha, draws=options.draws, seed=options.seed)
-    print(json.dumps(found.as_dict(), indent=1) if options.json else found.as_text())
+    print(json.dumps(json_of(found.as_dict()), indent=1, allow_nan=False) if options.json else found.as_text())
 
 
 def add(commands) -> None:
@@ -135,5 +146,5 @@ def add(commands) -> None:
     made.add_argument("--alpha", nargs="+", type=float, default=[0.2, 1.0, 2.0], help="to compare (default 0.2 1 2)")
     made.add_argument("--draws", type=int, default=32, help="(default 32)")
     made.add_argument("--seed", type=int, default=0, help="(default 0)")
-    made.add_argument("--json", action="store_true", help="print one JSON object")
+    made.add_argument("--json", action="store_true", help="print one JSON object; null is what has no finite value")
     made.set_defaults(run=explain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from support import batch, drawn, reference_of
 import flashnce
 from flashnce import Mix
 from flashnce.scores import explain
+from flashnce.scores._explain import QUANTILES, _quantiles
 from flashnce.torch import InfoNCE, Queue
 
 TAU, DRAWS = 0.2, 5
@@ -94,6 +96,16 @@ def test_nothing_has_a_gradient_and_bad_draws_are_refused():
         explain(q, k, z, draws=0)
 
 
+def test_quantiles_are_those_of_torch_and_may_be_many():
+    for size in (1, 2, 3, 100, 12345):
+        values = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
+        expected = torch.quantile(values, torch.tensor(QUANTILES, dtype=torch.float64))
+        assert _quantiles(values) == tuple(expected.tolist())
+    assert all(math.isnan(x) for x in _quantiles(torch.tensor([0.0, math.nan], dtype=torch.float64)))
+    # torch.quantile takes 16 million values.
+    assert _quantiles(torch.ones((1 << 24) + 1, dtype=torch.float64)) == (1.0,) * len(QUANTILES)
+
+
 def command(*arguments):
     program = [sys.executable, "-m", "flashnce", "explain", *map(str, arguments)]
     return subprocess.run(program, capture_output=True, text=True, timeout=120)
@@ -112,10 +124,38 @@ def test_the_command_reads_npz_and_tensors(tmp_path):
     assert made["n"] == 4 and made["lambda_pos"]["mean"] > 1
 
 
+def test_json_has_null_for_what_is_no_number(tmp_path):
+    q = torch.full((2, 4), math.nan)
+    torch.save({"q": q, "k": torch.ones(2, 4), "negatives": torch.ones(8, 4)}, tmp_path / "b")
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    found = json.loads(command(tmp_path / "b", "--draws", 1, "--json").stdout, parse_constant=refuse)
+    assert found["pos_before"]["mean"] is None and found["lambda_pos"]["mean"] > 1
+
+
+@pytest.mark.parametrize("kind", ["truncated", "npy", "objects"])
+def test_what_is_no_npz_is_one_sentence(tmp_path, kind):
+    numpy = pytest.importorskip("numpy")
+    path = tmp_path / "batch.npz"
+    if kind == "npy":
+        numpy.save(tmp_path / "batch.npy", numpy.ones((2, 2)))
+        (tmp_path / "batch.npy").rename(path)
+    else:
+        numpy.savez(path, q=numpy.array(["x"] if kind == "objects" else numpy.ones((9, 9))))
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    done = command(path)
+    assert done.returncode == 1 and done.stderr == f"flashnce explain: error: {path} is no readable .npz file\n"
+
+
 @pytest.mark.parametrize(("content", "sentence"), [
+    ({"q": 1, "k": torch.ones(2, 2), "negatives": torch.ones(4, 2)}, "has a q that is a int; it must hold q [N,D]"),
+    ({"q": torch.ones(2), "k": torch.ones(2, 2), "negatives": torch.ones(4, 2)}, "has a q of shape [2]; it must"),
     ({"q": torch.ones(2, 2)}, "has no k; it must hold q [N,D], k [N,D] and negatives [K,D] by name"),
     ([torch.ones(2, 2)], "holds no dict"),
-    (b"nothing", "is neither a .npz file nor tensors that torch.save wrote"),
+    (b"nothing", "is no .npz file and holds no tensors that torch.save wrote"),
     ({"q": torch.ones(2, 2), "k": torch.ones(3, 2), "negatives": torch.ones(4, 2)}, "k has shape [3, 2]"),
     (None, "No such file or directory"),
 ])  # fmt: skip
@@ -129,3 +169,8 @@ def test_errors_of_the_command_are_one_sentence(tmp_path, content, sentence):
     assert done.returncode == 1 and done.stderr.startswith("flashnce explain: error: "), done.stderr
     assert sentence in done.stderr and done.stderr.count("\n") == 1
     assert "one of BATCH and --shape" in command().stderr and flashnce.__version__
+
+
+def test_a_shape_that_is_none_is_one_sentence():
+    done = command("--shape", -1, 4, 8)
+    assert done.stderr == "flashnce explain: error: --shape is -1 4 8; N, K and D must be 1 or more\n"

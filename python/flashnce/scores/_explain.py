@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -81,9 +82,19 @@ class Explanation:
 
 def _spread(values: Tensor) -> Spread:
     values = values.detach().double().flatten()
-    cuts = torch.tensor(QUANTILES, dtype=torch.float64, device=values.device)
     deviation = values.std().item() if len(values) > 1 else 0.0
-    return Spread(values.mean().item(), deviation, tuple(torch.quantile(values, cuts).tolist()))
+    return Spread(values.mean().item(), deviation, _quantiles(values))
+
+
+def _quantiles(values: Tensor) -> tuple[float, ...]:
+    """What torch.quantile says, which takes no more than 16 million values."""
+    ordered = values.sort().values
+    # NaN is last.
+    if ordered[-1].isnan():
+        return (math.nan,) * len(QUANTILES)
+    place = torch.tensor(QUANTILES, dtype=torch.float64, device=values.device) * (len(values) - 1)
+    below = place.long()
+    return tuple(ordered[below].lerp(ordered[place.ceil().long()], place - below).tolist())
 
 
 def _lambdas(side: str, mix: Mix, rows: int, d: int, seeds: range) -> Tensor:
