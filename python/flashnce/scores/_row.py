@@ -13,7 +13,7 @@ FORMAT, VERSION = "flashnce-scores", 1
 Row = dict[str, float]
 
 # Where scores come from: those of the loss; q.k and a.z_j before q, k and the negatives are mixed; q.k and q.z_j, on
-# steps with details.
+# steps with details and every raw_every steps.
 SETS = ("mixed", "unmixed", "raw")
 # The columns of one set: meaning, what weighs it where rows are merged.
 SET_COLUMNS = {
