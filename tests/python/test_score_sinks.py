@@ -10,7 +10,9 @@ from other_trainers import peer
 from support import batch, cpu_only
 
 from flashnce import Mix
-from flashnce.scores import COLUMNS, AuthorsNpy, Dictionary, Parquet, ScoreMeter, TensorBoard, bin_edges, read_run
+from flashnce.scores import (
+    COLUMNS, AuthorsNpy, Dictionary, Parquet, RunFolder, ScoreMeter, Sink, TensorBoard, bin_edges, read_run,
+)  # fmt: skip
 from flashnce.torch import InfoNCE, info_nce
 
 FT = {"positive": Mix(2.0, shift=1.0), "negative": Mix(1.6), "temperature": 0.2}
@@ -100,6 +102,13 @@ def test_the_authors_layout_leaves_out_a_smaller_last_batch(tmp_path):
         "flashnce: AuthorsNpy leaves out a step of 4 queries in epoch 1, whose first has 8, and all others like it"
     ]
     assert [numpy.load(tmp_path / f"score_00{epoch}.npy").shape for epoch in (1, 2)] == [(2, 8, 5)] * 2
+
+
+@pytest.mark.parametrize("kind", [AuthorsNpy, Dictionary, Parquet, RunFolder, TensorBoard])
+def test_every_sink_has_the_methods_of_the_protocol_and_says_what_they_do(kind):
+    names = [name for name, value in vars(Sink).items() if callable(value) and not name.startswith("_")]
+    assert sorted(names) == ["close", "write", "write_details"]
+    assert all(getattr(kind, name).__doc__ for name in names)
 
 
 @pytest.mark.parametrize(("module", "make", "package"), [

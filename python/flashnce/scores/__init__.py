@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ._folder import RunError, RunFolder
 from ._row import COLUMNS, bin_edges, merge_rows
 from ._runs import Run, read_run
-from ._sinks import AuthorsNpy, Dictionary, Parquet, TensorBoard
+from ._sinks import AuthorsNpy, Dictionary, Parquet, Sink, TensorBoard
 
 if TYPE_CHECKING:
     from ._explain import Explanation, explain
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS", "AuthorsNpy", "Dictionary", "Explanation", "Parquet", "Run", "RunError", "RunFolder", "ScoreMeter",
-    "TensorBoard", "bin_edges", "explain", "merge_rows", "read_run",
+    "Sink", "TensorBoard", "bin_edges", "explain", "merge_rows", "read_run",
 ]  # fmt: skip
 
 _TORCH = {"Explanation": "_explain", "explain": "_explain", "ScoreMeter": "_meter"}

@@ -172,11 +172,14 @@ class RunFolder:
         file.flush()
 
     def write(self, row: Row) -> None:
+        """Appends a step's line to scores.csv. OSError: it cannot be written."""
         self._append(SCORES, ",".join([text_of(row.get(name)) for name in COLUMNS]))
 
     def write_details(self, details: dict[str, Any]) -> None:
+        """Appends a step's line to details.jsonl, with null for what is not finite. OSError: it cannot be written."""
         self._append(DETAILS, json.dumps(json_of(details), separators=(",", ":"), allow_nan=False))
 
     def close(self) -> None:
+        """Closes the files; each line is in them already."""
         for file in self._files.values():
             file.close()

@@ -14,11 +14,18 @@ from ._row import BINS, COLUMNS, Row, bin_edges
 
 
 class Sink(Protocol):
-    """What a ScoreMeter writes to. rows_wanted, where it is there and true, asks for write_statistics as well."""
+    """What a ScoreMeter writes to. rows_wanted, where it is there and true, asks for write_statistics as well, with the
+    epoch and the mixed ScoreStatistics of each step, on the CPU. A sink that raises is closed and gets no more."""
 
-    def write(self, row: Row) -> None: ...
-    def write_details(self, details: dict[str, Any]) -> None: ...
-    def close(self) -> None: ...
+    def write(self, row: Row) -> None:
+        """Takes a step: column and value, of flashnce.scores.COLUMNS those that the step has."""
+
+    def write_details(self, details: dict[str, Any]) -> None:
+        """Takes the details of a step that has been written: "step", "epoch", "histograms" (name and counts: below the
+        bins, in each, above), "pairs" and, where they are known, "lambda_pos" and "lambda_neg"."""
+
+    def close(self) -> None:
+        """Writes what is left. A sink may be closed twice."""
 
 
 def needed(module: str, package: str, why: str) -> Any:
@@ -53,10 +60,12 @@ class TensorBoard:
         self.writer, self.prefix = writer, prefix
 
     def write(self, row: Row) -> None:
+        """Adds each finite column as a scalar."""
         for name, value in finite(row).items():
             self.writer.add_scalar(self.prefix + name, value, int(row["step"]))
 
     def write_details(self, details: dict[str, Any]) -> None:
+        """Adds each histogram."""
         edges = bin_edges()
         # What lies below the first bin or above the last is shown in a bin of its own width.
         limits = [*edges, edges[-1] + edges[1] - edges[0]]
@@ -70,6 +79,7 @@ class TensorBoard:
             )  # fmt: skip
 
     def close(self) -> None:
+        """Closes the writer where it was made here; another is its owner's to close."""
         if self._own:
             self.writer.close()
 
@@ -97,6 +107,7 @@ class Parquet:
         self._next = 1 + max((int(number) for number in there if number.isdecimal()), default=-1)
 
     def write(self, row: Row) -> None:
+        """Keeps the row; writes a file where there are enough."""
         self._waiting.append(row)
         if len(self._waiting) >= self.rows:
             self._write_part()
@@ -117,6 +128,7 @@ class Parquet:
         self._waiting = []
 
     def close(self) -> None:
+        """Writes the last file."""
         if self._waiting:
             self._write_part()
 
@@ -137,9 +149,11 @@ class Dictionary:
         self.log, self.prefix, self.histogram = log, prefix, histogram
 
     def write(self, row: Row) -> None:
+        """Logs the finite columns."""
         self.log({self.prefix + name: value for name, value in finite(row).items()}, step=int(row["step"]))
 
     def write_details(self, details: dict[str, Any]) -> None:
+        """Logs the histograms, where they are wanted."""
         if self.histogram is not None:
             made = {name: self.histogram(counts[1 : BINS + 1], bin_edges())
                     for name, counts in details["histograms"].items()}  # fmt: skip
@@ -209,4 +223,5 @@ class AuthorsNpy:
         self._steps = []
 
     def close(self) -> None:
+        """Writes the last epoch."""
         self._write_epoch()

@@ -47,6 +47,7 @@ class Scores(NamedTuple):
     seed: Tensor | int | None
     """What was drawn from: as seed=, or in flashnce.sample_lambda, it gives the same draws. None: nothing was drawn."""
     offset: int
+    """int: where in the seed's stream the draws begin; as offset=, with the seed, it gives the same draws."""
 
 
 def statistics_of(float_names: tuple[str, ...], floats: Tensor, integers: Tensor) -> ScoreStatistics:
