@@ -35,9 +35,10 @@ def report(options: argparse.Namespace) -> None:
 
     groups = compare([read_run(run) for run in options.runs])
     written = []
-    if options.output is not None:
-        write_page(groups, options.output, options.title)
-        written.append(options.output)
+    output = Path("report.html") if options.output is None and options.figures is None else options.output
+    if output is not None:
+        write_page(groups, output, options.title)
+        written.append(output)
     if options.figures is not None:
         written += write_figures(groups, options.figures)
     print("written:", *written)
@@ -114,12 +115,12 @@ def add(commands) -> None:
     made = commands.add_parser(
         "report",
         help="a page of the score statistics of runs",
-        description="Writes one HTML page, which needs no network, of what ScoreMeter wrote: curves of all runs "
-        "overlaid, distributions through training. Runs of one group are one curve with a band.",
+        description="Writes one HTML page, which needs no network, or figures of what ScoreMeter wrote: curves of all "
+        "runs overlaid, distributions through training. Runs of one group are one curve with a band.",
     )
     made.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a ScoreMeter")
-    made.add_argument("-o", "--output", type=Path, default=Path("report.html"), help="(default report.html)")
-    made.add_argument("--figures", type=Path, metavar="FOLDER", help="also write PNG and SVG for papers there")
+    made.add_argument("-o", "--output", type=Path, help="the page (default report.html, none with --figures)")
+    made.add_argument("--figures", type=Path, metavar="FOLDER", help="write PNG and SVG for papers there")
     made.add_argument("--title", default="Scores of positives and negatives", help="of the page")
     made.set_defaults(run=report)
 

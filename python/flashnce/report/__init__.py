@@ -1,6 +1,6 @@
 """What a ScoreMeter wrote, shown: one HTML page, figures for papers, a view on the terminal while training goes on.
 
-    python -m flashnce report RUN [RUN ...] -o report.html [--figures FOLDER]
+    python -m flashnce report RUN [RUN ...] [-o report.html] [--figures FOLDER]
     python -m flashnce watch RUN [RUN ...]
 
 The page needs plotly, the figures matplotlib, the terminal rich; each is imported when it is used.

@@ -123,8 +123,8 @@ def of_anchor(groups: Sequence[Group]) -> bool:
 
 
 def compare(runs: Sequence[Run]) -> list[Group]:
-    """The groups of runs, in the order in which they are given; a run without a group is one of its own, and one that is
-    given twice counts once.
+    """The groups of runs, in the order in which they are given; a run without a group is one of its own, and one that
+    is given twice counts once.
 
     Raises:
         RunError: a group's runs share no step, a run has no finite value, or two runs have no curve in common.
