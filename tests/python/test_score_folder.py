@@ -31,6 +31,14 @@ def test_a_run_is_read_as_it_was_written(tmp_path):
     assert run.curve("raw_pos_mean")[0] == [0, 2, 4] and run.curve("loss")[0] == [0, 1, 2, 3, 4]
 
 
+def test_a_group_that_is_a_number_is_read_as_text(tmp_path):
+    written(tmp_path, 1)
+    damage(tmp_path, '"group": null', '"group": 1', "run.json")
+    damage(tmp_path, '"name": ', '"name": 2, "was": ', "run.json")
+    run = read_run(tmp_path)
+    assert (run.name, run.group) == ("2", "1")
+
+
 def test_a_run_that_goes_on_counts_repeated_steps_once(tmp_path):
     written(tmp_path, 5)
     with open(tmp_path / "scores.csv", "a") as file:
@@ -273,7 +281,7 @@ def damage(folder, old, new, name="scores.csv"):
     (lambda f: damage(f, '"ranks": 1', '"ranks": "a"', "run.json"), "run.json is damaged: ranks is 'a', not a number"),
     (lambda f: damage(f, '"ranks": 1', '"ranks": null', "run.json"), "run.json is damaged: ranks is None, not"),
     (lambda f: damage(f, '"group": null', '"group": ["ft"]', "run.json"), "run.json is damaged: group is a list"),
-    (lambda f: damage(f, '"name": ', '"name": 1, "was": ', "run.json"), "run.json is damaged: name is a int"),
+    (lambda f: damage(f, '"name": ', '"name": {}, "was": ', "run.json"), "run.json is damaged: name is a dict"),
     (lambda f: damage(f, '"about": ', '"about": [1], "was": ', "run.json"), "run.json is damaged: about is a list"),
     (lambda f: damage(f, '"pairs":', '"pairs":[1],"was":', "details.jsonl"), "is damaged in line 1"),
     (lambda f: damage(f, '"before":[', '"before":["x",', "details.jsonl"), "is damaged in line 1"),

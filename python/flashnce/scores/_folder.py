@@ -47,7 +47,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     ranks = description.setdefault("ranks", 1)
     if isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1:
         raise RunError(f"{path} is damaged: ranks is {ranks!r}, not a number of 1 or more")
-    for name, kinds in (("name", (str, type(None))), ("group", (str, type(None))), ("about", (dict, type(None)))):
+    text = (str, int, float, type(None))  # A log may have a number for a name.
+    for name, kinds in (("name", text), ("group", text), ("about", (dict, type(None)))):
         if not isinstance(description.get(name), kinds):
             raise RunError(f"{path} is damaged: {name} is a {type(description[name]).__name__}")
     return description

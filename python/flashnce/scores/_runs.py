@@ -125,4 +125,5 @@ def read_run(folder: str | Path) -> Run:
         raise RunError(f"{folder / SCORES} has no complete step")
     details = _merged([_details(folder / part_name(DETAILS, rank)) for rank in ranks], merge_details)
     name, group, about = (description.get(key) for key in ("name", "group", "about"))
-    return Run(folder, name or folder.name, group, about or {}, rows, details)
+    group = None if group is None else str(group)
+    return Run(folder, str(name or folder.name), group, about or {}, rows, details)
