@@ -318,7 +318,8 @@ class ScoreMeter:
             try:
                 write(sink)
             except Exception as error:  # Whatever a sink is made of raises errors of its own.
-                self._sinks.remove(sink)
+                # A sink may be a list, which equals another one.
+                self._sinks = [other for other in self._sinks if other is not sink]
                 with contextlib.suppress(Exception):
                     sink.close()
                 words = " ".join(str(error).split()) or type(error).__name__
