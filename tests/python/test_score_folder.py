@@ -13,6 +13,7 @@ from processes import outputs_of
 from score_cases import FT, Rows, call
 
 from flashnce.scores import RunError, RunFolder, ScoreMeter, read_run
+from flashnce.scores._meter import _Waiting
 
 
 def written(folder, steps=5, **options):
@@ -261,6 +262,30 @@ def test_a_sink_that_fails_ends_neither_the_training_nor_the_others(where):
             meter.update(loss, found)
             meter.update(loss, found)
     assert len(warned) == 1 and len(rows) == 2 and rows.closed and fails.closed
+
+
+def test_a_device_that_fails_leaves_no_sink_open():
+    class Failed:
+        def synchronize(self):
+            raise RuntimeError("the device is lost")
+
+        def query(self):
+            return False
+
+    class Closed(Rows):
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    loss, found, _ = call()
+    rows = Closed()
+    meter = ScoreMeter(sinks=[rows])
+    meter.update(loss, found)
+    meter._waiting.append(_Waiting({}, [], loss, None, None, None, Failed()))
+    with pytest.raises(RuntimeError, match="the device is lost"):
+        meter.close()
+    assert rows.closed and len(rows) == 1
 
 
 def damage(folder, old, new, name="scores.csv"):

@@ -338,9 +338,12 @@ class ScoreMeter:
 
     def close(self) -> None:
         """Waits for the device, writes what is left and closes the folder and the sinks."""
-        self.drain(wait=True)
-        self._to_sinks(lambda sink: sink.close())
-        self._sinks, self._closed = [], True
+        try:
+            self.drain(wait=True)
+        finally:
+            # A device that failed gives no more rows, and what the sinks have must not be lost with them.
+            self._to_sinks(lambda sink: sink.close())
+            self._sinks, self._closed = [], True
 
     def __enter__(self) -> ScoreMeter:
         return self
