@@ -123,9 +123,11 @@ class Watch(TorchDispatchMode):
 
 def test_no_number_of_the_host_is_copied_to_a_sharded_queue():
     """On a GPU the host would wait for the copy."""
-    queue, rows = ShardedQueue(48, 12, perm_block=16, check=False), torch.randn(8, 12)
+    rows, ids = torch.randn(8, 12), torch.arange(8)[:, None]
+    queues = [ShardedQueue(48, 12, perm_block=16, check=False, ids=named) for named in (False, True)]
     with Watch() as watch:
-        queue._write(rows)
+        queues[0]._write(rows, None)
+        queues[1]._write(rows, ids)
     assert not watch.seen
     with Watch() as watch:
         torch.where(rows > 0, rows, 0)
