@@ -44,8 +44,10 @@ def test_pip_builds_a_wheel_from_it(sdist, tmp_path):
     wheel, = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if name.startswith("flashnce/") and not name.endswith("/")}
-    modules = {f"flashnce/{p.relative_to(ROOT / 'python/flashnce')}" for p in (ROOT / "python/flashnce").rglob("*.py")}
+    package = ROOT / "python/flashnce"
+    modules = {f"flashnce/{p.relative_to(package)}" for p in package.rglob("*.py")}
     modules.add("flashnce/py.typed")  # the mark by which type checkers read the package
+    modules |= {f"flashnce/report/page.{kind}" for kind in ("html", "css", "js")}
     libraries = {"flashnce/lib/libflashnce.so"}
     # The handlers of flashnce.jax are built where the headers of jaxlib are.
     if importlib.util.find_spec("jaxlib") is not None:
