@@ -8,7 +8,7 @@ both sides, beside plain PyTorch code for the same step, eager and compiled.
 
 Times are of one step, loss and both gradients, interleaved in one process for each number of threads; ratios are taken
 within rounds and then their median. Memory is what a step takes at its peak beyond its inputs, gradients included, each
-peer in a process of its own. Errors are of the gradient of a, relative to its norm, against the eager peer in float32.
+peer in a process of its own. Errors are of the gradient of a, relative to its norm, against the eager code in float64.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 import limits
 from peers import software
 from record_text import text_of
-from render import significant, table_of
+from render import measured_where, significant, table_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = 1
@@ -82,11 +82,11 @@ def cell(job: dict) -> dict:
 
     inputs = inputs_of(job["n"], job["d"], job["type"])
     peers = {name: Peer(name, job["loss"], inputs) for name in job["peers"]}
-    truth = Peer("eager", job["loss"], tuple(x.detach().float().requires_grad_() for x in inputs)).step()[0]
+    truth = Peer("eager", job["loss"], tuple(x.detach().double().requires_grad_() for x in inputs)).step()[0]
     firsts, errors = {}, {}
     for name, peer in peers.items():
         start = time.perf_counter()
-        gradient = peer.step()[0].float()
+        gradient = peer.step()[0].double()
         firsts[name] = time.perf_counter() - start
         errors[name] = ((gradient - truth).norm() / truth.norm()).item()
     del truth, gradient
@@ -158,19 +158,17 @@ def table(record: dict) -> list[str]:
             of = peers[name].get("of_eager")
             row.append(significant(peers[name]["ms"]["median"]) + (f" ({of['median']:.2f}×)" if of else ""))
         mib = [peers[name]["mib"] for name in names]
-        rows.append([*row, *("-" if x is None else significant(x) for x in mib), f"{peers[names[0]]['error']:.1e}"])
+        errors = [f"{peers[name]['error']:.1e}" for name in names]
+        rows.append([*row, *("-" if x is None else significant(x) for x in mib), *errors])
     head = ["loss", "N, D", "type", "threads", *(f"ms, {PEERS[name]}" for name in names),
-            *(f"MiB, {PEERS[name]}" for name in names), f"error, {PEERS[names[0]]}"]  # fmt: skip
-    machine, commit = record["machine"], record["commit"]
+            *(f"MiB, {PEERS[name]}" for name in names), *(f"error, {PEERS[name]}" for name in names)]  # fmt: skip
     return [
         "Milliseconds of one step, loss and both gradients, in parentheses the multiple of eager PyTorch; MiB at its",
         "peak beyond its inputs.",
         "",
         *table_of(head, rows),
         "",
-        f"Measured {record['date']} at commit {commit['id'][:12]} by `{record['command']}` on {machine['cpu']}",
-        f"(family {machine['cpu_family']}, model {machine['cpu_model']}), {machine['cores']} cores"
-        + (" of a virtual machine." if machine["virtual"] else "."),
+        *measured_where(record),
     ]
 
 

@@ -33,6 +33,16 @@ def row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def measured_where(record: dict) -> list[str]:
+    """When, at which commit, by which command and on which machine."""
+    machine, commit = record["machine"], record["commit"]
+    return [
+        f"Measured {record['date']} at commit {commit['id'][:12]} by `{record['command']}` on {machine['cpu']}",
+        f"(family {machine['cpu_family']}, model {machine['cpu_model']}), {machine['cores']} cores"
+        + (" of a virtual machine." if machine["virtual"] else "."),
+    ]
+
+
 def table_of(head: list[str], rows: list[list[str]], left: int = 1) -> list[str]:
     return [row(head), row(["---"] * left + ["---:"] * (len(head) - left)), *map(row, rows)]
 

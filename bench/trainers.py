@@ -26,7 +26,7 @@ from pathlib import Path
 
 from peers import memory, software
 from record_text import text_of
-from render import significant, table_of
+from render import measured_where, significant, table_of
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = 1
@@ -120,13 +120,10 @@ def table(record: dict) -> list[str]:
         )  # fmt: skip
     head = ["trainer", "lines", "largest difference of a loss in 50 steps", "N, K, D", "ms a step, before", "after",
             "peak MiB a step, before", "after"]  # fmt: skip
-    machine, commit = record["machine"], record["commit"]
     return [
         *table_of(head, rows),
         "",
-        f"Measured {record['date']} at commit {commit['id'][:12]} by `{record['command']}` on {machine['cpu']}",
-        f"(family {machine['cpu_family']}, model {machine['cpu_model']}), {machine['cores']} cores"
-        + (" of a virtual machine." if machine["virtual"] else "."),
+        *measured_where(record),
     ]
 
 
